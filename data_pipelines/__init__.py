@@ -1,0 +1,1 @@
+"""Corpora, tokenizers, dataset builders, packing plans and batches."""

@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# Makes .venv with the pinned packages, and the given extras of pyproject.toml.
+#
+#   bash launch/install.sh                    what training needs
+#   bash launch/install.sh quickstart torch   what launch/quickstart.sh needs
+#   bash launch/install.sh test               lint, types and tests (with quickstart and torch)
+#   bash launch/install.sh dev                test, and the commit hooks
+#   bash launch/install.sh tpu | cuda         drivers of an accelerator
+#
+# PYTHON=/path/to/python picks the interpreter. pip's own settings count: with PIP_EXTRA_INDEX_URL naming an
+# index that has CPU builds of PyTorch, a small CPU build is taken instead of a CUDA build of several GB.
+# A second run with the same pins does nothing.
+set -euo pipefail
+repository="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+cd "$repository"
+
+fail() {
+  echo "error: $*" >&2
+  exit 1
+}
+
+# Succeeds for an interpreter that starts and is Python 3.11 or newer.
+is_new_enough() {
+  "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
+}
+
+# Prints the interpreter to use. 3.11 and 3.12 come first: every pinned package has a wheel for them.
+find_python() {
+  local candidate seen="" without_venv="" candidates=(python3.11 python3.12 python3.13 python3)
+  if [[ -n ${PYTHON:-} ]]; then candidates=("$PYTHON"); fi
+  for candidate in "${candidates[@]}"; do
+    seen+=" $candidate"
+    is_new_enough "$candidate" || continue
+    if "$candidate" -c 'import ensurepip, venv' >/dev/null 2>&1; then
+      echo "$candidate"
+      return
+    fi
+    without_venv+=" $candidate"
+  done
+  [[ -z $without_venv ]] || fail "$(tr ' ' '/' <<<"${without_venv# }") has no module venv or ensurepip;" \
+    "install it (Debian and Ubuntu: apt-get install python3-venv) and run this again"
+  fail "no Python 3.11 or newer among:$seen; install one, or name it: PYTHON=/path/to/python bash launch/install.sh"
+}
+
+# Makes .venv unless there is one whose pip runs.
+make_environment() {
+  if .venv/bin/python -c 'import pip' >/dev/null 2>&1; then return; fi
+  local python
+  python="$(find_python)"
+  echo "making .venv with $("$python" --version)"
+  "$python" -m venv --clear .venv
+}
+
+pip_install() {
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --use-pep517 --log .venv/install.log "$@" ||
+    fail "pip could not install: $*; its message is above, all of its output in .venv/install.log"
+}
+
+# Installs the packages whose declared needs are more than we use.
+install_without_needs() {
+  local version
+  version="$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
+  case $version in
+    3.11 | 3.12) ;;
+    *) command -v c++ >/dev/null || fail "tinysoundfont has no wheel for Python $version and is compiled, but there is" \
+      "no C++ compiler; install one and Python's headers (Debian: apt-get install g++ python3-dev), or use Python 3.12" ;;
+  esac
+  pip_install --no-deps -r launch/no_deps.txt
+}
+
+main() {
+  local extra with_torch="" with_no_deps="" extras="" stamp pins
+  for extra in "$@"; do
+    case $extra in
+      test | dev) with_torch=yes with_no_deps=yes ;;
+      torch) with_torch=yes ;;
+      quickstart) with_no_deps=yes ;;
+      tpu | cuda) ;;
+      *) fail "unknown extra '$extra'; known: quickstart torch test dev tpu cuda" ;;
+    esac
+  done
+  extras="$(printf '%s\n' "$@" | sort -u | paste -sd, -)"
+
+  # The stamp holds the place too: an environment that was moved or copied points at another checkout.
+  pins="$({ echo "$repository"; cat requirements.txt pyproject.toml launch/no_deps.txt; } | sha256sum | cut -c1-16)"
+  stamp=".venv/.installed-$pins${extras:+-$extras}"
+  if [[ -e $stamp ]] && .venv/bin/python -c '' >/dev/null 2>&1; then
+    echo ".venv is up to date (${extras:-no extras})"
+    return
+  fi
+
+  make_environment
+  find .venv -maxdepth 1 -name '.installed-*' ! -name ".installed-$pins*" -delete
+  if [[ -n $with_torch ]]; then
+    echo "installing PyTorch: a CPU build where pip's indexes have one, else a CUDA build of several GB"
+    pip_install "$(grep -oE 'torch==[0-9.]+' pyproject.toml)"
+  fi
+  echo "installing uniaudio_jax${extras:+[$extras]} and its pinned packages (a few minutes the first time)"
+  pip_install -e ".${extras:+[$extras]}"
+  if [[ -n $with_no_deps ]]; then install_without_needs; fi
+  touch "$stamp"
+  echo "installed into .venv: $(.venv/bin/python --version), ${extras:-no extras}"
+}
+
+main "$@"

@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# The whole path on a CPU: audio files, tokens, training, checkpoint, waveforms, numbers, PyTorch.
+#
+#   bash launch/quickstart.sh                  install, then all stages; results in runs/quickstart
+#   bash launch/quickstart.sh --install-only   stop after the installation
+#   bash launch/quickstart.sh --clean          delete the earlier results first
+#   RUN=/data/first bash launch/quickstart.sh  put the results elsewhere
+#
+# Run it again after an interruption: each stage skips what is done and the training goes on from its checkpoint.
+set -Eeuo pipefail  # -E: the trap below also holds inside functions
+repository="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+run="${RUN:+$(realpath -m -- "$RUN")}"  # against the caller's folder
+cd "$repository"
+run="${run:-runs/quickstart}"
+
+tasks=(tts enhancement text_to_music)
+stage="0/6 install"
+
+fail() {
+  echo "error: $*" >&2
+  exit 1
+}
+
+# Deletes the results, unless that would take more than results with it.
+clean() {
+  local folder
+  folder="$(realpath -m -- "$run")"
+  case "$repository/" in "${folder%/}/"*) fail "--clean would delete $folder, which holds this checkout; set RUN to a folder of its own" ;; esac
+  case "$HOME/" in "${folder%/}/"*) fail "--clean would delete $folder, which holds your home; set RUN to a folder of its own" ;; esac
+  echo "deleting $run"
+  rm -rf -- "$folder"
+}
+
+begin() {
+  stage=$1
+  echo "[$stage]"
+}
+
+# Runs a module of this repository, and shows its command.
+module() {
+  echo "  \$ python -m $*"
+  .venv/bin/python -m "$@"
+}
+
+main() {
+  local task install_only="" clean_first=""
+  for option in "$@"; do
+    case $option in
+      --install-only) install_only=yes ;;
+      --clean) clean_first=yes ;;
+      *) fail "unknown option '$option'; known: --install-only --clean" ;;
+    esac
+  done
+  if [[ -n $clean_first ]]; then clean; fi
+  bash launch/install.sh quickstart torch
+  if [[ -n $install_only ]]; then return; fi
+
+  export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}"
+  trap 'echo "error: stage $stage failed; run this script again to go on from there" >&2' ERR
+  SECONDS=0
+  begin "1/6 corpus"
+  module data_pipelines.corpora.quickstart --out "$run/data/corpus"
+  begin "2/6 tokens"
+  for task in "${tasks[@]}"; do
+    module data_pipelines.builder --corpus "$run/data/corpus/$task" --task "$task" --codec tiny_16k --out "$run/data/tokens"
+  done
+  begin "3/6 train"
+  module uniaudio_jax.train configs/quickstart.py --out "$run"
+  begin "4/6 generate"
+  for task in "${tasks[@]}"; do
+    module uniaudio_jax.generate --run "$run" --task "$task" --split heldout --count 2 --out "$run/samples/$task"
+  done
+  begin "5/6 evaluate"
+  module uniaudio_jax.evaluate --run "$run"
+  begin "6/6 export"
+  module uniaudio_jax.export_torch --run "$run" --out "$run/torch"
+  echo "done in $((SECONDS / 60)) min $((SECONDS % 60)) s"
+  echo "results in $run: evaluation.md, samples/, checkpoints/, torch/"
+}
+
+main "$@"

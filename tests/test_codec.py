@@ -1,0 +1,301 @@
+"""Laws of the codec: lengths, batches, files, and the quality of the shipped weights."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import soundfile
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from uniaudio_jax.codec import codec as codec_module
+from uniaudio_jax.codec.audio_files import read_audio, write_audio
+from uniaudio_jax.codec.codec import SHIPPED, Codec, build_module, load_codec, save_codec
+from uniaudio_jax.codec.losses import mel_distance
+from uniaudio_jax.config import CodecConfig, FrameRateConfig, QuantizerConfig, SeanetConfig
+
+QUANTIZER = QuantizerConfig(codebooks=5, entries=31, width=7)
+FRAME_RATE = FrameRateConfig(width=13, hidden=17, mel_bands=11, encoder_blocks=2, decoder_blocks=3)
+SEANET = SeanetConfig(filters=2, ratios=(4, 5))
+needs_shipped = pytest.mark.skipif(not (SHIPPED / "tiny_16k").is_dir(), reason="no shipped weights in this checkout")
+
+
+def random_params(config: CodecConfig) -> dict:
+    params = nnx.to_pure_dict(nnx.state(build_module(config, nnx.Rngs(0)), nnx.Param))
+    quantizer = config.quantizer
+    books = jax.random.normal(jax.random.key(1), (quantizer.codebooks, quantizer.entries, quantizer.width))
+    return {**params, "quantizer": {"codebooks": np.asarray(books)}}
+
+
+def random_codec(layout: FrameRateConfig | SeanetConfig) -> Codec:
+    config = CodecConfig(name="random", layout=layout, quantizer=QUANTIZER)
+    return Codec(config, random_params(config))
+
+
+@pytest.fixture(scope="module")
+def codec() -> Codec:
+    return random_codec(FRAME_RATE)
+
+
+def noise(samples: int, seed: int = 0) -> np.ndarray:
+    return (np.random.default_rng(seed).standard_normal(samples) * 0.1).astype(np.float32)
+
+
+@settings(max_examples=25, deadline=None)
+@given(samples=st.one_of(st.integers(1, 700), st.integers(1, 30011)), levels=st.integers(1, 5))
+def test_encode_and_decode_keep_the_length(codec, samples, levels):
+    wav = noise(samples)
+    codes = codec.encode(wav, codebooks=levels)
+    assert codes.shape == (-(-samples // 320), levels) and codes.dtype == np.int16
+    out = codec.decode(codes, samples=samples)
+    assert out.shape == (samples,) and out.dtype == np.float32 and np.isfinite(out).all()
+
+
+@pytest.mark.parametrize("samples", [1, 2, 19, 20, 21, 997])
+def test_the_seanet_layout_keeps_the_length_too(samples):
+    codec = random_codec(SEANET)
+    codes = codec.encode(noise(samples))
+    assert codes.shape == (-(-samples // 20), 5)
+    assert codec.decode(codes, samples=samples).shape == (samples,)
+
+
+@pytest.mark.parametrize("layout", [FRAME_RATE, SEANET])
+def test_a_batch_of_mixed_lengths_equals_one_by_one(layout):
+    codec = random_codec(layout)
+    wavs = [noise(samples, seed) for seed, samples in enumerate((1, 331, 6007, 9973, 331, 15013))]
+    together = codec.encode_many(wavs)
+    for wav, codes in zip(wavs, together, strict=True):
+        np.testing.assert_array_equal(codes, codec.encode(wav))
+    decoded = codec.decode_many(together, [len(wav) for wav in wavs])
+    for wav, codes, out in zip(wavs, together, decoded, strict=True):
+        np.testing.assert_allclose(out, codec.decode(codes, samples=len(wav)), rtol=1e-5, atol=1e-5)
+
+
+def test_padding_a_row_changes_no_vector_and_no_sample():
+    module = build_module(CodecConfig(name="random", layout=FRAME_RATE, quantizer=QUANTIZER), nnx.Rngs(0))
+    short, long = noise(7 * 320 + 11), noise(19 * 320, seed=2)
+    batch = np.stack([np.pad(short, (0, len(long) - len(short))), long])
+    frames = np.array([8, 19])
+    vectors = module.encode(batch, frames)
+    np.testing.assert_allclose(vectors[0, :8], module.encode(short[None], frames[:1])[0], rtol=1e-5, atol=1e-5)
+    wavs = module.decode(vectors, frames)
+    alone = module.decode(vectors[:1, :8], frames[:1])
+    np.testing.assert_allclose(wavs[0, : 8 * 320], alone[0], rtol=1e-5, atol=1e-5)
+    assert not np.asarray(wavs[0, 8 * 320 :]).any()
+
+
+def test_a_long_row_in_pieces_equals_the_whole(codec, monkeypatch):
+    wav = noise(211 * 320 - 7)
+    whole = codec.encode(wav)
+    out = codec.decode(whole)
+    monkeypatch.setattr(codec_module, "PIECE_FRAMES", 61)
+    np.testing.assert_array_equal(codec.encode(wav), whole)
+    np.testing.assert_allclose(codec.decode(whole), out, rtol=1e-5, atol=1e-5)
+
+
+def test_rows_of_equal_length_make_one_array(codec):
+    wavs = np.stack([noise(1009, seed) for seed in range(3)])
+    codes = codec.encode(wavs, codebooks=2)
+    assert codes.shape == (3, 4, 2)
+    assert codec.decode(codes, samples=1009).shape == (3, 1009)
+
+
+def test_fewer_levels_are_a_prefix(codec):
+    wav = noise(4001)
+    np.testing.assert_array_equal(codec.encode(wav, codebooks=2), codec.encode(wav)[:, :2])
+
+
+@pytest.mark.parametrize(
+    ("wav", "said"),
+    [
+        (np.zeros(0, np.float32), "at least one sample"),
+        (np.array([0.1, np.nan], np.float32), "NaN or infinite"),
+        (np.zeros((2, 3, 5), np.float32), r"shape \(2, 3, 5\)"),
+        (np.zeros(5, np.int16), "type int16"),
+    ],
+)
+def test_a_bad_waveform_is_refused(codec, wav, said):
+    with pytest.raises(ValueError, match=said):
+        codec.encode(wav)
+
+
+@pytest.mark.parametrize(
+    ("codes", "said"),
+    [
+        (np.zeros((3, 6), int), "wanted integers"),
+        (np.zeros((3, 2), np.float32), "type float32"),
+        (np.full((3, 2), 31), "got codes 31 to 31"),
+        (np.zeros((0, 2), int), "no frame"),
+    ],
+)
+def test_bad_codes_are_refused(codec, codes, said):
+    with pytest.raises(ValueError, match=said):
+        codec.decode(codes)
+
+
+def test_more_samples_than_the_codes_hold_are_refused(codec):
+    with pytest.raises(ValueError, match="got samples=961 for 3 frames, wanted 1 to 960"):
+        codec.decode(np.zeros((3, 2), int), samples=961)
+
+
+def test_silence_is_coded(codec):
+    assert np.isfinite(codec.decode(codec.encode(np.zeros(1601, np.float32)))).all()
+
+
+def saved(folder: Path, layout: FrameRateConfig | SeanetConfig = FRAME_RATE) -> CodecConfig:
+    config = CodecConfig(name="saved", layout=layout, quantizer=QUANTIZER)
+    save_codec(folder, config, random_params(config), {"licence": "none", "trained_on": "nothing"})
+    return config
+
+
+@pytest.mark.parametrize("layout", [FRAME_RATE, SEANET])
+def test_a_saved_codec_loads_equal(tmp_path, layout):
+    config = saved(tmp_path / "one", layout)
+    first = load_codec(tmp_path / "one")
+    assert first.config == config and first.passport()["licence"] == "none"
+    save_codec(tmp_path / "two", config, first.params)
+    second = load_codec(tmp_path / "two")
+    assert second.weights_sha256 == first.weights_sha256
+    np.testing.assert_array_equal(first.encode(noise(3001)), second.encode(noise(3001)))
+
+
+def test_changed_weights_are_refused(tmp_path):
+    saved(tmp_path)
+    weights = tmp_path / "weights.safetensors"
+    blob = bytearray(weights.read_bytes())
+    blob[-3] ^= 1
+    weights.write_bytes(blob)
+    with pytest.raises(ValueError, match="got weights with sha256 .* wanted"):
+        load_codec(tmp_path)
+
+
+def test_weights_of_another_shape_are_refused(tmp_path):
+    saved(tmp_path)
+    passport = json.loads((tmp_path / "passport.json").read_text())
+    passport["config"]["quantizer"]["entries"] = 37
+    (tmp_path / "passport.json").write_text(json.dumps(passport))
+    with pytest.raises(ValueError, match="quantizer.codebooks"):
+        load_codec(tmp_path)
+
+
+@needs_shipped
+def test_an_unknown_codec_gets_a_suggestion():
+    with pytest.raises(ValueError, match="did you mean 'tiny_16k'"):
+        load_codec("tiny16k")
+
+
+@pytest.mark.parametrize("channels,rate", [(1, 16000), (2, 16000), (1, 48000), (2, 48000), (6, 8000)])
+def test_files_become_mono_at_one_rate_and_conversions_are_named(tmp_path, channels, rate):
+    path = tmp_path / "clip.wav"
+    time = np.arange(rate) / rate
+    soundfile.write(path, np.tile(0.5 * np.sin(2 * np.pi * 440 * time)[:, None], (1, channels)), rate)
+    clip = read_audio(path)
+    assert clip.samples.shape == (16000,) and clip.samples.dtype == np.float32
+    spectrum = np.abs(np.fft.rfft(clip.samples))
+    assert spectrum.argmax() == 440
+    assert len(clip.converted) == (channels > 1) + (rate != 16000)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+def test_sample_formats_are_read_alike(tmp_path, subtype):
+    soundfile.write(tmp_path / "clip.wav", noise(1013), 16000, subtype=subtype)
+    np.testing.assert_allclose(read_audio(tmp_path / "clip.wav").samples, noise(1013), atol=2**-15)
+
+
+@pytest.mark.parametrize("samples,rate", [(1, 48000), (1, 8000), (7, 96000)])
+def test_a_very_short_file_keeps_at_least_one_sample(tmp_path, samples, rate):
+    soundfile.write(tmp_path / "clip.wav", noise(samples), rate)
+    assert len(read_audio(tmp_path / "clip.wav").samples) >= 1
+
+
+def broken_file(kind: str, folder: Path) -> Path:
+    path = folder / "clip.wav"
+    if kind == "missing":
+        return path
+    samples = noise(0 if kind == "empty" else 1013)
+    if kind == "non-finite":
+        samples[5] = np.inf
+    soundfile.write(path, samples, 16000, subtype="FLOAT")
+    if kind == "truncated":
+        path.write_bytes(path.read_bytes()[:-1000])
+    if kind == "half a header":
+        path.write_bytes(path.read_bytes()[:20])
+    if kind == "text":
+        path.write_text("no audio at all")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("missing", "got no file"),
+        ("empty", "got 0 samples"),
+        ("non-finite", "got 1 NaN or infinite"),
+        ("truncated", "truncated"),
+        ("half a header", "data chunk"),
+        ("text", "cannot be read as audio"),
+    ],
+)
+def test_a_broken_file_is_refused_with_its_path(tmp_path, kind, said):
+    path = broken_file(kind, tmp_path)
+    with pytest.raises(ValueError, match=said) as error:
+        read_audio(path)
+    assert str(path) in str(error.value)
+
+
+def test_written_audio_reads_back(tmp_path):
+    write_audio(tmp_path / "new" / "clip.wav", noise(1013), 16000)
+    np.testing.assert_allclose(read_audio(tmp_path / "new" / "clip.wav").samples, noise(1013), atol=2**-15)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["clip.wav"]
+
+
+def run_module(module: str, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", f"uniaudio_jax.codec.{module}", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1], check=False)
+
+
+@needs_shipped
+def test_files_pass_through_the_command_lines_with_their_length(tmp_path):
+    write_audio(tmp_path / "a.wav", noise(3001), 16000)
+    soundfile.write(tmp_path / "b.wav", np.stack([noise(4801)] * 2, 1), 48000)
+    done = run_module("encode", f"{tmp_path}/a.wav", f"{tmp_path}/b.wav", "--out", f"{tmp_path}/codes")
+    assert done.returncode == 0 and "1 converted" in done.stdout, done.stderr
+    codes = [f"{tmp_path}/codes/{name}.npz" for name in "ab"]
+    done = run_module("decode", *codes, "--out", f"{tmp_path}/wavs")
+    assert done.returncode == 0, done.stderr
+    assert len(read_audio(tmp_path / "wavs" / "a.wav").samples) == 3001
+    assert len(read_audio(tmp_path / "wavs" / "b.wav").samples) == 1600
+
+
+def test_a_users_mistake_is_one_line_and_exit_2(tmp_path):
+    done = run_module("encode", f"{tmp_path}/none.wav", "--codec", f"{tmp_path}", "--out", f"{tmp_path}")
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def spoken_clips() -> list[np.ndarray]:
+    speak = pytest.importorskip("data_pipelines.corpora.quickstart").speech_clip
+    pytest.importorskip("espeakng_loader")
+    texts = ("Bright umbrellas filled the market square.", "Nobody expected such a gentle answer from him.")
+    return [speak(voice, text) for voice, text in zip(("en-us+m3", "en-us+f2"), texts, strict=True)]
+
+
+@needs_shipped
+def test_more_codebooks_of_the_shipped_codec_come_closer_on_new_speech():
+    codec, clips = load_codec("tiny_16k"), spoken_clips()
+    codes = codec.encode_many(clips)
+    distances = []
+    for levels in (1, 2, 3, 8):
+        wavs = codec.decode_many([item[:, :levels] for item in codes], [len(clip) for clip in clips])
+        distances.append(np.mean([mel_distance(a, b, 16000) for a, b in zip(clips, wavs, strict=True)]))
+    assert all(later < earlier for earlier, later in zip(distances, distances[1:], strict=False)), distances
+
+
+@needs_shipped
+def test_the_shipped_codec_is_small():
+    assert sum(path.stat().st_size for path in (SHIPPED / "tiny_16k").iterdir()) <= 10e6

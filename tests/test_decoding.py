@@ -1,0 +1,95 @@
+"""Laws of generation: the caches give what the full forward gives, and only ids that may come do come."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.tiny import MODEL, TEXT_WIDTH, VOCABULARY, make_programs, random_stream
+from uniaudio_jax.decoding import Decoder, Sampling, next_frame, start_state
+from uniaudio_jax.sequence import Batch, to_frames, to_prefix
+from uniaudio_jax.tasks import get_task
+from uniaudio_jax.vocab import SPECIAL_IDS
+
+
+@pytest.fixture(scope="module")
+def params():
+    params = make_programs().init(jax.random.key(0)).params
+    return jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), params)
+
+
+@pytest.fixture(scope="module")
+def decoder(params):
+    return Decoder(make_programs().shell, params, VOCABULARY)
+
+
+def example_streams(task, seed):
+    rng = np.random.default_rng(seed)
+    return {s.key: random_stream(s, 2 + (seed + n) % 5, rng) for n, s in enumerate(task.streams)}
+
+
+def single(frames) -> Batch:
+    length = len(frames.tokens)
+    vectors = np.concatenate([frames.text_vectors, np.zeros((1, TEXT_WIDTH), np.float32)])
+    return Batch(frames.tokens[None], np.ones((1, length), np.int32), np.arange(length, dtype=np.int32)[None], None, None,
+                 frames.text_slots[None], vectors[None], None)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["tts", "text_to_music", "enhancement"])
+def test_cached_logits_equal_the_full_forward(name, decoder, params):
+    task = get_task(name)
+    rows = [example_streams(task, seed) for seed in range(3)]
+    prefixes = [to_prefix(task, row, VOCABULARY, TEXT_WIDTH) for row in rows]
+    wholes = [to_frames(task, row, VOCABULARY, TEXT_WIDTH) for row in rows]
+    batch, lengths = decoder._pad(prefixes, MODEL.context_frames)
+    global_, local = (decoder.shell.merge(part, params[part]) for part in ("global", "local"))
+    state = start_state(global_, jax.tree.map(jnp.asarray, batch), jnp.asarray(lengths), 61, jax.random.key(0))
+    wanted = [decoder.shell.logits(params, single(whole))[0] for whole in wholes]
+    for frame in range(min(len(w.tokens) - length for w, length in zip(wholes, lengths, strict=True))):
+        forced = jnp.array([w.tokens[length + frame] for w, length in zip(wholes, lengths, strict=True)])
+        state, _, logits = next_frame(global_, local, state, lambda _, level, *__, forced=forced: forced[:, level])
+        for row, length in enumerate(lengths):
+            np.testing.assert_allclose(logits[row], wanted[row][length + frame], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("sampling", [Sampling(temperature=0), Sampling(top_k=3), Sampling(top_k=0, temperature=2.0)])
+def test_only_codes_of_the_level_or_the_end_come(sampling, decoder):
+    task = get_task("enhancement")
+    prefixes = [to_prefix(task, example_streams(task, seed), VOCABULARY, TEXT_WIDTH) for seed in range(5)]
+    tokens = np.concatenate(list(decoder.blocks(task, prefixes, sampling, frames=23)), axis=1)
+    end = SPECIAL_IDS["<audio_end>"]
+    for row in tokens:
+        stops = np.flatnonzero(row[:, 0] == end)
+        frames = row[: stops[0]] if len(stops) else row
+        assert len(stops) == 0 or (row[stops[0]] == end).all()
+        assert (row[stops[0] + 1 :] == 0).all() if len(stops) else len(frames) == 23
+        for level in range(3):
+            span = VOCABULARY.level(level)
+            assert ((frames[:, level] >= span.start) & (frames[:, level] < span.stop)).all()
+
+
+def test_greedy_generation_of_a_batch_equals_one_by_one(decoder):
+    task = get_task("tts")
+    prefixes = [to_prefix(task, example_streams(task, seed), VOCABULARY, TEXT_WIDTH) for seed in range(3)]
+    greedy = Sampling(temperature=0, min_frames=5)
+    together = decoder.generate(task, prefixes, greedy, frames=17)
+    for prefix, codes in zip(prefixes, together, strict=True):
+        alone = decoder.generate(task, [prefix], greedy, frames=17)[0]
+        np.testing.assert_array_equal(codes, alone)
+        assert 5 <= len(codes) <= 17 and codes.min() >= 0 and codes.max() < VOCABULARY.entries
+
+
+def test_the_same_seed_gives_the_same_tokens_and_another_seed_others(decoder):
+    task = get_task("tts")
+    prefix = [to_prefix(task, example_streams(task, 1), VOCABULARY, TEXT_WIDTH)]
+    one, again, other = (decoder.generate(task, prefix, Sampling(seed=seed, min_frames=19), frames=19)[0] for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, again)
+    assert not np.array_equal(one, other)
+
+
+def test_a_prompt_that_leaves_no_room_is_refused(decoder):
+    task = get_task("enhancement")
+    rng = np.random.default_rng(0)
+    prefix = to_prefix(task, {"noisy_audio": random_stream(task.conditions[0], 60, rng)}, VOCABULARY, TEXT_WIDTH)
+    with pytest.raises(ValueError, match="prompt of 65 frames .* 61 positions"):
+        decoder.generate(task, [prefix], Sampling())

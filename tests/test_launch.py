@@ -1,0 +1,156 @@
+"""Laws of the launch scripts: they parse, dry runs print the commands in order, mistakes end with one clear line."""
+
+import os
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = sorted(path.relative_to(ROOT) for path in (*ROOT.glob("launch/*.sh"), *ROOT.glob("launch/*.sbatch")))
+POD = ("--name", "uni", "--zone", "us-west4-a", "--dry-run")
+
+
+def bash(*arguments: str, path: str | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    """The finished run of a script, outside any SLURM job."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")} | variables
+    if path is not None:
+        environment["PATH"] = path
+    return subprocess.run(
+        ["/bin/bash", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
+
+
+def commands(run: subprocess.CompletedProcess[str]) -> list[str]:
+    """The commands that a dry run printed."""
+    assert run.returncode == 0, run.stderr
+    return [line.removeprefix("+ ") for line in run.stdout.splitlines() if line.startswith("+ ")]
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, Path(".ci/run")], ids=str)
+def test_every_script_parses(script):
+    assert bash("-n", str(script)).returncode == 0
+
+
+def test_continuous_integration_runs_what_a_developer_runs():
+    assert "bash launch/test.sh" in (ROOT / ".ci/run").read_text()
+    steps = (ROOT / "launch/test.sh").read_text()
+    for step in ("ruff check", "ruff format --check", "pyright", "pytest"):
+        assert step in steps
+
+
+def test_a_pod_is_created_filled_and_started_in_this_order():
+    train = ("python", "-m", "uniaudio_jax.train", "configs/paper.py", "--out", "gs://b/a run")
+    printed = commands(bash("launch/tpu_pod.sh", "all", *POD, "--project", "p", "--spot", "--", *train))
+    gcloud = [line for line in printed if line.startswith("gcloud")]
+    assert [" ".join(line.split()[3:5]) for line in gcloud] == ["tpu-vm create", "tpu-vm scp", *["tpu-vm ssh"] * 4]
+    assert "git" in printed[1] and "archive" in printed[1]
+    assert "--accelerator-type=v5litepod-256" in gcloud[0] and "--spot" in gcloud[0]
+    assert all("uni" in line and "--zone=us-west4-a --project=p" in line for line in gcloud)
+    assert all("--worker=all" in line for line in gcloud[1:])
+    assert "launch/install.sh tpu" in gcloud[-2]
+    assert "UNIAUDIO_DISTRIBUTED=auto" in gcloud[-1] and r"gs://b/a\ run" in gcloud[-1]
+
+
+def test_a_queued_pod_is_waited_for():
+    printed = commands(
+        bash("launch/tpu_pod.sh", "create", *POD, "--queued", "--type", "v5p-64", "--version", "v2-alpha-tpuv5")
+    )
+    assert [" ".join(line.split()[3:5]) for line in printed] == ["queued-resources create", "queued-resources describe"]
+    assert "--accelerator-type=v5p-64 --runtime-version=v2-alpha-tpuv5" in printed[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("status",), "tpu-vm describe uni"),
+        (("status", "--queued"), "queued-resources describe uni"),
+        (("delete",), "tpu-vm delete uni --quiet"),
+        (("delete", "--queued"), "queued-resources delete uni --force --quiet"),
+    ],
+)
+def test_status_and_delete_follow_the_way_of_creation(arguments, expected):
+    assert commands(bash("launch/tpu_pod.sh", *arguments, *POD)) == [
+        f"gcloud compute tpus {expected} --zone=us-west4-a"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((*POD,), "which action?"),
+        (("start", *POD), "unknown action 'start'"),
+        (("create", "copy", *POD), "one action at a time: got 'create' and 'copy'"),
+        (("create", "--name", "uni", "--dry-run"), "--zone is missing"),
+        (("create", "--zone", "z", "--dry-run"), "--name is missing"),
+        (("create", *POD, "--zones", "z"), "unknown option '--zones'"),
+        (("create", *POD, "--type"), "--type needs a value"),
+        (("create", "--name", "--zone", "z"), "--name needs a value"),
+        (("run", *POD), "'run' needs a command after --"),
+        (("create", *POD, "--", "true"), "'create' takes no command"),
+    ],
+)
+def test_a_mistake_in_pod_options_is_one_line(arguments, message):
+    run = bash("launch/tpu_pod.sh", *arguments)
+    assert run.returncode == 2 and run.stdout == ""
+    assert run.stderr.startswith("error: ") and run.stderr.count("\n") == 1 and message in run.stderr
+
+
+def test_a_pod_without_gcloud_is_refused(tmp_path):
+    (tmp_path / "dirname").symlink_to("/usr/bin/dirname")
+    run = bash("launch/tpu_pod.sh", "status", "--name", "uni", "--zone", "z", path=str(tmp_path))
+    assert run.returncode == 2 and "gcloud is not installed" in run.stderr
+
+
+def test_slurm_installs_then_runs_one_task_per_gpu(tmp_path):
+    config = tmp_path / "c.py"
+    config.touch()
+    printed = commands(bash("launch/gpu_slurm.sbatch", "--dry-run", str(config), "--out", "RUN", "--train.steps", "7"))
+    assert printed[0] == "bash launch/install.sh cuda"
+    assert printed[1].startswith("srun ") and "--gpu-bind=none" in printed[1]
+    assert printed[1].endswith(f"-m uniaudio_jax.train {config} --out RUN --train.steps 7")
+    header = (ROOT / "launch/gpu_slurm.sbatch").read_text()
+    assert "#SBATCH --ntasks-per-node=8\n#SBATCH --gpus-per-node=8\n" in header
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--dry-run",), "no config"),
+        (("--dry-run", "nowhere.py"), "nowhere.py: no such config file"),
+        (("nowhere.py",), "not in a SLURM job; submit it"),
+    ],
+)
+def test_a_mistake_in_a_slurm_job_is_one_line(arguments, message):
+    run = bash("launch/gpu_slurm.sbatch", *arguments)
+    assert run.returncode == 2 and run.stdout == "" and message in run.stderr and run.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("launch/install.sh", "tests"), "unknown extra 'tests'; known: quickstart torch test dev tpu cuda"),
+        (("launch/quickstart.sh", "--cleen"), "unknown option '--cleen'; known: --install-only --clean"),
+    ],
+)
+def test_an_unknown_word_names_the_known_ones(arguments, message):
+    run = bash(*arguments)
+    assert run.returncode != 0 and run.stderr == f"error: {message}\n"
+
+
+@pytest.mark.parametrize("folder", [".", "..", "/"])
+def test_clean_never_deletes_the_checkout(folder):
+    run = bash("launch/quickstart.sh", "--clean", RUN=folder)
+    assert run.returncode != 0 and "which holds this checkout" in run.stderr and run.stdout == ""
+
+
+def test_every_package_is_pinned():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    files = [(ROOT / name).read_text().splitlines() for name in ("requirements.txt", "launch/no_deps.txt")]
+    extras = project["project"]["optional-dependencies"].values()
+    lines = [
+        line for group in (*files, *extras) for line in group if line and not line.startswith(("#", "uniaudio_jax["))
+    ]
+    assert len(lines) > 80
+    assert [line for line in lines if "==" not in line.split(";")[0]] == []

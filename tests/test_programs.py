@@ -1,0 +1,115 @@
+"""Laws of the training step: what is cut into programs, chunks, rows and devices gives what the whole gives."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.tiny import MODEL, TRAIN, make_programs, random_batch, random_example, stack_rows, start
+from uniaudio_jax.bench.fused import fused_loss_and_gradients
+from uniaudio_jax.config import MeshConfig
+from uniaudio_jax.sequence import pack
+from uniaudio_jax.tasks import get_task
+
+
+def assert_trees_close(one, other, relative):
+    """Each leaf within `relative` of the largest value of the leaf."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(one):
+        wanted = np.asarray(dict(jax.tree_util.tree_leaves_with_path(other))[path])
+        scale = max(float(np.abs(wanted).max()), 1e-12)
+        np.testing.assert_allclose(np.asarray(leaf) / scale, wanted / scale, atol=relative, err_msg=str(path))
+
+
+@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("loss_on", ["target", "all"])
+def test_gradients_of_the_programs_equal_one_fused_gradient(loss_on, remat):
+    programs = make_programs(remat=remat, loss_on=loss_on)
+    state, batch = start(programs, random_batch(loss_frames=61, loss_on=loss_on))
+    gradients, tally = programs.gradients(state.params, batch)
+    loss, wanted = jax.jit(fused_loss_and_gradients(MODEL))(state.params, batch)
+    np.testing.assert_allclose(tally.loss.sum(), loss, rtol=1e-5)
+    assert_trees_close(gradients, wanted, 1e-5)
+
+
+def test_the_chunk_size_changes_nothing():
+    whole, parts = make_programs(local_chunk_frames=10_000), make_programs(local_chunk_frames=7)
+    state, batch = start(whole, random_batch())
+    one, one_tally = whole.gradients(state.params, batch)
+    other, other_tally = parts.gradients(state.params, batch)
+    np.testing.assert_allclose(one_tally.loss, other_tally.loss, rtol=1e-5)
+    assert_trees_close(one, other, 1e-5)
+
+
+@pytest.mark.parametrize("mesh", [MeshConfig(data=8), MeshConfig(fsdp=8), MeshConfig(data=2, fsdp=2, tensor=2)])
+def test_eight_devices_give_the_losses_and_weights_of_one(mesh):
+    one, eight = make_programs(1), make_programs(8, mesh)
+    batches = [random_batch(seed=seed) for seed in range(3)]
+    losses = {}
+    for name, programs in (("one", one), ("eight", eight)):
+        state = programs.init(jax.random.key(0))
+        losses[name] = []
+        for host_batch in batches:
+            state, metrics = programs.step(state, [start(programs, host_batch)[1]])
+            losses[name].append(float(metrics.tally.mean_loss))
+        losses[name + " weights"] = jax.device_get(state.params)
+    np.testing.assert_allclose(losses["one"], losses["eight"], rtol=1e-5)
+    assert_trees_close(losses["eight weights"], losses["one weights"], 2e-4)
+
+
+def test_parameters_and_moments_are_born_sharded():
+    programs = make_programs(8, MeshConfig(data=1, fsdp=2, tensor=4))
+    state = programs.init(jax.random.key(0))
+    moments = state.optimizer[1][0]
+    for tree in (state.params, moments.mu, moments.nu):
+        up = tree["global"]["blocks"]["mlp"]["up"]["kernel"]
+        assert up.shape == (3, 30, 120) and up.addressable_shards[0].data.shape == (3, 15, 30)
+
+
+def test_packed_rows_give_the_loss_of_the_same_examples_alone():
+    rng, task = np.random.default_rng(3), get_task("tts")
+    examples = [random_example(task, rng) for _ in range(3)]
+    programs = make_programs()
+    packed = stack_rows([pack(examples, task, 83, 41, 1, "target")])
+    alone = stack_rows([pack([example], task, 83, 41, 1, "target") for example in examples])
+    state, packed = start(programs, packed)
+    one = programs.evaluate(state.params, packed)
+    other = programs.evaluate(state.params, start(programs, alone)[1])
+    np.testing.assert_allclose(one.loss, other.loss, rtol=1e-5)
+    np.testing.assert_array_equal(one.tokens, other.tokens)
+
+
+def test_accumulated_batches_equal_one_large_batch():
+    programs = make_programs()
+    large = random_batch(rows=8)
+    halves = [jax.tree.map(lambda x, part=part: x[part], large) for part in (slice(0, 4), slice(4, 8))]
+    one, metrics = programs.step(programs.init(jax.random.key(0)), [start(programs, large)[1]])
+    two, halved = programs.step(programs.init(jax.random.key(0)), [start(programs, half)[1] for half in halves])
+    np.testing.assert_allclose(metrics.gradient_norm, halved.gradient_norm, rtol=1e-5)
+    np.testing.assert_allclose(metrics.tally.loss, halved.tally.loss, rtol=1e-5)
+    assert_trees_close(two.params, one.params, 2e-4)
+
+
+def test_a_non_finite_gradient_changes_no_weight_and_no_moment():
+    programs = make_programs()
+    state, batch = start(programs, random_batch())
+    state, _ = programs.step(state, [batch])
+    before = jax.device_get(state)
+    broken = batch._replace(text_vectors=jnp.full_like(batch.text_vectors, jnp.nan))
+    state, metrics = programs.step(state, [broken])
+    assert not np.isfinite(metrics.gradient_norm)
+    assert int(state.skipped) == 1 and int(state.step) == 2
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state[:2]), before[:2])
+    state, _ = programs.step(state, [batch])
+    assert int(state.skipped) == 1 and not np.array_equal(
+        state.params["local"]["head"]["kernel"], before.params["local"]["head"]["kernel"]
+    )
+
+
+def test_bfloat16_losses_stay_near_float32():
+    batch, losses = random_batch(), {}
+    for dtype in ("float32", "bfloat16"):
+        programs = make_programs(compute_dtype=dtype)
+        state, placed = start(programs, batch)
+        losses[dtype] = float(programs.evaluate(state.params, placed).mean_loss)
+    assert abs(losses["bfloat16"] - losses["float32"]) < 0.01 * losses["float32"]
+    assert TRAIN.compute_dtype == "float32"

@@ -1,0 +1,142 @@
+"""Checkpoints that are everything or nothing: weights, moments, counters, config, vocabulary, codec in one Orbax step."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from uniaudio_jax.config import RunConfig, from_dict, to_dict
+from uniaudio_jax.optim import TrainState
+from uniaudio_jax.vocab import Vocabulary
+
+logging.getLogger("absl").setLevel(logging.ERROR)
+FOLDER = "checkpoints"
+
+
+def describe(config: RunConfig, codec_passport: dict[str, Any] | None) -> dict[str, Any]:
+    """What stands beside the weights in every checkpoint, as JSON values."""
+    meta = {
+        "config": to_dict(config),
+        "vocabulary": Vocabulary(config.model.codebooks).layout(),
+        "codec": codec_passport,
+    }
+    return json.loads(json.dumps(meta))
+
+
+class Checkpoints:
+    """The checkpoints of one run folder. Saving happens in the background; a step that was cut off never counts."""
+
+    def __init__(self, run: Path, keep: int = 2):
+        self.folder = (run / FOLDER).resolve()
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+        self.manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def latest(self) -> int | None:
+        """The newest complete step."""
+        return self.manager.latest_step()
+
+    def save(self, step: int, state: TrainState, meta: dict[str, Any]) -> None:
+        """Starts to save. Raises OSError when this or the save before it failed; earlier checkpoints stay."""
+        items = {
+            "params": ocp.args.StandardSave(state.params),
+            "optimizer": ocp.args.StandardSave(state.optimizer),
+            "counters": ocp.args.StandardSave({"step": state.step, "skipped": state.skipped}),
+            "meta": ocp.args.JsonSave(meta),
+        }
+        try:
+            self.manager.save(step, args=ocp.args.Composite(**items))
+        except Exception as error:
+            raise self._failed(step, error) from error
+
+    def wait(self) -> None:
+        """Returns when the last save is on disk. Raises OSError when it failed."""
+        try:
+            self.manager.wait_until_finished()
+        except Exception as error:
+            raise self._failed(None, error) from error
+
+    def close(self) -> None:
+        self.wait()
+        self.manager.close()
+
+    def read_meta(self, step: int | None = None) -> dict[str, Any]:
+        """The JSON part of a checkpoint, of the newest by default."""
+        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        return self.manager.restore(self._chosen(step), args=args)["meta"]
+
+    def restore(self, shapes: TrainState, meta: dict[str, Any], step: int | None = None) -> TrainState:
+        """The saved state, placed as `shapes` says, on whatever devices those are.
+
+        Raises ValueError when the checkpoint's model, vocabulary or codec is not that of `meta`.
+        """
+        chosen = self._chosen(step)
+        check_same(self.folder / str(chosen), self.read_meta(chosen), meta)
+        items = {
+            "params": ocp.args.StandardRestore(shapes.params),
+            "optimizer": ocp.args.StandardRestore(shapes.optimizer),
+            "counters": ocp.args.StandardRestore({"step": shapes.step, "skipped": shapes.skipped}),
+        }
+        got = self.manager.restore(chosen, args=ocp.args.Composite(**items))
+        return TrainState(got["params"], got["optimizer"], got["counters"]["step"], got["counters"]["skipped"])
+
+    def restore_params(self, shapes: Any, step: int | None = None) -> Any:
+        """The weights alone."""
+        args = ocp.args.Composite(params=ocp.args.StandardRestore(shapes))
+        return self.manager.restore(self._chosen(step), args=args)["params"]
+
+    def _chosen(self, step: int | None) -> int:
+        chosen = self.latest() if step is None else step
+        if chosen is None or chosen not in self.manager.all_steps():
+            raise ValueError(f"{self.folder}: no checkpoint{'' if step is None else f' of step {step}'}, there are "
+                             f"{list(self.manager.all_steps())}; train with `python -m uniaudio_jax.train`")  # fmt: skip
+        return chosen
+
+    def _failed(self, step: int | None, error: Exception) -> OSError:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        kept = [s for s in self.manager.all_steps(read=True) if s != step]
+        return OSError(f"{self.folder}: saving{'' if step is None else f' step {step}'} failed: {first}; the complete "
+                       f"checkpoints {kept} stay; make room on the disk and start again, training goes on from there")  # fmt: skip
+
+
+def check_same(where: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Raises ValueError that names both sides when model, vocabulary or codec differ."""
+    pairs = {
+        "model": (saved["config"]["model"], wanted["config"]["model"]),
+        "vocabulary": (saved["vocabulary"], wanted["vocabulary"]),
+        "codec": (_codec_key(saved), _codec_key(wanted)),
+    }
+    for what, (got, want) in pairs.items():
+        if got != want:
+            raise ValueError(f"{where}: this checkpoint's {what} is {_difference(got, want)}, the run's is "
+                             f"{_difference(want, got)}; use the config it was trained with, or another --out")  # fmt: skip
+
+
+def _codec_key(meta: dict[str, Any]) -> dict[str, Any] | None:
+    codec = meta["codec"]
+    return codec and {"codec": codec["codec"], "weights_sha256": codec["weights_sha256"]}
+
+
+def _difference(one: Any, other: Any) -> Any:
+    """The part of `one` that is not in `other`."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return {key: _difference(value, other.get(key)) for key, value in one.items() if value != other.get(key)}
+    return one
+
+
+def load_config_of(run: Path) -> tuple[RunConfig, dict[str, Any]]:
+    """The config and the JSON part of the newest checkpoint of a run folder."""
+    if not (run / FOLDER).is_dir():
+        raise ValueError(f"{run}: no folder {FOLDER}/ in it; --run wants the --out folder of a training")
+    checkpoints = Checkpoints(run)
+    meta = checkpoints.read_meta()
+    checkpoints.close()
+    return from_dict(RunConfig, meta["config"]), meta
+
+
+def one_device(shapes: Any) -> Any:
+    """`shapes` placed whole on the first device: for a restore outside of training."""
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes)

@@ -1,0 +1,1 @@
+"""Waveforms to codes and back: layouts, residual vector quantiser, files, training."""

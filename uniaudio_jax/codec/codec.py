@@ -1,0 +1,378 @@
+"""The codec that the rest of the project sees: waveform to codes and back, with a passport, from a folder of weights."""
+
+import dataclasses
+import difflib
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+from flax import nnx
+from jaxtyping import Float, Int
+
+from uniaudio_jax.codec import rvq
+from uniaudio_jax.codec.frame_rate import FrameRate
+from uniaudio_jax.codec.seanet import Seanet
+from uniaudio_jax.config import CodecConfig, FrameRateConfig, QuantizerConfig, SeanetConfig
+
+SHIPPED = Path(__file__).parent / "shipped"
+WEIGHTS_FILE, PASSPORT_FILE = "weights.safetensors", "passport.json"
+LAYOUTS = {"frame_rate": FrameRateConfig, "seanet": SeanetConfig}
+FRAMES_AT_ONCE = 4096  # in one call of a compiled program: rows x padded frames, unless one piece alone is longer
+PIECE_FRAMES = 3000  # a longer row is cut into pieces with enough margin to change nothing
+
+
+def build_module(config: CodecConfig, rngs: nnx.Rngs) -> FrameRate | Seanet:
+    """The untrained encoder and decoder of a config."""
+    if isinstance(config.layout, FrameRateConfig):
+        return FrameRate(config.layout, config.quantizer.width, sample_rate_hz=config.sample_rate_hz, rngs=rngs)
+    return Seanet(config.layout, config.quantizer.width, rngs=rngs)
+
+
+@functools.cache
+def _skeleton(config: CodecConfig) -> tuple[Any, Any]:
+    return nnx.split(nnx.eval_shape(lambda: build_module(config, nnx.Rngs(0))))
+
+
+def with_params(config: CodecConfig, params: dict) -> FrameRate | Seanet:
+    """The module of a config around a pure dict of arrays; works inside jit."""
+    graph, abstract = _skeleton(config)
+    state = jax.tree.map(lambda leaf: leaf, abstract)
+    nnx.replace_by_pure_dict(state, params)
+    return nnx.merge(graph, state)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Piece:
+    """Frames [start, stop) of a row, computed with the context [low, high)."""
+
+    row: int
+    start: int
+    stop: int
+    low: int
+    high: int
+
+
+def _bucket(count: int) -> int:
+    """The next of 32, 48, 64, 96, 128, 192, …: a bounded set of compiled shapes, at most a third of padding."""
+    size = 32
+    while size < count:
+        if size + size // 2 >= count:
+            return size + size // 2
+        size *= 2
+    return size
+
+
+def _pieces(lengths: Sequence[int], margin: int) -> list[_Piece]:
+    pieces = []
+    for row, length in enumerate(lengths):
+        for start in range(0, length, PIECE_FRAMES):
+            stop = min(length, start + PIECE_FRAMES)
+            pieces.append(_Piece(row, start, stop, max(0, start - margin), min(length, stop + margin)))
+    return pieces
+
+
+def _batches(pieces: list[_Piece]) -> list[tuple[int, list[_Piece]]]:
+    """(padded frames, pieces) groups of similar length, each at most `FRAMES_AT_ONCE` in total."""
+    groups: dict[int, list[_Piece]] = {}
+    for piece in pieces:
+        groups.setdefault(_bucket(piece.high - piece.low), []).append(piece)
+    batches = []
+    for padded, members in sorted(groups.items()):
+        rows = max(1, FRAMES_AT_ONCE // padded)
+        batches += [(padded, members[i : i + rows]) for i in range(0, len(members), rows)]
+    return batches
+
+
+class Codec:
+    """Encodes 16 kHz mono waveforms to int16 codes, one row of Q codes per hop, and decodes them.
+
+    Every length of at least one sample works, and `decode(encode(x), samples=len(x))` is as long as x.
+    """
+
+    def __init__(self, config: CodecConfig, params: dict, passport_extra: dict | None = None, weights_sha256: str = ""):
+        self.config = config
+        self.weights_sha256 = weights_sha256
+        self.params = params
+        self._extra = passport_extra or {}
+        self._module_params = jax.tree.map(jnp.asarray, {k: v for k, v in params.items() if k != "quantizer"})
+        self._codebooks = jnp.asarray(params["quantizer"]["codebooks"], jnp.float32)
+        self._encode_batch = jax.jit(self._encode_rows, static_argnames="levels")
+        self._decode_batch = jax.jit(self._decode_rows)
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    @property
+    def codebooks(self) -> int:
+        """Number of stored codebooks."""
+        return self.config.quantizer.codebooks
+
+    @property
+    def sample_rate_hz(self) -> int:
+        return self.config.sample_rate_hz
+
+    @property
+    def hop_samples(self) -> int:
+        return self.config.hop_samples
+
+    def passport(self) -> dict:
+        """What identifies the codec in a dataset or checkpoint, with licence and training facts."""
+        return {
+            "codec": self.name,
+            "weights_sha256": self.weights_sha256,
+            "sample_rate_hz": self.sample_rate_hz,
+            "hop_samples": self.hop_samples,
+            "codebooks": self.codebooks,
+            "entries": self.config.quantizer.entries,
+            "layout": self.config.layout_kind,
+            **self._extra,
+        }
+
+    def encode(self, wav: Float[np.ndarray, "*B S"], codebooks: int | None = None) -> Int[np.ndarray, "*B T Q"]:
+        """int16 codes of one waveform or of rows of equal length; T = ceil(S / hop)."""
+        wav = np.asarray(wav)
+        if wav.ndim not in (1, 2):
+            raise ValueError(f"codec {self.name}: got a waveform of shape {wav.shape}, wanted [S] or [B, S] (mono)")
+        codes = self.encode_many(list(np.atleast_2d(wav)), codebooks)
+        return codes[0] if wav.ndim == 1 else np.stack(codes)
+
+    def decode(self, codes: Int[np.ndarray, "*B T Q"], samples: int | None = None) -> Float[np.ndarray, "*B S"]:
+        """float32 waveform of T * hop samples, or its first `samples`."""
+        codes = np.asarray(codes)
+        if codes.ndim not in (2, 3):
+            raise ValueError(f"codec {self.name}: got codes of shape {codes.shape}, wanted [T, Q] or [B, T, Q]")
+        rows = [codes] if codes.ndim == 2 else list(codes)
+        wavs = self.decode_many(rows, None if samples is None else [samples] * len(rows))
+        return wavs[0] if codes.ndim == 2 else np.stack(wavs)
+
+    def encode_many(
+        self, wavs: Sequence[Float[np.ndarray, "S"]], codebooks: int | None = None
+    ) -> list[Int[np.ndarray, "T Q"]]:
+        """Codes of each waveform, computed in batches of similar length."""
+        levels = self.codebooks if codebooks is None else codebooks
+        if not 1 <= levels <= self.codebooks:
+            raise ValueError(f"codec {self.name}: got codebooks={levels}, wanted 1 to {self.codebooks}")
+        wavs = [self._checked_wav(wav) for wav in wavs]
+        if isinstance(self.config.layout, SeanetConfig):
+            return self._equal_lengths(wavs, lambda batch: self._encode_batch(batch, None, levels=levels))
+        hop = self.hop_samples
+        lengths = [-(-len(wav) // hop) for wav in wavs]
+
+        def run(padded: int, pieces: list[_Piece], rows: int) -> np.ndarray:
+            batch, frames = np.zeros((rows, padded * hop), np.float32), np.zeros(rows, np.int32)
+            for i, piece in enumerate(pieces):
+                part = wavs[piece.row][piece.low * hop : piece.high * hop]
+                batch[i, : len(part)], frames[i] = part, piece.high - piece.low
+            return np.asarray(self._encode_batch(batch, frames, levels=levels))
+
+        return self._in_batches(lengths, run, 1)
+
+    def decode_many(
+        self, codes: Sequence[Int[np.ndarray, "T Q"]], samples: Sequence[int] | None = None
+    ) -> list[Float[np.ndarray, "S"]]:
+        """Waveform of each item, cut to its entry of `samples` when given; computed in batches of similar length."""
+        codes = [self._checked_codes(item) for item in codes]
+        lengths = [len(item) for item in codes]
+        if samples is not None:
+            self._check_samples(lengths, samples)
+        if isinstance(self.config.layout, SeanetConfig):
+            wavs = self._equal_lengths(codes, lambda batch: self._decode_batch(batch, None))
+        else:
+
+            def run(padded: int, pieces: list[_Piece], rows: int) -> np.ndarray:
+                batch = np.zeros((rows, padded, self.codebooks), np.int32)
+                levels, frames = np.zeros(rows, np.int32), np.zeros(rows, np.int32)
+                for i, piece in enumerate(pieces):
+                    part = codes[piece.row][piece.low : piece.high]
+                    batch[i, : len(part), : part.shape[1]] = part
+                    levels[i], frames[i] = part.shape[1], len(part)
+                return np.asarray(self._decode_batch(batch, frames, levels))
+
+            wavs = self._in_batches(lengths, run, self.hop_samples)
+        return wavs if samples is None else [wav[:count] for wav, count in zip(wavs, samples, strict=True)]
+
+    def _in_batches(self, lengths: list[int], run: Callable[[int, list[_Piece], int], np.ndarray], step: int) -> list:
+        """Runs every piece and joins them per row; `step` results per frame."""
+        margin = self.config.layout.margin_frames
+        parts: list[list[np.ndarray]] = [[] for _ in lengths]
+        found: dict[tuple[int, int], np.ndarray] = {}
+        for padded, pieces in _batches(_pieces(lengths, margin)):
+            out = run(padded, pieces, 1 << (len(pieces) - 1).bit_length())
+            for row, piece in zip(out, pieces, strict=False):
+                found[piece.row, piece.start] = row[(piece.start - piece.low) * step : (piece.stop - piece.low) * step]
+        for (row, _), part in sorted(found.items(), key=lambda item: item[0]):
+            parts[row].append(part)
+        return [part[0].copy() if len(part) == 1 else np.concatenate(part) for part in parts]
+
+    def _equal_lengths(self, items: list[np.ndarray], run: Callable[[np.ndarray], jax.Array]) -> list:
+        """Runs items of the same shape together: this layout's padding depends on the length."""
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for i, item in enumerate(items):
+            groups.setdefault(item.shape, []).append(i)
+        out: dict[int, np.ndarray] = {}
+        for members in groups.values():
+            results = np.asarray(run(np.stack([items[i] for i in members])))
+            out.update(zip(members, results, strict=True))
+        return [out[i] for i in range(len(items))]
+
+    def _encode_rows(self, wav, frames, levels: int):
+        module = with_params(self.config, self._module_params)
+        vectors = module.encode(wav) if isinstance(module, Seanet) else module.encode(wav, frames)
+        return rvq.encode(vectors, self._codebooks[:levels]).astype(jnp.int16)
+
+    def _decode_rows(self, codes, frames, levels=None):
+        module = with_params(self.config, self._module_params)
+        if isinstance(module, Seanet):
+            return module.decode(rvq.decode(codes, self._codebooks))
+        entries = jnp.stack([book[codes[..., level]] for level, book in enumerate(self._codebooks)])
+        used = jnp.arange(self.codebooks)[:, None] < levels[None]
+        return module.decode(jnp.sum(entries * used[..., None, None], axis=0), frames)
+
+    def _checked_wav(self, wav: np.ndarray) -> np.ndarray:
+        wav = np.asarray(wav)
+        if wav.ndim != 1 or not len(wav) or not np.issubdtype(wav.dtype, np.floating):
+            raise ValueError(
+                f"codec {self.name}: got a waveform of shape {wav.shape} and type {wav.dtype}, wanted at least one "
+                "sample of mono float audio in -1 … 1; read files with uniaudio_jax.codec.audio_files.read_audio"
+            )
+        if not np.isfinite(wav).all():
+            raise ValueError(f"codec {self.name}: got a waveform with NaN or infinite samples, wanted finite ones")
+        return wav.astype(np.float32, copy=False)
+
+    def _checked_codes(self, codes: np.ndarray) -> np.ndarray:
+        codes = np.asarray(codes)
+        if codes.ndim != 2 or not np.issubdtype(codes.dtype, np.integer) or not 1 <= codes.shape[1] <= self.codebooks:
+            raise ValueError(
+                f"codec {self.name}: got codes of shape {codes.shape} and type {codes.dtype}, "
+                f"wanted integers [T, Q] with Q from 1 to {self.codebooks}"
+            )
+        entries = self.config.quantizer.entries
+        if not len(codes) or codes.min() < 0 or codes.max() >= entries:
+            seen = f"{codes.min()} to {codes.max()}" if len(codes) else "no frame"
+            raise ValueError(f"codec {self.name}: got codes {seen}, wanted at least one frame of 0 to {entries - 1}")
+        return codes
+
+    def _check_samples(self, lengths: list[int], samples: Sequence[int]) -> None:
+        if len(samples) != len(lengths):
+            raise ValueError(f"codec {self.name}: got {len(samples)} sample counts for {len(lengths)} items")
+        for frames, count in zip(lengths, samples, strict=True):
+            if not 1 <= count <= frames * self.hop_samples:
+                raise ValueError(
+                    f"codec {self.name}: got samples={count} for {frames} frames, "
+                    f"wanted 1 to {frames * self.hop_samples} ({self.hop_samples} a frame)"
+                )
+
+
+def _flatten(tree: dict, prefix: str = "") -> dict[str, np.ndarray]:
+    flat = {}
+    for key, value in tree.items():
+        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat
+
+
+def _unflatten(flat: dict[str, np.ndarray]) -> dict:
+    """Nested dicts again; a name made of digits is an index, as in a pure dict of a list of modules."""
+    tree: dict = {}
+    for name, value in flat.items():
+        *path, last = [int(key) if key.isdigit() else key for key in name.split(".")]
+        node = tree
+        for key in path:
+            node = node.setdefault(key, {})
+        node[last] = value
+    return tree
+
+
+def save_codec(path: str | Path, config: CodecConfig, params: dict, passport_extra: dict | None = None) -> str:
+    """Writes weights (float16) and passport into the folder `path`; returns the sha256 of the weights file.
+
+    params: the module's pure dict, with `quantizer.codebooks` [K, entries, width] beside it. The weights land before
+    the passport that names their hash, each by an atomic rename, so a broken save is refused on loading.
+    """
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    half = {name: np.asarray(value, np.float16) for name, value in _flatten(params).items()}
+    for name, value in half.items():
+        if not np.isfinite(value).all():
+            raise ValueError(f"{folder}: weight {name} does not fit float16; the codec was not saved")
+    blob = safetensors.numpy.save(half)
+    sha256 = hashlib.sha256(blob).hexdigest()
+    passport = {
+        "config": {**dataclasses.asdict(config), "layout_kind": config.layout_kind},
+        "weights_sha256": sha256,
+        **(passport_extra or {}),
+    }
+    for name, data in ((WEIGHTS_FILE, blob), (PASSPORT_FILE, (json.dumps(passport, indent=1) + "\n").encode())):
+        partial = folder / f"{name}.partial"
+        partial.write_bytes(data)
+        os.replace(partial, folder / name)
+    return sha256
+
+
+def _config_from(passport: dict, where: Path) -> CodecConfig:
+    try:
+        fields = dict(passport["config"])
+        kind = LAYOUTS[fields.pop("layout_kind")]
+        layout = {key: tuple(value) if isinstance(value, list) else value for key, value in fields["layout"].items()}
+        quantizer = QuantizerConfig(**fields["quantizer"])
+        return CodecConfig(**{**fields, "layout": kind(**layout), "quantizer": quantizer})
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{where}: not a codec passport of this version ({error}); "
+            "write the codec again with uniaudio_jax.codec.codec.save_codec"
+        ) from error
+
+
+def _folder_of(name_or_path: str | Path) -> Path:
+    shipped = sorted(folder.name for folder in SHIPPED.iterdir()) if SHIPPED.is_dir() else []
+    if str(name_or_path) in shipped:
+        return SHIPPED / str(name_or_path)
+    folder = Path(name_or_path)
+    if (folder / PASSPORT_FILE).is_file():
+        return folder
+    near = difflib.get_close_matches(str(name_or_path), shipped, n=1, cutoff=0.4)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(
+        f"codec {str(name_or_path)!r}: neither a shipped codec ({', '.join(shipped) or 'none'}) "
+        f"nor a folder with {PASSPORT_FILE}{hint}"
+    )
+
+
+def load_codec(name_or_path: str | Path) -> Codec:
+    """The shipped codec of that name, or the one in that folder. The weights must have the hash of the passport."""
+    folder = _folder_of(name_or_path)
+    passport = json.loads((folder / PASSPORT_FILE).read_text())
+    config = _config_from(passport, folder / PASSPORT_FILE)
+    if not (folder / WEIGHTS_FILE).is_file():
+        raise ValueError(f"{folder}: no {WEIGHTS_FILE} beside {PASSPORT_FILE}; copy the whole folder")
+    blob = (folder / WEIGHTS_FILE).read_bytes()
+    sha256 = hashlib.sha256(blob).hexdigest()
+    if sha256 != passport["weights_sha256"]:
+        raise ValueError(
+            f"{folder / WEIGHTS_FILE}: got weights with sha256 {sha256[:16]}…, wanted {passport['weights_sha256'][:16]}… "
+            f"({PASSPORT_FILE}); restore both files from the same save"
+        )
+    flat = {name: value.astype(np.float32) for name, value in safetensors.numpy.load(blob).items()}
+    params = _unflatten(flat)
+    _check_shapes(config, params, folder)
+    extra = {key: value for key, value in passport.items() if key not in ("config", "weights_sha256")}
+    return Codec(config, params, extra, sha256)
+
+
+def _check_shapes(config: CodecConfig, params: dict, folder: Path) -> None:
+    abstract = nnx.to_pure_dict(_skeleton(config)[1])
+    quantizer = config.quantizer
+    wanted = {name: tuple(leaf.shape) for name, leaf in _flatten(abstract).items()}
+    wanted["quantizer.codebooks"] = (quantizer.codebooks, quantizer.entries, quantizer.width)
+    got = {name: value.shape for name, value in _flatten(params).items()}
+    wrong = [f"{name} {got.get(name, 'missing')} (wanted {shape})" for name, shape in wanted.items() if got.get(name) != shape]  # fmt: skip
+    if wrong:
+        raise ValueError(f"{folder / WEIGHTS_FILE}: tensors do not fit the passport's config: {', '.join(wrong[:5])}")

@@ -1,0 +1,318 @@
+"""Every dataclass of a run. A file in `configs/` returns one `RunConfig`; the command line may override any field.
+
+Sizes are decided here and nowhere else: a module never computes a number that a config could state.
+"""
+
+import dataclasses
+import importlib.util
+import math
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+
+def _require(where: str, good: bool, got: str, wanted: str) -> None:
+    if not good:
+        raise ValueError(f"{where}: got {got}, wanted {wanted}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackConfig:
+    """One pre-LN Transformer stack."""
+
+    layers: int
+    width: int
+    heads: int
+
+    def __post_init__(self):
+        _require("StackConfig.layers", self.layers >= 1, str(self.layers), "at least 1")
+        _require("StackConfig.heads", self.heads >= 1 and self.width % self.heads == 0,
+                 f"width={self.width}, heads={self.heads}", "a width that is a multiple of heads")  # fmt: skip
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.heads
+
+    @property
+    def hidden(self) -> int:
+        """Width inside the MLP: 4 D, as in the public checkpoints."""
+        return 4 * self.width
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The multi-scale Transformer (arXiv 2310.00704 section 2.3), in the layout of the public checkpoints.
+
+    vocabulary: ids that the embedding and the head know; at least `Vocabulary.size` of the run.
+    context_frames: rows of the learned position table, the start frame included.
+    codebooks: Q, tokens per frame.
+    text_width: width of the frozen text encoder's vectors.
+    """
+
+    vocabulary: int
+    context_frames: int
+    codebooks: int
+    text_width: int
+    global_stack: StackConfig
+    local_stack: StackConfig
+
+    def __post_init__(self):
+        width = self.global_stack.width
+        _require("ModelConfig.codebooks", self.codebooks >= 1 and width % self.codebooks == 0,
+                 f"codebooks={self.codebooks}, global width={width}", "a global width that is a multiple of codebooks")  # fmt: skip
+        _require("ModelConfig.local_stack.width", self.local_stack.width == width,
+                 str(self.local_stack.width), f"the global width {width} (public layout)")  # fmt: skip
+
+    @property
+    def token_width(self) -> int:
+        """Width of one token's share of a frame vector, D / Q."""
+        return self.global_stack.width // self.codebooks
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """Devices along each mesh axis; data=-1 takes what the other two leave."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+    def __post_init__(self):
+        _require("MeshConfig", self.fsdp >= 1 and self.tensor >= 1 and (self.data == -1 or self.data >= 1),
+                 f"data={self.data}, fsdp={self.fsdp}, tensor={self.tensor}", "positive sizes (data may be -1)")  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Packed rows of frames out of tokenised datasets.
+
+    root: folder that holds the TFDS datasets; tasks: mixture weight of each task.
+    row_frames: T; target_frames: N, the static number of target frames of a row; rows: rows in a global batch.
+    text_frames: the most text vectors in a row. prompt_seconds: length of a speaker prompt.
+    """
+
+    root: str
+    tasks: dict[str, float]
+    row_frames: int
+    target_frames: int
+    rows: int
+    text_frames: int
+    prompt_seconds: float = 3.0
+    seed: int = 0
+
+    def __post_init__(self):
+        _require("DataConfig.target_frames", 0 < self.target_frames <= self.row_frames,
+                 f"{self.target_frames} target frames of {self.row_frames}", "1 to row_frames")  # fmt: skip
+        _require("DataConfig.tasks", bool(self.tasks) and all(w > 0 for w in self.tasks.values()),
+                 str(self.tasks), "a positive weight for at least one task")  # fmt: skip
+        _require("DataConfig.rows", self.rows >= 1, str(self.rows), "at least 1")
+        _require("DataConfig.text_frames", self.text_frames >= 1, str(self.text_frames), "at least 1")
+        _require("DataConfig.prompt_seconds", self.prompt_seconds > 0, str(self.prompt_seconds), "more than 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW with linear warm-up and inverse square root decay."""
+
+    peak_learning_rate: float = 5e-4
+    warmup_steps: int = 1000
+    beta1: float = 0.9
+    beta2: float = 0.95
+    weight_decay: float = 0.1
+    clip_norm: float = 2.0
+
+    def __post_init__(self):
+        _require("OptimConfig.warmup_steps", self.warmup_steps >= 1, str(self.warmup_steps), "at least 1")
+        _require("OptimConfig.peak_learning_rate", self.peak_learning_rate > 0,
+                 str(self.peak_learning_rate), "more than 0")  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """The training loop.
+
+    steps: optimizer updates; accumulate: batches per update; loss_on: frames that count, the target's or all.
+    local_chunk_frames: frames that the local program holds at once.
+    remat: recompute the layers of a stack in the backward pass instead of keeping their activations.
+    peak_tflops: peak of one device for the model FLOP utilisation; None measures a matmul on this machine.
+    """
+
+    steps: int
+    accumulate: int = 1
+    loss_on: Literal["target", "all"] = "target"
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    local_chunk_frames: int = 512
+    remat: bool = True
+    save_every_steps: int = 1000
+    keep_checkpoints: int = 2
+    log_every_steps: int = 10
+    peak_tflops: float | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("steps", "accumulate", "local_chunk_frames", "save_every_steps", "keep_checkpoints", "log_every_steps"):  # fmt: skip
+            _require(f"TrainConfig.{name}", getattr(self, name) >= 1, str(getattr(self, name)), "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One run of the language model.
+
+    codec: name of a shipped codec, or path of a codec's folder; None where only weights were imported.
+    """
+
+    name: str
+    codec: str | None
+    model: ModelConfig
+    data: DataConfig
+    train: TrainConfig
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+
+    def __post_init__(self):
+        _require("RunConfig.data.row_frames", self.data.row_frames <= self.model.context_frames,
+                 str(self.data.row_frames), f"at most model.context_frames={self.model.context_frames}")  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizerConfig:
+    """Residual vector quantiser: `codebooks` levels of `entries` vectors of `width`."""
+
+    codebooks: int = 8
+    entries: int = 1024
+    width: int = 64
+
+    def __post_init__(self):
+        _require("QuantizerConfig", min(self.codebooks, self.entries, self.width) >= 1,
+                 f"{self.codebooks} x {self.entries} x {self.width}", "positive sizes")  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeanetConfig:
+    """Convolutional encoder and decoder with an LSTM (arXiv 2210.13438), non-causal, in the public UniAudio layout."""
+
+    filters: int = 32
+    ratios: tuple[int, ...] = (8, 5, 4, 2)
+    residual_kernel: int = 3
+    kernel: int = 7
+    lstm_layers: int = 2
+    compress: int = 2
+
+    @property
+    def hop_samples(self) -> int:
+        return math.prod(self.ratios)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameRateConfig:
+    """All layers at the frame rate, in the manner of Vocos (arXiv 2306.00814): log-mel, ConvNeXt, RVQ, ConvNeXt, iSTFT."""
+
+    hop_samples: int = 320
+    window_samples: int = 1280
+    mel_bands: int = 80
+    width: int = 256
+    hidden: int = 768
+    encoder_blocks: int = 4
+    decoder_blocks: int = 6
+    kernel: int = 7
+
+    def __post_init__(self):
+        _require("FrameRateConfig.window_samples", self.window_samples % self.hop_samples == 0,
+                 f"window {self.window_samples}, hop {self.hop_samples}", "a window that is a multiple of the hop")  # fmt: skip
+
+    @property
+    def margin_frames(self) -> int:
+        """Frames on each side that a frame's code or samples depend on."""
+        return max(self.encoder_blocks, self.decoder_blocks) * (self.kernel // 2) + self.window_samples // self.hop_samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecConfig:
+    """A codec: waveform at `sample_rate_hz` to `quantizer.codebooks` codes per `hop_samples`, and back."""
+
+    name: str
+    layout: SeanetConfig | FrameRateConfig
+    quantizer: QuantizerConfig
+    sample_rate_hz: int = 16000
+
+    @property
+    def layout_kind(self) -> Literal["seanet", "frame_rate"]:
+        return "seanet" if isinstance(self.layout, SeanetConfig) else "frame_rate"
+
+    @property
+    def hop_samples(self) -> int:
+        return self.layout.hop_samples
+
+    @property
+    def frame_rate_hz(self) -> float:
+        return self.sample_rate_hz / self.hop_samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecTrainConfig:
+    """Training of a codec: where its audio comes from, for how long, and the weights of its losses.
+
+    audio: folders of wav files, each with a `manifest.jsonl` that names splits, or with held-out files in `heldout`;
+        a folder's name is its domain, and STOI is measured where it begins with `speech`.
+    warmup_steps: unquantised steps before the k-means start of the codebooks.
+    main_codebooks: half of the rows train with this many levels, the rest with a random number of them.
+    revive_every_steps, revive_below: how often, and under which share of even use, an entry is moved to a residual.
+    mix_share: rows that are the sum of two clips, the second 0 to 20 dB below the first.
+    """
+
+    codec: CodecConfig
+    audio: tuple[str, ...]
+    steps: int
+    warmup_steps: int
+    batch: int = 16
+    segment_seconds: float = 1.0
+    peak_learning_rate: float = 1e-3
+    mel_weight: float = 1.0
+    magnitude_weight: float = 1.0
+    commitment_weight: float = 0.02
+    codebook_decay: float = 0.99
+    main_codebooks: int = 3
+    revive_every_steps: int = 200
+    revive_below: float = 0.02
+    mix_share: float = 0.3
+    learning_rate_warmup_steps: int = 200
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    save_every_steps: int = 500
+    log_every_steps: int = 20
+    seed: int = 0
+
+    def __post_init__(self):
+        _require("CodecTrainConfig.warmup_steps", 0 < self.warmup_steps < self.steps,
+                 f"{self.warmup_steps} of {self.steps} steps", "more than 0 and fewer than steps")  # fmt: skip
+
+
+def load_config(path: str | Path):
+    """Returns what `get_config()` of the Python file at `path` returns: a RunConfig or a CodecTrainConfig."""
+    path = Path(path)
+    if not path.is_file():
+        near = ", ".join(sorted(str(p) for p in path.parent.glob("*.py"))) if path.parent.is_dir() else "none"
+        raise ValueError(f"{path}: no such config file; beside it: {near}")
+    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise ValueError(f"{path}: no function get_config() in it; see configs/quickstart.py for the form")
+    return module.get_config()
+
+
+def to_dict(config) -> dict:
+    """The config as plain JSON values."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(kind: type, values: dict):
+    """The inverse of `to_dict` for a dataclass of plain values and dataclasses."""
+    hints = typing.get_type_hints(kind)
+    known = {field.name for field in dataclasses.fields(kind)}
+    if surplus := sorted(set(values) - known):
+        raise ValueError(f"{kind.__name__}: got fields {surplus}, wanted some of {sorted(known)}")
+    nested = {name: from_dict(hints[name], value) if dataclasses.is_dataclass(hints[name]) else value
+              for name, value in values.items()}  # fmt: skip
+    return kind(**nested)

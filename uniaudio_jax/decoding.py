@@ -1,0 +1,222 @@
+"""Compiled generation: caches for both stacks, sampling and stop test in one while-loop, run in blocks of frames."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from uniaudio_jax.model.attention import MASKED, Cache
+from uniaudio_jax.model.global_stack import GlobalStack
+from uniaudio_jax.model.local_stack import LocalStack
+from uniaudio_jax.model.uniaudio import Params, Shell
+from uniaudio_jax.sequence import Batch, Frames
+from uniaudio_jax.tasks import KINDS, Task
+from uniaudio_jax.vocab import LOCAL_START, PAD, SPECIAL_IDS, Vocabulary
+
+BLOCK_FRAMES = 64
+PREFIX_BUCKET = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How a token is chosen. temperature 0 is greedy; top_k 0 keeps every id of the level."""
+
+    temperature: float = 1.0
+    top_k: int = 30
+    seed: int = 0
+    min_frames: int = 1
+
+    def __post_init__(self):
+        if self.temperature < 0 or self.top_k < 0 or self.min_frames < 0:
+            raise ValueError(f"Sampling: got temperature={self.temperature}, top_k={self.top_k}, "
+                             f"min_frames={self.min_frames}, wanted none below 0")  # fmt: skip
+
+
+class State(NamedTuple):
+    """What one frame leaves to the next.
+
+    cache: of the global stack; frame: the last frame's tokens, [B, Q]; position: of the next frame, [B]; done: [B];
+    key: of the random numbers; made: frames made so far.
+    """
+
+    cache: Cache
+    frame: Array
+    position: Array
+    done: Array
+    key: Array
+    made: Array
+
+
+Choose = Callable[[Float[Array, "B V"], Int[Array, ""], Int[Array, " B"], Array], Int[Array, " B"]]
+"""(logits, level, the frame's first token, key) → token of each row."""
+
+
+def local_frame(
+    local: LocalStack, vectors: Float[Array, "B D"], choose: Choose, key: Array
+) -> tuple[Int[Array, "B Q"], Float[Array, "B Q V"]]:
+    """The tokens that `choose` takes for one frame, level after level, and the logits it was shown."""
+    rows, codebooks = len(vectors), local.codebooks
+    attention = local.blocks.attention
+    layers = attention.query.kernel.shape[0]
+    shape = (layers, rows, codebooks, attention.heads, attention.head_width)
+    empty = Cache(jnp.zeros(shape, vectors.dtype), jnp.zeros(shape, vectors.dtype))
+
+    def level_step(carry: tuple[Array, Array, Cache], level: tuple[Array, Array, Array]):
+        token, first, cache = carry
+        number, linked, key = level
+        logits, cache = local.step(token, linked, cache, number)
+        token = choose(logits, number, first, key)
+        return (token, jnp.where(number == 0, token, first), cache), (token, logits)
+
+    start = jnp.full(rows, LOCAL_START)
+    levels = (jnp.arange(codebooks), local.linked(vectors).swapaxes(0, 1), jax.random.split(key, codebooks))
+    _, (tokens, logits) = jax.lax.scan(level_step, (start, start, empty), levels)
+    return tokens.swapaxes(0, 1), logits.swapaxes(0, 1)
+
+
+def next_frame(
+    global_: GlobalStack, local: LocalStack, state: State, choose: Choose
+) -> tuple[State, Int[Array, "B Q"], Float[Array, "B Q V"]]:
+    """One more frame: the state after it, its tokens and the logits they were chosen from."""
+    vectors, cache = global_.step(state.frame, state.cache, state.position)
+    key, now = jax.random.split(state.key)
+    tokens, logits = local_frame(local, vectors[:, 0], choose, now)
+    state = State(cache, tokens, state.position + 1, state.done, key, state.made + 1)
+    return state, tokens, logits
+
+
+def start_state(
+    global_: GlobalStack, prefix: Batch, lengths: Int[Array, " B"], context: int, key: Array
+) -> State:
+    """The state after all but the last frame of each prefix [B, P, Q]; the caches have room for `context` frames."""
+    _, cache = global_.fill(prefix)
+    room = [(0, 0), (0, 0), (0, context - prefix.tokens.shape[1]), (0, 0), (0, 0)]
+    last = jnp.take_along_axis(prefix.tokens, (lengths - 1)[:, None, None], axis=1)[:, 0]
+    return State(jax.tree.map(lambda x: jnp.pad(x, room), cache), last, lengths, jnp.zeros(len(lengths), bool), key,
+                 jnp.zeros((), jnp.int32))  # fmt: skip
+
+
+def sample(
+    sampling: Sampling, allowed: Bool[Array, "Q V"], end: int, repeated: bool, made: Int[Array, ""]
+) -> Choose:
+    """Chooses among the ids of the level.
+
+    `end` may come at the first level only, and then fills the frame; `repeated` fills every frame with its first id.
+    """
+    def choose(logits: Array, level: Array, first: Array, key: Array) -> Array:
+        ids = jnp.arange(logits.shape[-1])
+        may_end = (level == 0) & (made >= sampling.min_frames) & (ids == end)
+        logits = jnp.where(allowed[level] | may_end, logits.astype(jnp.float32), MASKED)
+        if sampling.temperature == 0:
+            token = logits.argmax(-1)
+        elif sampling.top_k:
+            best, places = jax.lax.top_k(logits, sampling.top_k)
+            chosen = jax.random.categorical(key, best / sampling.temperature)
+            token = jnp.take_along_axis(places, chosen[:, None], axis=1)[:, 0]
+        else:
+            token = jax.random.categorical(key, logits / sampling.temperature)
+        return jnp.where((level > 0) & ((first == end) | repeated), first, token)
+
+    return choose
+
+
+class Decoder:
+    """Generation with one set of weights."""
+
+    def __init__(self, shell: Shell, params: Params, vocabulary: Vocabulary):
+        self.shell, self.params, self.vocabulary = shell, params, vocabulary
+        self._start = jax.jit(self._start_program, static_argnames="context")
+        self._block = jax.jit(self._block_program, static_argnames=("sampling", "task"), donate_argnames="state")
+
+    def generate(
+        self, task: Task, prefixes: Sequence[Frames], sampling: Sampling, frames: int | None = None
+    ) -> list[np.ndarray]:
+        """The raw target of each prefix: codes [T, Q], or ids [T]; at most `frames` items each."""
+        blocks = list(self.blocks(task, prefixes, sampling, frames))
+        tokens = np.concatenate(blocks, axis=1)
+        return [self._raw(task, row) for row in tokens]
+
+    def blocks(
+        self, task: Task, prefixes: Sequence[Frames], sampling: Sampling, frames: int | None = None
+    ) -> Iterator[np.ndarray]:
+        """Blocks [B, up to BLOCK_FRAMES, Q] of ids as they are made, until every row has ended or has `frames`."""
+        longest, context = max(len(p.tokens) for p in prefixes), self.shell.config.context_frames
+        room = context - longest
+        wanted = room if frames is None else frames
+        if room < 1 or wanted > room:
+            raise ValueError(f"task {task.name}: a prompt of {longest} frames and {max(wanted, 1)} frames to make do not "
+                             f"fit the model's {context} positions; shorten the text or prompt, or ask for less audio")  # fmt: skip
+        batch, lengths = self._pad(prefixes, context)
+        state = self._start(self.params, batch, lengths, context=context, key=jax.random.key(sampling.seed))
+        allowed = self._allowed(task)
+        for first in range(0, wanted, BLOCK_FRAMES):
+            size = min(BLOCK_FRAMES, wanted - first)
+            state, tokens = self._block(self.params, state, allowed, jnp.int32(size), sampling=sampling, task=task)
+            yield np.asarray(tokens)[:, :size]
+            if bool(state.done.all()):
+                return
+
+    def _start_program(self, params: Params, prefix: Batch, lengths: Array, context: int, key: Array) -> State:
+        return start_state(self.shell.merge("global", params["global"]), prefix, lengths, context, key)
+
+    def _block_program(
+        self, params: Params, state: State, allowed: Array, size: Array, sampling: Sampling, task: Task
+    ) -> tuple[State, Int[Array, "B F Q"]]:
+        """Up to `size` more frames, of BLOCK_FRAMES that are returned; rows that ended are filled with `<pad>`."""
+        end, repeated = SPECIAL_IDS[f"<{task.target.kind}_end>"], KINDS[task.target.kind].form == "ids"
+        global_, local = self.shell.merge("global", params["global"]), self.shell.merge("local", params["local"])
+        first = state.made
+
+        def going(carry: tuple[State, Array]) -> Array:
+            state, _ = carry
+            return (state.made - first < size) & ~state.done.all()
+
+        def body(carry: tuple[State, Array]) -> tuple[State, Array]:
+            state, made = carry
+            done = state.done
+            fresh, tokens, _ = next_frame(global_, local, state, sample(sampling, allowed, end, repeated, state.made))
+            shown = jnp.where(done[:, None], PAD, tokens)
+            made = jax.lax.dynamic_update_index_in_dim(made, shown, state.made - first, axis=1)
+            return fresh._replace(done=done | (tokens[:, 0] == end)), made
+
+        empty = jnp.full((len(state.frame), BLOCK_FRAMES, self.vocabulary.codebooks), PAD)
+        return jax.lax.while_loop(going, body, (state, empty))
+
+    def _pad(self, prefixes: Sequence[Frames], context: int) -> tuple[Batch, np.ndarray]:
+        """The prefixes as one batch whose length is rounded up, so that few shapes are compiled."""
+        lengths = np.array([len(p.tokens) for p in prefixes], np.int32)
+        longest = min(context, -(-lengths.max() // PREFIX_BUCKET) * PREFIX_BUCKET)
+        texts = -(-max(1, *(len(p.text_vectors) for p in prefixes)) // PREFIX_BUCKET) * PREFIX_BUCKET
+        rows, codebooks = len(prefixes), self.vocabulary.codebooks
+        tokens, slots = np.zeros((rows, longest, codebooks), np.int32), np.full((rows, longest), -1, np.int32)
+        vectors = np.zeros((rows, texts, self.shell.config.text_width), np.float32)
+        for row, prefix in enumerate(prefixes):
+            tokens[row, : lengths[row]] = prefix.tokens
+            slots[row, : lengths[row]] = prefix.text_slots
+            vectors[row, : len(prefix.text_vectors)] = prefix.text_vectors
+        places = np.tile(np.arange(longest, dtype=np.int32), (rows, 1))
+        segments = (places < lengths[:, None]).astype(np.int32)
+        return Batch(tokens, segments, places, None, None, slots, vectors, None), lengths
+
+    def _allowed(self, task: Task) -> Bool[Array, "Q V"]:
+        """The ids that may come at each level, the end apart."""
+        kind = KINDS[task.target.kind]
+        allowed = np.zeros((self.vocabulary.codebooks, self.shell.config.vocabulary), bool)
+        for level in range(self.vocabulary.codebooks):
+            span = self.vocabulary.level(level) if kind.form == "codes" else self.vocabulary.ranges[kind.span or ""]
+            allowed[level, span.start : span.stop] = True
+        return jnp.asarray(allowed)
+
+    def _raw(self, task: Task, tokens: Int[np.ndarray, "T Q"]) -> np.ndarray:
+        """A row's tokens up to its end, as codes or ids."""
+        kind = KINDS[task.target.kind]
+        ends = np.flatnonzero((tokens[:, 0] == SPECIAL_IDS[f"<{kind.name}_end>"]) | (tokens[:, 0] == PAD))
+        tokens = tokens[: ends[0]] if len(ends) else tokens
+        if kind.form == "ids":
+            return tokens[:, 0] - self.vocabulary.ranges[kind.span or ""].start
+        return tokens - np.array([self.vocabulary.level(level).start for level in range(tokens.shape[1])])
+

@@ -1,0 +1,51 @@
+"""Cross-entropy of the tokens that count, tallied by task and codebook level."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from uniaudio_jax.tasks import TASKS
+
+
+class Tally(NamedTuple):
+    """Sums over tokens, [tasks, Q]: of their losses in nats, of right guesses, and their number."""
+
+    loss: Array
+    hits: Array
+    tokens: Array
+
+    @property
+    def mean_loss(self) -> Array:
+        """Nats per token over everything."""
+        return self.loss.sum() / jnp.maximum(self.tokens.sum(), 1)
+
+
+def empty_tally(codebooks: int) -> Tally:
+    return Tally(*[jnp.zeros((len(TASKS), codebooks))] * 3)
+
+
+def add_tallies(one: Tally, other: Tally) -> Tally:
+    return jax.tree.map(jnp.add, one, other)
+
+
+def cross_entropy(logits: Float[Array, "F Q V"], tokens: Int[Array, "F Q"]) -> Float[Array, "F Q"]:
+    """Nats of each token, in float32."""
+    wide = logits.astype(jnp.float32)
+    chosen = jnp.take_along_axis(wide, tokens[..., None], axis=-1)[..., 0]
+    return jax.nn.logsumexp(wide, axis=-1) - chosen
+
+
+def tally_tokens(
+    logits: Float[Array, "F Q V"], tokens: Int[Array, "F Q"], weights: Float[Array, " F"], task: Int[Array, " F"]
+) -> Tally:
+    """The tally of these frames; its summed loss is what the gradient is taken of."""
+    rows = jax.nn.one_hot(task, len(TASKS)) * weights[:, None]
+
+    def by_task(values: Array) -> Array:
+        return jnp.einsum("fk,fq->kq", rows, values)
+
+    losses = cross_entropy(logits, tokens)
+    hits = (logits.argmax(-1) == tokens).astype(jnp.float32)
+    return Tally(by_task(losses), by_task(hits), by_task(jnp.ones_like(losses)))

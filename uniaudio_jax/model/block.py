@@ -1,0 +1,89 @@
+"""One pre-LN Transformer block, and a stack of equal blocks held as one stacked block."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from uniaudio_jax.config import StackConfig
+from uniaudio_jax.model.attention import Attention, Cache, linear
+
+
+class Norm(nnx.Module):
+    """Layer normalisation in float32, epsilon 1e-5."""
+
+    def __init__(self, width: int, *, rngs: nnx.Rngs):
+        self.scale = nnx.Param(jnp.ones(width), axes=("embed",))
+        self.bias = nnx.Param(jnp.zeros(width), axes=("embed",))
+
+    def __call__(self, x: Float[Array, "*any D"]) -> Float[Array, "*any D"]:
+        wide = x.astype(jnp.float32)
+        centred = wide - wide.mean(-1, keepdims=True)
+        normal = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-5)
+        return (normal * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+
+class Mlp(nnx.Module):
+    """Two linear maps with the exact GELU between them."""
+
+    def __init__(self, config: StackConfig, *, rngs: nnx.Rngs):
+        self.up = linear(config.width, config.hidden, ("embed", "mlp"), rngs)
+        self.down = linear(config.hidden, config.width, ("mlp", "embed"), rngs)
+
+    def __call__(self, x: Float[Array, "*any D"]) -> Float[Array, "*any D"]:
+        return self.down(jax.nn.gelu(self.up(x), approximate=False))
+
+
+class Block(nnx.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, config: StackConfig, *, rngs: nnx.Rngs):
+        self.attention_norm = Norm(config.width, rngs=rngs)
+        self.attention = Attention(config, rngs=rngs)
+        self.mlp_norm = Norm(config.width, rngs=rngs)
+        self.mlp = Mlp(config, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "B T D"], mask: Bool[Array, "#B T T"]) -> tuple[Float[Array, "B T D"], Cache]:
+        mixed, cache = self.attention(self.attention_norm(x), mask)
+        x = x + mixed
+        return x + self.mlp(self.mlp_norm(x)), cache
+
+    def step(
+        self, x: Float[Array, "B 1 D"], cache: Cache, position: Int[Array, " B"]
+    ) -> tuple[Float[Array, "B 1 D"], Cache]:
+        mixed, cache = self.attention.step(self.attention_norm(x), cache, position)
+        x = x + mixed
+        return x + self.mlp(self.mlp_norm(x)), cache
+
+
+def make_blocks(config: StackConfig, rngs: nnx.Rngs) -> Block:
+    """`config.layers` blocks as one Block whose weights have a leading "layers" axis."""
+    names = {nnx.PARTITION_NAME: "layers"}
+    stacked = nnx.vmap(lambda r: Block(config, rngs=r), transform_metadata=names)(rngs.split(config.layers))
+    for _, weight in nnx.to_flat_state(nnx.state(stacked, nnx.Param)):
+        weight.set_metadata(axes=("layers", *weight.get_metadata("axes")))
+    return stacked
+
+
+def run_blocks(blocks: Block, x: Float[Array, "B T D"], mask: Bool[Array, "#B T T"], remat: bool) -> Array:
+    """The output of the last block; with `remat` the backward pass recomputes each block from its input."""
+
+    def body(x: Array, block: Block) -> tuple[Array, None]:
+        return block(x, mask)[0], None
+
+    return jax.lax.scan(jax.checkpoint(body) if remat else body, x, blocks)[0]
+
+
+def fill_blocks(blocks: Block, x: Float[Array, "B T D"], mask: Bool[Array, "#B T T"]) -> tuple[Array, Cache]:
+    """The output of the last block, and the keys and values of all, [L, B, T, heads, head width]."""
+    return jax.lax.scan(lambda x, block: block(x, mask), x, blocks)
+
+
+def step_blocks(blocks: Block, x: Float[Array, "B 1 D"], cache: Cache, position: Int[Array, " B"]):
+    """The output of the last block for one more item at `position`, and the grown cache."""
+
+    def body(x: Array, layer: tuple[Block, Cache]) -> tuple[Array, Cache]:
+        block, cache = layer
+        return block.step(x, cache, position)
+
+    return jax.lax.scan(body, x, (blocks, cache))

@@ -1,0 +1,42 @@
+"""What goes into the two stacks: frame vectors, text vectors, shifts."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from uniaudio_jax.vocab import GLOBAL_START, LOCAL_START
+
+
+def frame_vectors(tokens: Int[Array, "*any Q"], table: Float[Array, "V E"]) -> Float[Array, "*any Q*E"]:
+    """Concatenates the Q token vectors of each frame."""
+    return table[tokens].reshape(*tokens.shape[:-1], -1)
+
+
+def place_text(
+    frames: Float[Array, "B T D"], mapped: Float[Array, "B M D"], slots: Int[Array, "B T"]
+) -> Float[Array, "B T D"]:
+    """`frames` with row `slots` of the mapped text vectors where a frame has one (slot -1: none)."""
+    chosen = jnp.take_along_axis(mapped, jnp.maximum(slots, 0)[..., None], axis=1)
+    return jnp.where(slots[..., None] >= 0, chosen, frames)
+
+
+def shift_frames(tokens: Int[Array, "B T Q"], positions: Int[Array, "B T"]) -> Int[Array, "B T Q"]:
+    """The frame before each frame; at position 0 of an example, `<mega_global>`."""
+    before = jnp.roll(tokens, 1, axis=1)
+    return jnp.where(positions[..., None] == 0, GLOBAL_START, before)
+
+
+def shift_slots(slots: Int[Array, "B T"], positions: Int[Array, "B T"]) -> Int[Array, "B T"]:
+    """The text slot of the frame before each frame; at position 0 of an example, none."""
+    return jnp.where(positions == 0, -1, jnp.roll(slots, 1, axis=1))
+
+
+def shift_tokens(tokens: Int[Array, "F Q"]) -> Int[Array, "F Q"]:
+    """The token before each token of a frame; before the first, `<mega_local>`."""
+    return jnp.roll(tokens, 1, axis=1).at[:, 0].set(LOCAL_START)
+
+
+def visible(segments: Int[Array, "B T"]) -> Bool[Array, "B T T"]:
+    """[query, key]: not after the query, and of the same example."""
+    frames = jnp.arange(segments.shape[1])
+    causal = frames[:, None] >= frames[None, :]
+    return causal & (segments[:, :, None] == segments[:, None, :])

@@ -1,0 +1,43 @@
+"""The local stack: the Q tokens of one frame, one after the other, out of the frame's global vector."""
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from uniaudio_jax.config import ModelConfig
+from uniaudio_jax.model.attention import Cache, linear
+from uniaudio_jax.model.block import Norm, make_blocks, run_blocks, step_blocks
+from uniaudio_jax.model.embed import shift_tokens
+
+
+class LocalStack(nnx.Module):
+    """Global vectors [F, D] and tokens [F, Q] to logits [F, Q, V]; each frame is a row of its own."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        width, normal = config.local_stack.width, nnx.initializers.normal(0.02)
+        self.codebooks = config.codebooks
+        self.embedding = nnx.Param(normal(rngs.params(), (config.vocabulary, width)), axes=("vocab", "embed"))
+        self.positions = nnx.Param(normal(rngs.params(), (config.codebooks, width)), axes=("levels", "embed"))
+        self.link = linear(config.token_width, width, ("token", "embed"), rngs)
+        self.blocks = make_blocks(config.local_stack, rngs)
+        self.norm = Norm(width, rngs=rngs)
+        self.head = linear(width, config.vocabulary, ("embed", "vocab"), rngs, use_bias=False)
+
+    def __call__(
+        self, vectors: Float[Array, "F D"], tokens: Int[Array, "F Q"], remat: bool = False
+    ) -> Float[Array, "F Q V"]:
+        """Logits of every token of the frames, each given the tokens before it in its frame."""
+        x = self.embedding[...][shift_tokens(tokens)] + self.linked(vectors) + self.positions[...]
+        causal = jnp.tril(jnp.ones((1, self.codebooks, self.codebooks), bool))
+        return self.head(self.norm(run_blocks(self.blocks, x, causal, remat)))
+
+    def linked(self, vectors: Float[Array, "F D"]) -> Float[Array, "F Q D"]:
+        """Each level's share of the global vector, D / Q wide, mapped to the local width (`g2l_linear`)."""
+        return self.link(vectors.reshape(len(vectors), self.codebooks, -1))
+
+    def step(self, token: Int[Array, " F"], linked: Float[Array, "F D"], cache: Cache, level: Int[Array, ""]):
+        """Logits [F, V] of `level`, given the token before it, and the grown cache."""
+        x = self.embedding[...][token] + linked + self.positions[...][level]
+        place = jnp.full(len(token), level)
+        x, cache = step_blocks(self.blocks, jnp.expand_dims(x, 1), cache, place)
+        return self.head(self.norm(x))[:, 0], cache

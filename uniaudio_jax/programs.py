@@ -1,0 +1,175 @@
+"""The separately compiled programs of a training step, and the step made of them.
+
+A step is global forward → local loss and gradient → global backward → update. The local stack treats frames as
+independent rows, so its program runs over the counted frames alone, in chunks with a value-and-gradient each: the
+[frames, Q, V] logits of a batch never exist at once.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from uniaudio_jax.config import ModelConfig, OptimConfig, TrainConfig
+from uniaudio_jax.loss import Tally, add_tallies, empty_tally, tally_tokens
+from uniaudio_jax.model.uniaudio import Params, Shell
+from uniaudio_jax.optim import TrainState, apply_gradients, make_optimizer
+from uniaudio_jax.sequence import Batch
+from uniaudio_jax.sharding import axes_sharding, constrain, replicated, tree_shardings
+
+
+class Metrics(NamedTuple):
+    """What one step measured: the tally of its counted tokens, and the gradient's norm before clipping."""
+
+    tally: Tally
+    gradient_norm: Array
+
+
+class Programs:
+    """The compiled programs of one model on one mesh."""
+
+    def __init__(self, model: ModelConfig, train: TrainConfig, optim: OptimConfig, mesh: Mesh):
+        self.model, self.train, self.mesh = model, train, mesh
+        self.shell = Shell(model)
+        self.optimizer = make_optimizer(optim)
+        self.dtype = jnp.dtype(train.compute_dtype)
+        shardings = self.state_shardings()
+        weights, whole = shardings.params, replicated(mesh)
+        vectors = axes_sharding(mesh, ("act_rows",))
+        self.init = jax.jit(self._init, out_shardings=shardings)
+        self.global_forward = jax.jit(self._global_forward, out_shardings=(vectors, None))
+        self.global_backward = jax.jit(self._global_backward, out_shardings=weights["global"])
+        self.local_loss = jax.jit(self._local_loss, out_shardings=(whole, weights["local"], vectors))
+        self.local_tally = jax.jit(self._local_tally, out_shardings=whole)
+        self.add = jax.jit(lambda one, other: jax.tree.map(jnp.add, one, other), donate_argnums=0)
+        self.update = jax.jit(self._update, out_shardings=(shardings, whole), donate_argnums=0)
+
+    def step(self, state: TrainState, batches: Sequence[Batch]) -> tuple[TrainState, Metrics]:
+        """One update from the gradients of all `batches`, which count as one batch."""
+        gradients, tally = self.gradients(state.params, batches[0])
+        for batch in batches[1:]:
+            more = self.gradients(state.params, batch)
+            gradients, tally = self.add((gradients, tally), more)
+        state, norm = self.update(state, gradients, tally)
+        return state, Metrics(tally, norm)
+
+    def gradients(self, params: Params, batch: Batch) -> tuple[Params, Tally]:
+        """Gradients of the summed loss of the counted tokens, and their tally."""
+        vectors, pullback = self.global_forward(params["global"], batch)
+        tally, local, d_vectors = self.local_loss(params["local"], vectors, batch)
+        return {"global": self.global_backward(pullback, params["global"], d_vectors), "local": local}, tally
+
+    def evaluate(self, params: Params, batch: Batch) -> Tally:
+        """The tally of the counted tokens, without gradients."""
+        vectors, _ = self.global_forward(params["global"], batch)
+        return self.local_tally(params["local"], vectors, batch)
+
+    def state_shardings(self) -> TrainState:
+        """Where each array of a TrainState lives: moments as their weights, counters everywhere."""
+        shapes = self.shell.shapes()
+        params = tree_shardings(self.mesh, self.shell.axes(), shapes)
+        whole = replicated(self.mesh)
+        moments = optax.tree_map_params(self.optimizer, lambda _, place: place,
+                                        jax.eval_shape(self.optimizer.init, shapes), params,
+                                        transform_non_params=lambda _: whole)  # fmt: skip
+        return TrainState(params, moments, whole, whole)
+
+    def state_shapes(self) -> TrainState:
+        """A TrainState of ShapeDtypeStructs with their shardings: what a restore is told to make."""
+        shapes = jax.eval_shape(self._init, jax.ShapeDtypeStruct((2,), jnp.uint32))
+        return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+                            shapes, self.state_shardings())  # fmt: skip
+
+    def _init(self, key: Array) -> TrainState:
+        params = self.shell.init(key)
+        return TrainState(params, self.optimizer.init(params), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+
+    def _global_forward(self, params: Params, batch: Batch) -> tuple[Float[Array, "B T D"], Any]:
+        """The frame vectors and the pullback, whose copy of the weights is taken out: the backward is given them."""
+        def forward(weights: Params) -> Array:
+            x = self.shell.merge("global", self._cast(weights))(batch, remat=self.train.remat)
+            return constrain(x, self.mesh, "act_rows", "none", "none")
+
+        vectors, pullback = jax.vjp(forward, params)
+        pullback.args_res = [None] * len(pullback.args_res)
+        return vectors, pullback
+
+    def _global_backward(self, pullback: Any, params: Params, d_vectors: Float[Array, "B T D"]) -> Params:
+        pullback.args_res = [params]
+        return pullback(d_vectors)[0]
+
+    def _local_loss(self, params: Params, vectors: Float[Array, "B T D"], batch: Batch):
+        """Tally, gradients of the local weights, and the gradient at `vectors`."""
+        def chunk_loss(weights: Params, x: Array, frames: "Counted") -> tuple[Array, Tally]:
+            tally = self._tally_frames(weights, x, frames)
+            return tally.loss.sum(), tally
+
+        def body(carry: tuple[Params, Tally], chunk: tuple[Array, Counted]):
+            (_, tally), (gradients, dx) = jax.value_and_grad(chunk_loss, (0, 1), has_aux=True)(params, *chunk)
+            return (jax.tree.map(jnp.add, carry[0], gradients), add_tallies(carry[1], tally)), dx
+
+        start = (jax.tree.map(jnp.zeros_like, params), empty_tally(self.model.codebooks))
+        (gradients, tally), dx = jax.lax.scan(body, start, self._chunks(vectors, batch))
+        dx = self._join(dx, batch.loss_frames.shape)
+        rows = jnp.arange(len(vectors))[:, None]
+        return tally, gradients, jnp.zeros_like(vectors).at[rows, batch.loss_frames].add(dx)
+
+    def _local_tally(self, params: Params, vectors: Float[Array, "B T D"], batch: Batch) -> Tally:
+        def body(tally: Tally, chunk: tuple[Array, Counted]) -> tuple[Tally, None]:
+            return add_tallies(tally, self._tally_frames(params, *chunk)), None
+
+        return jax.lax.scan(body, empty_tally(self.model.codebooks), self._chunks(vectors, batch))[0]
+
+    def _tally_frames(self, params: Params, vectors: Float[Array, "F D"], frames: "Counted") -> Tally:
+        local = self.shell.merge("local", self._cast(params))
+        logits = local(vectors, frames.tokens, remat=False)
+        return tally_tokens(logits, frames.tokens, frames.weights, frames.task)
+
+    def _chunks(self, vectors: Float[Array, "B T D"], batch: Batch) -> tuple[Array, "Counted"]:
+        """The counted frames, [chunks, frames of a chunk, …]; each chunk is spread over every device."""
+        rows = jnp.arange(len(vectors))[:, None]
+        counted = Counted(batch.tokens[rows, batch.loss_frames], batch.loss_weights,
+                          jnp.broadcast_to(batch.task[:, None], batch.loss_frames.shape))  # fmt: skip
+        return jax.tree.map(self._split, (vectors[rows, batch.loss_frames], counted))
+
+    def _split(self, x: Array) -> Array:
+        """[B, N, …] → [chunks, F, …], so that a device's own rows stay on it."""
+        shards, chunks, size = self._chunk_shape(x.shape[0] * x.shape[1])
+        x = x.reshape(-1, *x.shape[2:])
+        x = jnp.pad(x, [(0, shards * chunks * size - len(x))] + [(0, 0)] * (x.ndim - 1))
+        x = x.reshape(shards, chunks, size, *x.shape[1:]).swapaxes(0, 1)
+        x = x.reshape(chunks, shards * size, *x.shape[3:])
+        return constrain(x, self.mesh, "none", "act_frames", *["none"] * (x.ndim - 2))
+
+    def _join(self, x: Array, shape: tuple[int, int]) -> Array:
+        """The inverse of `_split` for counted frames of `shape` [B, N]."""
+        shards, chunks, size = self._chunk_shape(shape[0] * shape[1])
+        x = x.reshape(chunks, shards, size, *x.shape[2:]).swapaxes(0, 1)
+        x = x.reshape(shards * chunks * size, *x.shape[3:])[: shape[0] * shape[1]]
+        x = x.reshape(*shape, *x.shape[1:])
+        return constrain(x, self.mesh, "act_rows", *["none"] * (x.ndim - 1))
+
+    def _chunk_shape(self, frames: int) -> tuple[int, int, int]:
+        """(devices, chunks, frames of a device in a chunk)."""
+        shards = self.mesh.size
+        each = -(-frames // shards)
+        chunks = max(1, -(-frames // self.train.local_chunk_frames))
+        return shards, chunks, -(-each // chunks)
+
+    def _update(self, state: TrainState, gradients: Params, tally: Tally) -> tuple[TrainState, Array]:
+        return apply_gradients(self.optimizer, state, gradients, tally.tokens.sum())
+
+    def _cast(self, params: Params) -> Params:
+        return jax.tree.map(lambda leaf: leaf.astype(self.dtype), params)
+
+
+class Counted(NamedTuple):
+    """Counted frames: tokens [F, Q], weights [F], task [F]."""
+
+    tokens: Array
+    weights: Array
+    task: Array

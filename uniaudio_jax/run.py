@@ -1,0 +1,107 @@
+"""A trained run, for notebooks and entry points: logits, generation, codec."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from uniaudio_jax.checkpoint import Checkpoints, load_config_of, one_device
+from uniaudio_jax.codec.codec import Codec, load_codec
+from uniaudio_jax.config import RunConfig
+from uniaudio_jax.decoding import Decoder, Sampling
+from uniaudio_jax.model.uniaudio import Params, Shell
+from uniaudio_jax.sequence import Batch, to_prefix
+from uniaudio_jax.tasks import get_task
+from uniaudio_jax.vocab import CONTINUOUS, Vocabulary
+
+
+class Run:
+    """The newest checkpoint of a run folder, on the first device."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.config, self.meta = load_config_of(path)
+        self.vocabulary = Vocabulary(self.config.model.codebooks)
+        self.shell = Shell(self.config.model)
+        checkpoints = Checkpoints(path)
+        self.params: Params = checkpoints.restore_params(one_device(self.shell.shapes()))
+        self.step = checkpoints.latest()
+        checkpoints.close()
+        self._forward = jax.jit(self.shell.logits)
+
+    @cached_property
+    def codec(self) -> Codec:
+        """The codec that made the run's tokens. Raises ValueError when its weights have changed since."""
+        if self.config.codec is None:
+            raise ValueError(f"{self.path}: this run was imported without a codec; import again with --codec NAME")
+        codec, wanted = load_codec(self.config.codec), self.meta["codec"]
+        if wanted and codec.weights_sha256 != wanted["weights_sha256"]:
+            raise ValueError(f"{self.path}: trained on tokens of codec {wanted['codec']} ({wanted['weights_sha256'][:12]}), "
+                             f"but {self.config.codec} is now {codec.weights_sha256[:12]}; restore that codec")  # fmt: skip
+        return codec
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        return Decoder(self.shell, self.params, self.vocabulary)
+
+    @property
+    def prompt_frames(self) -> int:
+        return round(self.config.data.prompt_seconds * self.codec.sample_rate_hz / self.codec.hop_samples)
+
+    def logits(
+        self, tokens: Int[Array, "B T Q"], text_vectors: Float[Array, "B M W"] | None = None
+    ) -> Float[Array, "B T Q V"]:
+        """Logits of every token given those before it; frame t's `<continuous_token>` takes the next text vector.
+
+        Raises ValueError when shapes or ids are not the model's, or a row has more text frames than vectors.
+        """
+        model, tokens = self.config.model, np.asarray(tokens)
+        if tokens.ndim != 3 or tokens.shape[2] != model.codebooks or tokens.shape[1] > model.context_frames:
+            raise ValueError(f"tokens: got shape {tokens.shape}, wanted [B, T, {model.codebooks}] with T at most "
+                             f"{model.context_frames}")  # fmt: skip
+        if tokens.size and not (tokens.min() >= 0 and tokens.max() < model.vocabulary):
+            raise ValueError(f"tokens: got ids {tokens.min()} to {tokens.max()}, wanted 0 to {model.vocabulary - 1}")
+        rows, frames = tokens.shape[:2]
+        vectors = np.zeros((rows, 1, model.text_width), np.float32) if text_vectors is None else np.asarray(text_vectors)
+        is_text = tokens[..., 0] == CONTINUOUS
+        if vectors.shape[0] != rows or vectors.shape[2] != model.text_width or (
+            text_vectors is not None and is_text.sum(1).max(initial=0) > vectors.shape[1]
+        ):
+            raise ValueError(f"text_vectors: got shape {vectors.shape} for rows with up to {is_text.sum(1).max()} text "
+                             f"frames, wanted [{rows}, M, {model.text_width}]")  # fmt: skip
+        slots = np.where(is_text & (text_vectors is not None), np.cumsum(is_text, 1) - 1, -1)
+        batch = Batch(
+            tokens=tokens, segments=np.ones((rows, frames), np.int32), loss_frames=None, loss_weights=None,
+            positions=np.tile(np.arange(frames, dtype=np.int32), (rows, 1)), text_slots=slots, text_vectors=vectors,
+            task=None,
+        )  # fmt: skip
+        return self._forward(self.params, batch)
+
+    def generate(self, task: str, *, sampling: Sampling | None = None, seconds: float | None = None,
+                 **conditions: Any) -> np.ndarray:  # fmt: skip
+        """A 16 kHz waveform [S] for the conditions of `task`: texts, and waveforms at the codec's rate.
+
+        run.generate("tts", text="Hello there.", speaker_prompt=wav). seconds: the most to make; without it as long as
+        the model's positions allow. Raises ValueError for a missing or surplus condition, or a prompt too long.
+        """
+        from data_pipelines.streams import Tokenizers, conditions_from_fields
+
+        streams = conditions_from_fields(Tokenizers(self.codec), get_task(task), conditions, self.prompt_frames)
+        frames = None if seconds is None else max(1, round(seconds * self.codec.sample_rate_hz / self.codec.hop_samples))
+        return self.codec.decode(self.generate_streams(task, [streams], sampling=sampling, frames=frames)[0])
+
+    def generate_streams(self, task: str, streams: Sequence[Mapping[str, np.ndarray]], *,
+                         sampling: Sampling | None = None, frames: int | None = None) -> list[np.ndarray]:  # fmt: skip
+        """Codes [T, Q] for the condition streams of each example, made as one batch."""
+        row = get_task(task)
+        prefixes = [to_prefix(row, one, self.vocabulary, self.config.model.text_width) for one in streams]
+        return self.decoder.generate(row, prefixes, sampling or Sampling(), frames)
+
+
+def load_run(path: str | Path) -> Run:
+    """The run in folder `path`: its newest checkpoint, config and codec."""
+    return Run(Path(path))

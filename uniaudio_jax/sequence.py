@@ -1,0 +1,191 @@
+"""Task and streams to frames and back, and frames to packed batches.
+
+`<start> <TASK_task> {<kind_start> … <kind_end>} … <end>`, one frame of Q tokens for each item: an audio frame is its
+Q codes, any other token is repeated Q times, and a text vector takes a frame of `<continuous_token>` (arXiv
+2310.00704 section 2.2). The target span, from its start token to `<end>`, is what the loss counts.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from uniaudio_jax.tasks import KINDS, TASK_NUMBERS, Stream, Task, get_task
+from uniaudio_jax.vocab import CONTINUOUS, END, SPECIAL_IDS, SPECIAL_TOKENS, START, Vocabulary
+
+MASK_CODE = -1
+"""Stands for the mask id in the codes of an audio stream (speech editing)."""
+
+
+class Frames(NamedTuple):
+    """One example as frames.
+
+    tokens: [T, Q] ids; target: [T], whether the frame belongs to the target span; text_slots: [T], row of
+    `text_vectors` that replaces the frame's embedding, or -1; text_vectors: [M, W].
+    """
+
+    tokens: Int[np.ndarray, "T Q"]
+    target: Bool[np.ndarray, " T"]
+    text_slots: Int[np.ndarray, " T"]
+    text_vectors: Float[np.ndarray, "M W"]
+
+
+class Batch(NamedTuple):
+    """Packed rows, numpy on the host and sharded arrays in the programs.
+
+    tokens: [B, T, Q]; segments: [B, T], 0 is padding, 1… number the examples of a row; positions: [B, T], from 0 in
+    each segment; loss_frames: [B, N], indices of the frames that count; loss_weights: [B, N], 1 or 0 for unused
+    entries; text_slots: [B, T], index into text_vectors or -1; text_vectors: [B, M, W]; task: [B], row of TASKS.
+    """
+
+    tokens: Any
+    segments: Any
+    positions: Any
+    loss_frames: Any
+    loss_weights: Any
+    text_slots: Any
+    text_vectors: Any
+    task: Any
+
+
+def frame_count(task: Task, lengths: Mapping[str, Any]) -> Any:
+    """Frames of an example whose streams have these lengths (numbers or arrays of numbers): items + 2 each, + 3."""
+    return 3 + sum(lengths[stream.key] + 2 for stream in task.streams)
+
+
+def target_count(task: Task, lengths: Mapping[str, Any]) -> Any:
+    """Frames of the target span: the items, the two marks around them, and `<end>`."""
+    return lengths[task.target.key] + 3
+
+
+def to_frames(task: Task, streams: Mapping[str, np.ndarray], vocabulary: Vocabulary, text_width: int) -> Frames:
+    """The example as frames. Raises ValueError when a stream is missing, misshapen or out of its range."""
+    spans = [_special(task.token, vocabulary)]
+    vectors: list[np.ndarray] = []
+    for stream in task.streams:
+        items = _items(task, stream, streams, vocabulary, text_width)
+        if KINDS[stream.kind].form == "vectors":
+            vectors.append(items)
+            items = np.full((len(items), vocabulary.codebooks), CONTINUOUS, np.int32)
+        spans.append(_wrap(items, stream.kind, vocabulary))
+    target_frames = len(spans[-1]) + 1
+    tokens = np.concatenate([_special("<start>", vocabulary), *spans, _special("<end>", vocabulary)])
+    is_text = tokens[:, 0] == CONTINUOUS
+    return Frames(
+        tokens=tokens,
+        target=np.arange(len(tokens)) >= len(tokens) - target_frames,
+        text_slots=np.where(is_text, np.cumsum(is_text) - 1, -1).astype(np.int32),
+        text_vectors=np.concatenate(vectors) if vectors else np.zeros((0, text_width), np.float32),
+    )
+
+
+def to_prefix(task: Task, streams: Mapping[str, np.ndarray], vocabulary: Vocabulary, text_width: int) -> Frames:
+    """Frames up to and with the target's start token: what generation goes on from."""
+    empty = np.zeros((0, vocabulary.codebooks) if KINDS[task.target.kind].form == "codes" else 0, np.int32)
+    frames = to_frames(task, {**streams, task.target.key: empty}, vocabulary, text_width)
+    return Frames(frames.tokens[:-2], frames.target[:-2], frames.text_slots[:-2], frames.text_vectors)
+
+
+def from_frames(frames: Frames, vocabulary: Vocabulary) -> tuple[Task, dict[str, np.ndarray]]:
+    """The task and streams that `to_frames` was given. Raises ValueError where the grammar is broken."""
+    first = frames.tokens[:, 0]
+    task = next((t for t in map(get_task, TASK_NUMBERS) if len(first) > 1 and SPECIAL_IDS[t.token] == first[1]), None)
+    if task is None or first[0] != START or first[-1] != END:
+        raise ValueError(f"frames start with {_names(first[:2])} and end with {_names(first[-1:])}; wanted <start>, "
+                         "a task token … <end>")  # fmt: skip
+    streams, at = {}, 2
+    for stream in task.streams:
+        begin, end = (SPECIAL_IDS[f"<{stream.kind}_{mark}>"] for mark in ("start", "end"))
+        stops = np.flatnonzero(first[at:] == end)
+        if first[at] != begin or not len(stops):
+            raise ValueError(f"task {task.name}, frame {at}: got {_names(first[at : at + 1])}, wanted "
+                             f"<{stream.kind}_start> … <{stream.kind}_end>")  # fmt: skip
+        span = slice(at + 1, at + int(stops[0]))
+        streams[stream.key] = _raw(frames, span, stream, vocabulary)
+        at = span.stop + 1
+    return task, streams
+
+
+def pack(examples: Sequence[Frames], task: Task, frames: int, loss_frames: int, text_frames: int, loss_on: str) -> Batch:
+    """One row (no batch axis) of `frames` frames with these examples one after the other.
+
+    loss_on "target" counts the target spans, "all" every frame of every example. Raises ValueError when they do not
+    fit into `frames`, `loss_frames` or `text_frames`.
+    """
+    lengths = [len(example.tokens) for example in examples]
+    counts = np.concatenate([example.target if loss_on == "target" else np.ones(len(example.tokens), bool)
+                             for example in examples])  # fmt: skip
+    vectors = np.concatenate([example.text_vectors for example in examples])
+    for what, got, most in (("frames", sum(lengths), frames), ("counted frames", int(counts.sum()), loss_frames),
+                            ("text vectors", len(vectors), text_frames)):  # fmt: skip
+        if got > most:
+            raise ValueError(f"a row of task {task.name}: got {got} {what} of {len(examples)} examples, at most {most}")
+    used = sum(lengths)
+    row = Batch(
+        tokens=np.zeros((frames, examples[0].tokens.shape[1]), np.int32),
+        segments=np.zeros(frames, np.int32),
+        positions=np.zeros(frames, np.int32),
+        loss_frames=np.zeros(loss_frames, np.int32),
+        loss_weights=np.zeros(loss_frames, np.float32),
+        text_slots=np.full(frames, -1, np.int32),
+        text_vectors=np.zeros((text_frames, vectors.shape[1]), np.float32),
+        task=np.int32(TASK_NUMBERS[task.name]),
+    )
+    row.tokens[:used] = np.concatenate([example.tokens for example in examples])
+    row.segments[:used] = np.repeat(np.arange(len(examples)) + 1, lengths)
+    row.positions[:used] = np.concatenate([np.arange(length) for length in lengths])
+    counted = np.flatnonzero(counts)
+    row.loss_frames[: len(counted)] = counted
+    row.loss_weights[: len(counted)] = 1
+    before = np.cumsum([0] + [len(example.text_vectors) for example in examples])
+    slots = [np.where(e.text_slots >= 0, e.text_slots + b, -1) for e, b in zip(examples, before, strict=False)]
+    row.text_slots[:used] = np.concatenate(slots)
+    row.text_vectors[: len(vectors)] = vectors
+    return row
+
+
+def _items(task: Task, stream: Stream, streams: Mapping[str, np.ndarray], vocabulary: Vocabulary, text_width: int):
+    """The stream as ids [n, Q], or as vectors [n, W]."""
+    where = f"task {task.name}, stream {stream.key!r}"
+    if stream.key not in streams:
+        raise ValueError(f"{where}: missing; wanted {[s.key for s in task.streams]}, got {sorted(streams)}")
+    values, kind, codebooks = np.asarray(streams[stream.key]), KINDS[stream.kind], vocabulary.codebooks
+    shape = {"codes": (len(values), codebooks), "ids": (len(values),), "vectors": (len(values), text_width)}[kind.form]
+    if values.shape != shape:
+        raise ValueError(f"{where}: got shape {values.shape}, wanted {shape}")
+    if kind.span is None:
+        return values.astype(np.float32)
+    lowest, entries = 0, len(vocabulary.ranges[kind.span])
+    if kind.form == "codes":
+        lowest, entries = MASK_CODE, vocabulary.entries
+    if len(values) and not (values.min() >= lowest and values.max() < entries):
+        raise ValueError(f"{where}: got values {values.min()} to {values.max()}, wanted {lowest} to {entries - 1}")
+    values = values.astype(np.int32)
+    if kind.form == "ids":
+        return np.repeat(values[:, None] + vocabulary.ranges[kind.span].start, codebooks, axis=1)
+    starts = [vocabulary.level(level).start for level in range(codebooks)]
+    return np.where(values == MASK_CODE, vocabulary.audio_mask, values + np.array(starts, np.int32)).astype(np.int32)
+
+
+def _raw(frames: Frames, span: slice, stream: Stream, vocabulary: Vocabulary) -> np.ndarray:
+    """The inverse of `_items` for the frames of one span."""
+    tokens, kind = frames.tokens[span], KINDS[stream.kind]
+    if kind.span is None:
+        return frames.text_vectors[frames.text_slots[span]]
+    if kind.form == "ids":
+        return tokens[:, 0] - vocabulary.ranges[kind.span].start
+    starts = np.array([vocabulary.level(level).start for level in range(vocabulary.codebooks)], np.int32)
+    return np.where(tokens == vocabulary.audio_mask, MASK_CODE, tokens - starts).astype(np.int32)
+
+
+def _special(token: str, vocabulary: Vocabulary) -> np.ndarray:
+    return np.full((1, vocabulary.codebooks), SPECIAL_IDS[token], np.int32)
+
+
+def _wrap(items: Int[Array, "n Q"] | np.ndarray, kind: str, vocabulary: Vocabulary) -> np.ndarray:
+    return np.concatenate([_special(f"<{kind}_start>", vocabulary), items, _special(f"<{kind}_end>", vocabulary)])
+
+
+def _names(ids: np.ndarray) -> str:
+    return " ".join(SPECIAL_TOKENS[i] if i < len(SPECIAL_TOKENS) else str(i) for i in ids) or "nothing"

@@ -1,0 +1,80 @@
+"""What a run tells: losses per task and level, frames per second, utilisation; to TensorBoard and to a JSON log."""
+
+import json
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tensorboardX import SummaryWriter
+
+from uniaudio_jax.config import ModelConfig, StackConfig
+from uniaudio_jax.loss import Tally
+from uniaudio_jax.tasks import TASKS
+
+
+def forward_flops(model: ModelConfig, frames: int, loss_frames: int, row_frames: int) -> float:
+    """Multiply-adds times two of one forward pass; a training step is three times this.
+
+    frames: all frames of the rows; loss_frames: those that the local stack runs over; row_frames: T. Counted are the
+    matrix products alone: the projections and the MLP of each layer (12 D² per item), causal attention (2 · T/2 · D
+    each for scores and mixture), the head, the link, and nothing for look-ups, norms and softmax.
+    """
+    def stack(config: StackConfig, items: int, seen: float) -> float:
+        return items * config.layers * (2 * 12 * config.width**2 + 4 * seen * config.width)
+
+    tokens = loss_frames * model.codebooks
+    width = model.local_stack.width
+    local = stack(model.local_stack, tokens, (model.codebooks + 1) / 2)
+    ends = 2 * tokens * width * (model.vocabulary + model.token_width)
+    return stack(model.global_stack, frames, (row_frames + 1) / 2) + local + ends
+
+
+def measure_peak_tflops(size: int = 1024) -> float:
+    """The best of five float32 matmuls of `size` on the first device, in 1e12 operations per second."""
+    x = jnp.ones((size, size))
+    product = jax.jit(lambda a: a @ a)
+    product(x).block_until_ready()
+    best = np.inf
+    for _ in range(5):
+        start = time.perf_counter()
+        product(x).block_until_ready()
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best / 1e12
+
+
+def tally_report(tally: Tally) -> dict[str, float]:
+    """Loss and accuracy over all, per task and per task and level, by TensorBoard tag."""
+    loss, hits, tokens = (np.asarray(field, np.float64) for field in tally)
+    report = {"loss/all": loss.sum() / max(tokens.sum(), 1), "accuracy/all": hits.sum() / max(tokens.sum(), 1)}
+    for row, name in enumerate(TASKS):
+        if tokens[row].sum():
+            report[f"loss/{name}"] = loss[row].sum() / tokens[row].sum()
+            for level in range(loss.shape[1]):
+                report[f"loss/{name}/level_{level + 1}"] = loss[row, level] / tokens[row, level]
+                report[f"accuracy/{name}/level_{level + 1}"] = hits[row, level] / tokens[row, level]
+    return report
+
+
+class Log:
+    """Writes reports to RUN/tensorboard and RUN/metrics.jsonl; on every process but the first it writes nothing."""
+
+    def __init__(self, run: Path, process: int):
+        self.active = process == 0
+        if self.active:
+            run.mkdir(parents=True, exist_ok=True)
+            self.board = SummaryWriter(str(run / "tensorboard"))
+            self.lines = open(run / "metrics.jsonl", "a")
+
+    def write(self, step: int, report: dict[str, float]) -> None:
+        if self.active:
+            for tag, value in report.items():
+                self.board.add_scalar(tag, value, step)
+            self.lines.write(json.dumps({"step": step, **{tag: float(value) for tag, value in report.items()}}) + "\n")
+            self.lines.flush()
+
+    def close(self) -> None:
+        if self.active:
+            self.board.close()
+            self.lines.close()

@@ -1,0 +1,68 @@
+"""The one id space: special tokens, then one range of ids for each modality (order of the public checkpoints)."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+SPECIAL_TOKENS = (
+    "<pad>", "<continuous_token>", "<start>", "<end>", "<phone_start>", "<phone_end>", "<text_start>", "<text_end>",
+    "<audio_start>", "<audio_end>", "<image_start>", "<image_end>", "<audio_prompt_start>", "<audio_prompt_end>",
+    "<text_prompt_start>", "<text_prompt_end>", "<semantic_start>", "<semantic_end>", "<tts_task>", "<plain_tts_task>",
+    "<lm_task>", "<phone_to_semantic_task>", "<semantic_to_acoustic_task>", "<mega_global>", "<mega_local>",
+    "<text_emb_start>", "<text_emb_end>", "<asr_task>", "<VC_task>", "<AT_task>", "<class_event_start>",
+    "<class_event_end>", "<Spex_task>", "<TTA_task>", "<rvq_start>", "<rvq_end>", "<TSS_task>", "<text_t5_start>",
+    "<text_t5_end>", "<SV_task>", "<sv_bool_start>", "<sv_bool_end>", "<SE_task>", "<sing_task>", "<sing_phone_start>",
+    "<sing_phone_end>", "<sing_midi_start>", "<sing_midi_end>", "<TTM_task>", "<Audit_task>", "<InstructTTS_task>",
+    "<Speech_RIR_task>", "<speech_edit_task>",
+)  # fmt: skip
+SPECIAL_SLOTS = 128
+SPECIAL_IDS = {name: number for number, name in enumerate(SPECIAL_TOKENS)}
+PAD, CONTINUOUS, START, END = (SPECIAL_IDS[name] for name in ("<pad>", "<continuous_token>", "<start>", "<end>"))
+GLOBAL_START, LOCAL_START = SPECIAL_IDS["<mega_global>"], SPECIAL_IDS["<mega_local>"]
+
+PHONES, SEMANTIC_UNITS, SUNG_PHONES, MIDI_NOTES = 305, 500, 68, 138
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Ids of a run with `codebooks` levels of `entries` codes: 4212 of them for the paper's 3 x 1024.
+
+    Audio code c of level q has the id `ranges["audio"].start + q * entries + c`; the last audio id masks audio
+    that a speech edit shall fill in.
+    """
+
+    codebooks: int
+    entries: int = 1024
+
+    @cached_property
+    def ranges(self) -> dict[str, range]:
+        """Name of a modality → its ids."""
+        sizes = {
+            "audio": self.codebooks * self.entries + 1,
+            "phone": PHONES,
+            "semantic": SEMANTIC_UNITS,
+            "sing_phone": SUNG_PHONES,
+            "sing_midi": MIDI_NOTES,
+        }
+        ranges, start = {}, SPECIAL_SLOTS
+        for name, size in sizes.items():
+            ranges[name] = range(start, start + size)
+            start += size
+        return ranges
+
+    @property
+    def size(self) -> int:
+        return self.ranges["sing_midi"].stop
+
+    @property
+    def audio_mask(self) -> int:
+        return self.ranges["audio"].stop - 1
+
+    def level(self, level: int) -> range:
+        """Ids of the codes of one codebook level, 0 to codebooks - 1."""
+        start = self.ranges["audio"].start + level * self.entries
+        return range(start, start + self.entries)
+
+    def layout(self) -> dict[str, list]:
+        """JSON form, kept in every checkpoint: two runs can share weights only if these are equal."""
+        spans: dict[str, list] = {name: [span.start, len(span)] for name, span in self.ranges.items()}
+        return {"special": list(SPECIAL_TOKENS), "codebooks": [self.codebooks, self.entries], **spans}
