@@ -1,6 +1,6 @@
 """The shipped codec: 16 kHz, 50 frames a second, 8 codebooks of 1024.
 
-    python -m uniaudio_jax.codec.train configs/codec_tiny_16k.py --out runs/codec_tiny_16k
+python -m uniaudio_jax.codec.train configs/codec_tiny_16k.py --out runs/codec_tiny_16k
 """
 
 from uniaudio_jax.config import CodecConfig, CodecTrainConfig, FrameRateConfig, QuantizerConfig

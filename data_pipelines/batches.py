@@ -9,10 +9,9 @@ import tensorflow_datasets as tfds
 
 from data_pipelines.index import Index, read_index, read_passport
 from data_pipelines.plan import Limits, Member, Plan
-from data_pipelines.streams import DRAWN
 from uniaudio_jax.config import DataConfig
 from uniaudio_jax.sequence import Batch, Frames, pack, to_frames
-from uniaudio_jax.tasks import KINDS, Task, get_task
+from uniaudio_jax.tasks import DRAWN, KINDS, Task, get_task
 from uniaudio_jax.vocab import Vocabulary
 
 ENDLESS = 1 << 48
@@ -112,10 +111,10 @@ def make_batches(sources: list[Rows], weights: list[float], rows: int, host: int
         raise ValueError(f"data.rows={rows} is not a multiple of the {hosts} processes; choose one that is")
     parts = [grain.MapDataset.source(source) for source in sources]
     mixed = grain.MapDataset.mix(parts, weights=weights) if len(parts) > 1 else parts[0]
-    return mixed[host::hosts].batch(rows // hosts, batch_fn=_stack)
+    return mixed[host::hosts].batch(rows // hosts, batch_fn=stack_rows)
 
 
-def _stack(rows: list[Batch]) -> Batch:
+def stack_rows(rows: list[Batch]) -> Batch:
     return Batch(*(np.stack(field) for field in zip(*rows, strict=True)))
 
 

@@ -24,10 +24,10 @@ from tqdm import tqdm
 
 from data_pipelines.corpora import Clip, folder
 from data_pipelines.index import PASSPORT, make_index, read_passport, write_index, write_passport
-from data_pipelines.streams import DRAWN, Tokenizers
+from data_pipelines.streams import Tokenizers
 from uniaudio_jax.cli import main_guard
 from uniaudio_jax.codec.codec import load_codec
-from uniaudio_jax.tasks import KINDS, Task, get_task
+from uniaudio_jax.tasks import DRAWN, KINDS, Task, get_task
 
 SPLITS = ("train", "heldout")
 VERSION = "1.0.0"

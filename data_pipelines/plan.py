@@ -14,9 +14,8 @@ import numpy as np
 from numba import njit
 
 from data_pipelines.index import Index
-from data_pipelines.streams import DRAWN
 from uniaudio_jax.sequence import frame_count, target_count
-from uniaudio_jax.tasks import KINDS, Task
+from uniaudio_jax.tasks import DRAWN, KINDS, Task
 
 BLOCK = 8192
 OPEN_ROWS = 64

@@ -10,10 +10,7 @@ import numpy as np
 from data_pipelines.tokenizers.phone import PhoneTokenizer
 from data_pipelines.tokenizers.text_vectors import MiniLmVectors
 from uniaudio_jax.codec.codec import Codec
-from uniaudio_jax.tasks import KINDS, Stream, Task
-
-DRAWN = "speaker_prompt"
-"""The source that no record holds: the loader draws it from another utterance of the same speaker."""
+from uniaudio_jax.tasks import DRAWN, KINDS, Stream, Task
 
 
 @dataclass

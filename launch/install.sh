@@ -51,8 +51,16 @@ make_environment() {
   "$python" -m venv --clear .venv
 }
 
+# Prints `name==version` as pyproject.toml has it.
+pinned() {
+  grep -oE -m 1 "\"$1==[0-9.]+" pyproject.toml | tr -d '"'
+}
+
 pip_install() {
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --use-pep517 --log .venv/install.log "$@" ||
+  local bar=off
+  if [[ -t 1 ]]; then bar=on; fi
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check "--progress-bar=$bar" --use-pep517 \
+    --log .venv/install.log "$@" ||
     fail "pip could not install: $*; its message is above, all of its output in .venv/install.log"
 }
 
@@ -91,12 +99,15 @@ main() {
 
   make_environment
   find .venv -maxdepth 1 -name '.installed-*' ! -name ".installed-$pins*" -delete
+  # The pinned builder comes first, and builds without isolation: otherwise pip fetches one for each source package,
+  # and hides what went wrong when it cannot.
+  pip_install "$(pinned setuptools)"
   if [[ -n $with_torch ]]; then
     echo "installing PyTorch: a CPU build where pip's indexes have one, else a CUDA build of several GB"
-    pip_install "$(grep -oE 'torch==[0-9.]+' pyproject.toml)"
+    pip_install "$(pinned torch)"
   fi
   echo "installing uniaudio_jax${extras:+[$extras]} and its pinned packages (a few minutes the first time)"
-  pip_install -e ".${extras:+[$extras]}"
+  pip_install --no-build-isolation -e ".${extras:+[$extras]}"
   if [[ -n $with_no_deps ]]; then install_without_needs; fi
   touch "$stamp"
   echo "installed into .venv: $(.venv/bin/python --version), ${extras:-no extras}"

@@ -1,5 +1,6 @@
 """Laws of the codec: lengths, batches, files, and the quality of the shipped weights."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from uniaudio_jax.config import CodecConfig, FrameRateConfig, QuantizerConfig, S
 
 QUANTIZER = QuantizerConfig(codebooks=5, entries=31, width=7)
 FRAME_RATE = FrameRateConfig(width=13, hidden=17, mel_bands=11, encoder_blocks=2, decoder_blocks=3)
-SEANET = SeanetConfig(filters=2, ratios=(4, 5))
+SEANET = SeanetConfig(filters=2, ratios=(4, 5), lstm_layers=1)
 needs_shipped = pytest.mark.skipif(not (SHIPPED / "tiny_16k").is_dir(), reason="no shipped weights in this checkout")
 
 
@@ -32,6 +33,7 @@ def random_params(config: CodecConfig) -> dict:
     return {**params, "quantizer": {"codebooks": np.asarray(books)}}
 
 
+@functools.cache
 def random_codec(layout: FrameRateConfig | SeanetConfig) -> Codec:
     config = CodecConfig(name="random", layout=layout, quantizer=QUANTIZER)
     return Codec(config, random_params(config))
@@ -56,7 +58,7 @@ def test_encode_and_decode_keep_the_length(codec, samples, levels):
     assert out.shape == (samples,) and out.dtype == np.float32 and np.isfinite(out).all()
 
 
-@pytest.mark.parametrize("samples", [1, 2, 19, 20, 21, 997])
+@pytest.mark.parametrize("samples", [1, 21, 331])
 def test_the_seanet_layout_keeps_the_length_too(samples):
     codec = random_codec(SEANET)
     codes = codec.encode(noise(samples))
@@ -67,7 +69,8 @@ def test_the_seanet_layout_keeps_the_length_too(samples):
 @pytest.mark.parametrize("layout", [FRAME_RATE, SEANET])
 def test_a_batch_of_mixed_lengths_equals_one_by_one(layout):
     codec = random_codec(layout)
-    wavs = [noise(samples, seed) for seed, samples in enumerate((1, 331, 6007, 9973, 331, 15013))]
+    lengths = (1, 331, 6007, 9973, 331, 15013) if layout is FRAME_RATE else (331, 1, 331, 21)
+    wavs = [noise(samples, seed) for seed, samples in enumerate(lengths)]
     together = codec.encode_many(wavs)
     for wav, codes in zip(wavs, together, strict=True):
         np.testing.assert_array_equal(codes, codec.encode(wav))
@@ -78,13 +81,14 @@ def test_a_batch_of_mixed_lengths_equals_one_by_one(layout):
 
 def test_padding_a_row_changes_no_vector_and_no_sample():
     module = build_module(CodecConfig(name="random", layout=FRAME_RATE, quantizer=QUANTIZER), nnx.Rngs(0))
+    encode, decode = jax.jit(module.encode), jax.jit(module.decode)
     short, long = noise(7 * 320 + 11), noise(19 * 320, seed=2)
     batch = np.stack([np.pad(short, (0, len(long) - len(short))), long])
     frames = np.array([8, 19])
-    vectors = module.encode(batch, frames)
-    np.testing.assert_allclose(vectors[0, :8], module.encode(short[None], frames[:1])[0], rtol=1e-5, atol=1e-5)
-    wavs = module.decode(vectors, frames)
-    alone = module.decode(vectors[:1, :8], frames[:1])
+    vectors = encode(batch, frames)
+    np.testing.assert_allclose(vectors[0, :8], encode(short[None], frames[:1])[0], rtol=1e-5, atol=1e-5)
+    wavs = decode(vectors, frames)
+    alone = decode(vectors[:1, :8], frames[:1])
     np.testing.assert_allclose(wavs[0, : 8 * 320], alone[0], rtol=1e-5, atol=1e-5)
     assert not np.asarray(wavs[0, 8 * 320 :]).any()
 
@@ -161,7 +165,8 @@ def test_a_saved_codec_loads_equal(tmp_path, layout):
     save_codec(tmp_path / "two", config, first.params)
     second = load_codec(tmp_path / "two")
     assert second.weights_sha256 == first.weights_sha256
-    np.testing.assert_array_equal(first.encode(noise(3001)), second.encode(noise(3001)))
+    for one, two in zip(jax.tree.leaves(first.params), jax.tree.leaves(second.params), strict=True):
+        np.testing.assert_array_equal(one, two)
 
 
 def test_changed_weights_are_refused(tmp_path):

@@ -1,6 +1,7 @@
 """Laws of the launch scripts: they parse, dry runs print the commands in order, mistakes end with one clear line."""
 
 import os
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -12,13 +13,15 @@ SCRIPTS = sorted(path.relative_to(ROOT) for path in (*ROOT.glob("launch/*.sh"), 
 POD = ("--name", "uni", "--zone", "us-west4-a", "--dry-run")
 
 
-def bash(*arguments: str, path: str | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
-    """The finished run of a script, outside any SLURM job."""
+def bash(
+    *arguments: str, folder: Path = ROOT, path: str | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """The finished run of a script in `folder`, outside any SLURM job."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")} | variables
     if path is not None:
         environment["PATH"] = path
     return subprocess.run(
-        ["/bin/bash", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+        ["/bin/bash", *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=60
     )
 
 
@@ -139,10 +142,14 @@ def test_an_unknown_word_names_the_known_ones(arguments, message):
     assert run.returncode != 0 and run.stderr == f"error: {message}\n"
 
 
-@pytest.mark.parametrize("folder", [".", "..", "/"])
-def test_clean_never_deletes_the_checkout(folder):
-    run = bash("launch/quickstart.sh", "--clean", RUN=folder)
-    assert run.returncode != 0 and "which holds this checkout" in run.stderr and run.stdout == ""
+@pytest.mark.parametrize(("folder", "holds"), [(".", "checkout"), ("..", "checkout"), ("../home", "home")])
+def test_clean_never_deletes_the_checkout_or_home(tmp_path, folder, holds):
+    checkout = tmp_path / "checkout"
+    shutil.copytree(ROOT / "launch", checkout / "launch")
+    (tmp_path / "home").mkdir()
+    run = bash("launch/quickstart.sh", "--clean", folder=checkout, RUN=folder, HOME=str(tmp_path / "home"))
+    assert run.returncode != 0 and f"which holds {'this' if holds == 'checkout' else 'your'} {holds}" in run.stderr
+    assert (checkout / "launch/quickstart.sh").exists() and (tmp_path / "home").exists()
 
 
 def test_every_package_is_pinned():

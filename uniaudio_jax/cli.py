@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import TypeVar
 
+import jax
 import tyro
 
 from uniaudio_jax.config import load_config
@@ -26,6 +27,13 @@ def main_guard() -> Iterator[None]:
             raise
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def use_compile_cache() -> None:
+    """Keeps compiled programs in UNIAUDIO_CACHE (default ~/.cache/uniaudio_jax), so that the next start is quick."""
+    folder = os.environ.get("UNIAUDIO_CACHE") or os.path.join(os.path.expanduser("~"), ".cache", "uniaudio_jax")
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def parse_with_config(options: type[Options], field: str, example: str, description: str | None) -> Options:

@@ -9,7 +9,9 @@ import math
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 
 def _require(where: str, good: bool, got: str, wanted: str) -> None:
@@ -83,6 +85,19 @@ class MeshConfig:
                  f"data={self.data}, fsdp={self.fsdp}, tensor={self.tensor}", "positive sizes (data may be -1)")  # fmt: skip
 
 
+def _weights(words: list[str]) -> dict[str, float]:
+    if len(words) % 2:
+        raise ValueError(f"got {' '.join(words)!r}, wanted NAME WEIGHT pairs, such as tts 1.0 enhancement 0.5")
+    return {name: float(weight) for name, weight in zip(words[::2], words[1::2], strict=True)}
+
+
+TaskWeights = Annotated[dict[str, float], tyro.constructors.PrimitiveConstructorSpec(
+    nargs="*", metavar="NAME WEIGHT ...", instance_from_str=_weights, is_instance=lambda value: isinstance(value, dict),
+    str_from_instance=lambda value: [word for name, weight in value.items() for word in (name, str(weight))],
+)]  # fmt: skip
+"""On the command line: `--data.tasks tts 1.0 enhancement 0.5`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Packed rows of frames out of tokenised datasets.
@@ -93,7 +108,7 @@ class DataConfig:
     """
 
     root: str
-    tasks: dict[str, float]
+    tasks: TaskWeights
     row_frames: int
     target_frames: int
     rows: int

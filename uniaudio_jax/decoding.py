@@ -130,7 +130,7 @@ class Decoder:
     def __init__(self, shell: Shell, params: Params, vocabulary: Vocabulary):
         self.shell, self.params, self.vocabulary = shell, params, vocabulary
         self._start = jax.jit(self._start_program, static_argnames="context")
-        self._block = jax.jit(self._block_program, static_argnames=("sampling", "task"), donate_argnames="state")
+        self._block = jax.jit(self._block_program, static_argnames=("sampling", "end", "repeated"), donate_argnames="state")
 
     def generate(
         self, task: Task, prefixes: Sequence[Frames], sampling: Sampling, frames: int | None = None
@@ -150,12 +150,14 @@ class Decoder:
         if room < 1 or wanted > room:
             raise ValueError(f"task {task.name}: a prompt of {longest} frames and {max(wanted, 1)} frames to make do not "
                              f"fit the model's {context} positions; shorten the text or prompt, or ask for less audio")  # fmt: skip
+        end, repeated = SPECIAL_IDS[f"<{task.target.kind}_end>"], KINDS[task.target.kind].form == "ids"
         batch, lengths = self._pad(prefixes, context)
         state = self._start(self.params, batch, lengths, context=context, key=jax.random.key(sampling.seed))
         allowed = self._allowed(task)
         for first in range(0, wanted, BLOCK_FRAMES):
             size = min(BLOCK_FRAMES, wanted - first)
-            state, tokens = self._block(self.params, state, allowed, jnp.int32(size), sampling=sampling, task=task)
+            state, tokens = self._block(self.params, state, allowed, jnp.int32(size), sampling=sampling, end=end,
+                                        repeated=repeated)  # fmt: skip
             yield np.asarray(tokens)[:, :size]
             if bool(state.done.all()):
                 return
@@ -163,11 +165,9 @@ class Decoder:
     def _start_program(self, params: Params, prefix: Batch, lengths: Array, context: int, key: Array) -> State:
         return start_state(self.shell.merge("global", params["global"]), prefix, lengths, context, key)
 
-    def _block_program(
-        self, params: Params, state: State, allowed: Array, size: Array, sampling: Sampling, task: Task
-    ) -> tuple[State, Int[Array, "B F Q"]]:
+    def _block_program(self, params: Params, state: State, allowed: Array, size: Array, sampling: Sampling, end: int,
+                       repeated: bool) -> tuple[State, Int[Array, "B F Q"]]:  # fmt: skip
         """Up to `size` more frames, of BLOCK_FRAMES that are returned; rows that ended are filled with `<pad>`."""
-        end, repeated = SPECIAL_IDS[f"<{task.target.kind}_end>"], KINDS[task.target.kind].form == "ids"
         global_, local = self.shell.merge("global", params["global"]), self.shell.merge("local", params["local"])
         first = state.made
 

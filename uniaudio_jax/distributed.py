@@ -43,8 +43,8 @@ class DistributedOptions:
         host, _, port = self.coordinator.rpartition(":")
         if not host or not port.isdecimal() or not 0 < int(port) < 65536:
             raise ValueError(
-                f"DistributedOptions.coordinator: got {self.coordinator!r}, wanted HOST:PORT with a port of 1 to 65535, "
-                "such as 10.0.0.1:8476, the same for every process"
+                f"DistributedOptions.coordinator: got {self.coordinator!r}, wanted HOST:PORT with a port of 1 to "
+                "65535, such as 10.0.0.1:8476, the same for every process"
             )
         if self.processes < 1 or not 0 <= self.process < self.processes:
             raise ValueError(
@@ -55,7 +55,7 @@ class DistributedOptions:
 
 @dataclass(frozen=True)
 class ProcessInfo:
-    """Which process this is: `index` of `count`, and `how` it was found: "single", "flags", "slurm", "tpu" or "auto"."""
+    """Which process this is: `index` of `count`. `how` names who asked, as `asked_by` does."""
 
     index: int
     count: int

@@ -110,12 +110,11 @@ def from_frames(frames: Frames, vocabulary: Vocabulary) -> tuple[Task, dict[str,
 def pack(examples: Sequence[Frames], task: Task, frames: int, loss_frames: int, text_frames: int, loss_on: str) -> Batch:
     """One row (no batch axis) of `frames` frames with these examples one after the other.
 
-    loss_on "target" counts the target spans, "all" every frame of every example. Raises ValueError when they do not
+    loss_on "target" counts the target spans, "items" those without their marks, "all" every frame. Raises ValueError when they do not
     fit into `frames`, `loss_frames` or `text_frames`.
     """
     lengths = [len(example.tokens) for example in examples]
-    counts = np.concatenate([example.target if loss_on == "target" else np.ones(len(example.tokens), bool)
-                             for example in examples])  # fmt: skip
+    counts = np.concatenate([_counted(example, loss_on) for example in examples])
     vectors = np.concatenate([example.text_vectors for example in examples])
     for what, got, most in (("frames", sum(lengths), frames), ("counted frames", int(counts.sum()), loss_frames),
                             ("text vectors", len(vectors), text_frames)):  # fmt: skip
@@ -143,6 +142,16 @@ def pack(examples: Sequence[Frames], task: Task, frames: int, loss_frames: int, 
     row.text_slots[:used] = np.concatenate(slots)
     row.text_vectors[: len(vectors)] = vectors
     return row
+
+
+def _counted(example: Frames, loss_on: str) -> Bool[np.ndarray, " T"]:
+    """The frames of an example that the loss counts."""
+    if loss_on == "all":
+        return np.ones(len(example.tokens), bool)
+    counted = example.target.copy()
+    if loss_on == "items":
+        counted[[np.argmax(counted), -2, -1]] = False
+    return counted
 
 
 def _items(task: Task, stream: Stream, streams: Mapping[str, np.ndarray], vocabulary: Vocabulary, text_width: int):

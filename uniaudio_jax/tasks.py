@@ -41,10 +41,13 @@ class Stream:
     source: str
 
 
+DRAWN = "speaker_prompt"
+"""The source that no record holds: the loader draws it from another utterance of the same speaker."""
+
 PHONE = Stream("phone", "phone", "text")
 CAPTION = Stream("caption", "text_t5", "text")
 INSTRUCTION = Stream("instruction", "text_t5", "instruction")
-SPEAKER_PROMPT = Stream("speaker_prompt", "audio_prompt", "speaker_prompt")
+SPEAKER_PROMPT = Stream(DRAWN, "audio_prompt", DRAWN)
 SEMANTIC = Stream("semantic", "semantic", "audio")
 SUNG_PHONE = Stream("sung_phone", "sing_phone", "text")
 MIDI = Stream("midi", "sing_midi", "midi")

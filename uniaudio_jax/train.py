@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from data_pipelines.batches import BatchStream, open_training_data
 from uniaudio_jax.checkpoint import Checkpoints, describe
-from uniaudio_jax.cli import main_guard, parse_with_config
+from uniaudio_jax.cli import main_guard, parse_with_config, use_compile_cache
 from uniaudio_jax.codec.codec import load_codec
 from uniaudio_jax.config import RunConfig
 from uniaudio_jax.distributed import DistributedOptions, ProcessInfo, join
@@ -135,6 +135,7 @@ class Trainer:
 def main() -> None:
     with main_guard():
         options = parse_with_config(TrainOptions, "run", "configs/base.py", __doc__)
+        use_compile_cache()
         process = join(options.distributed)
         stop = StopOnSignal()
         trainer = Trainer(options.run, options.out, process)

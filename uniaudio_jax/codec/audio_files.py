@@ -16,7 +16,7 @@ CHUNK_HEADER_BYTES = 8
 class AudioFile(NamedTuple):
     """Mono samples in -1 … 1, and what was done to get them, such as ("stereo", "48000 Hz")."""
 
-    samples: Float[np.ndarray, "S"]  # noqa: F821
+    samples: Float[np.ndarray, "S"]
     converted: tuple[str, ...]
 
 
@@ -49,12 +49,14 @@ def read_audio(path: str | Path, sample_rate_hz: int = 16000) -> AudioFile:
     samples = data.mean(axis=1)
     if rate != sample_rate_hz:
         converted.append(f"{rate} Hz")
-        samples = np.pad(soxr.resample(samples, rate, sample_rate_hz), (0, 1))[: max(1, round(len(samples) * sample_rate_hz / rate))]  # fmt: skip
+        wanted = max(1, round(len(samples) * sample_rate_hz / rate))
+        resampled = soxr.resample(samples, rate, sample_rate_hz)[:wanted]
+        samples = np.pad(resampled, (0, wanted - len(resampled)))
     return AudioFile(np.ascontiguousarray(samples, np.float32), tuple(converted))
 
 
 def _check_complete(path: Path) -> None:
-    """Refuses a RIFF wav file whose data chunk is longer than the file. Streamed files with no length are let through."""
+    """Refuses a RIFF wav file whose data chunk is longer than the file, unless its length says "unknown" (a stream)."""
     size = path.stat().st_size
     with path.open("rb") as file:
         header = file.read(WAV_HEADER_BYTES)

@@ -1,4 +1,4 @@
-"""The codec that the rest of the project sees: waveform to codes and back, with a passport, from a folder of weights."""
+"""The codec as the rest of the project sees it: waveform to codes and back, from a folder of weights and passport."""
 
 import dataclasses
 import difflib
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 from flax import nnx
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 from uniaudio_jax.codec import rvq
 from uniaudio_jax.codec.frame_rate import FrameRate
@@ -47,6 +47,20 @@ def with_params(config: CodecConfig, params: dict) -> FrameRate | Seanet:
     state = jax.tree.map(lambda leaf: leaf, abstract)
     nnx.replace_by_pure_dict(state, params)
     return nnx.merge(graph, state)
+
+
+def encode_vectors(
+    module: FrameRate | Seanet, wav: Float[Array, "B S"], frames: Int[Array, "B"]
+) -> Float[Array, "B T width"]:
+    """Vectors of either layout; only the frame-rate one, whose rows may be padded, looks at each row's `frames`."""
+    return module.encode(wav) if isinstance(module, Seanet) else module.encode(wav, frames)
+
+
+def decode_vectors(
+    module: FrameRate | Seanet, vectors: Float[Array, "B T width"], frames: Int[Array, "B"]
+) -> Float[Array, "B S"]:
+    """Waveforms of either layout; `frames` as in `encode_vectors`."""
+    return module.decode(vectors) if isinstance(module, Seanet) else module.decode(vectors, frames)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,8 +176,9 @@ class Codec:
         if not 1 <= levels <= self.codebooks:
             raise ValueError(f"codec {self.name}: got codebooks={levels}, wanted 1 to {self.codebooks}")
         wavs = [self._checked_wav(wav) for wav in wavs]
-        if isinstance(self.config.layout, SeanetConfig):
-            return self._equal_lengths(wavs, lambda batch: self._encode_batch(batch, None, levels=levels))
+        layout = self.config.layout
+        if isinstance(layout, SeanetConfig):
+            return self._equal_lengths(wavs, lambda *batch: self._encode_batch(*batch, levels=levels))
         hop = self.hop_samples
         lengths = [-(-len(wav) // hop) for wav in wavs]
 
@@ -174,18 +189,18 @@ class Codec:
                 batch[i, : len(part)], frames[i] = part, piece.high - piece.low
             return np.asarray(self._encode_batch(batch, frames, levels=levels))
 
-        return self._in_batches(lengths, run, 1)
+        return self._in_batches(layout, lengths, run, 1)
 
     def decode_many(
         self, codes: Sequence[Int[np.ndarray, "T Q"]], samples: Sequence[int] | None = None
     ) -> list[Float[np.ndarray, "S"]]:
         """Waveform of each item, cut to its entry of `samples` when given; computed in batches of similar length."""
         codes = [self._checked_codes(item) for item in codes]
-        lengths = [len(item) for item in codes]
+        lengths, layout = [len(item) for item in codes], self.config.layout
         if samples is not None:
             self._check_samples(lengths, samples)
-        if isinstance(self.config.layout, SeanetConfig):
-            wavs = self._equal_lengths(codes, lambda batch: self._decode_batch(batch, None))
+        if isinstance(layout, SeanetConfig):
+            wavs = self._equal_lengths(codes, lambda *batch: self._decode_batch(*batch, None))
         else:
 
             def run(padded: int, pieces: list[_Piece], rows: int) -> np.ndarray:
@@ -197,15 +212,20 @@ class Codec:
                     levels[i], frames[i] = part.shape[1], len(part)
                 return np.asarray(self._decode_batch(batch, frames, levels))
 
-            wavs = self._in_batches(lengths, run, self.hop_samples)
+            wavs = self._in_batches(layout, lengths, run, self.hop_samples)
         return wavs if samples is None else [wav[:count] for wav, count in zip(wavs, samples, strict=True)]
 
-    def _in_batches(self, lengths: list[int], run: Callable[[int, list[_Piece], int], np.ndarray], step: int) -> list:
+    def _in_batches(
+        self,
+        layout: FrameRateConfig,
+        lengths: list[int],
+        run: Callable[[int, list[_Piece], int], np.ndarray],
+        step: int,
+    ) -> list:
         """Runs every piece and joins them per row; `step` results per frame."""
-        margin = self.config.layout.margin_frames
         parts: list[list[np.ndarray]] = [[] for _ in lengths]
         found: dict[tuple[int, int], np.ndarray] = {}
-        for padded, pieces in _batches(_pieces(lengths, margin)):
+        for padded, pieces in _batches(_pieces(lengths, layout.margin_frames)):
             out = run(padded, pieces, 1 << (len(pieces) - 1).bit_length())
             for row, piece in zip(out, pieces, strict=False):
                 found[piece.row, piece.start] = row[(piece.start - piece.low) * step : (piece.stop - piece.low) * step]
@@ -213,29 +233,30 @@ class Codec:
             parts[row].append(part)
         return [part[0].copy() if len(part) == 1 else np.concatenate(part) for part in parts]
 
-    def _equal_lengths(self, items: list[np.ndarray], run: Callable[[np.ndarray], jax.Array]) -> list:
-        """Runs items of the same shape together: this layout's padding depends on the length."""
+    def _equal_lengths(self, items: list[np.ndarray], run: Callable[[np.ndarray, np.ndarray], jax.Array]) -> list:
+        """Runs items of the same shape together, since this layout's padding depends on the length."""
         groups: dict[tuple[int, ...], list[int]] = {}
         for i, item in enumerate(items):
             groups.setdefault(item.shape, []).append(i)
         out: dict[int, np.ndarray] = {}
         for members in groups.values():
-            results = np.asarray(run(np.stack([items[i] for i in members])))
+            frames = np.zeros(len(members), np.int32)  # this layout does not look at them
+            results = np.asarray(run(np.stack([items[i] for i in members]), frames))
             out.update(zip(members, results, strict=True))
         return [out[i] for i in range(len(items))]
 
     def _encode_rows(self, wav, frames, levels: int):
         module = with_params(self.config, self._module_params)
-        vectors = module.encode(wav) if isinstance(module, Seanet) else module.encode(wav, frames)
+        vectors = encode_vectors(module, wav, frames)
         return rvq.encode(vectors, self._codebooks[:levels]).astype(jnp.int16)
 
-    def _decode_rows(self, codes, frames, levels=None):
+    def _decode_rows(self, codes, frames, levels):
         module = with_params(self.config, self._module_params)
-        if isinstance(module, Seanet):
-            return module.decode(rvq.decode(codes, self._codebooks))
+        if levels is None:
+            return decode_vectors(module, rvq.decode(codes, self._codebooks), frames)
         entries = jnp.stack([book[codes[..., level]] for level, book in enumerate(self._codebooks)])
         used = jnp.arange(self.codebooks)[:, None] < levels[None]
-        return module.decode(jnp.sum(entries * used[..., None, None], axis=0), frames)
+        return decode_vectors(module, jnp.sum(entries * used[..., None, None], axis=0), frames)
 
     def _checked_wav(self, wav: np.ndarray) -> np.ndarray:
         wav = np.asarray(wav)
@@ -357,8 +378,8 @@ def load_codec(name_or_path: str | Path) -> Codec:
     sha256 = hashlib.sha256(blob).hexdigest()
     if sha256 != passport["weights_sha256"]:
         raise ValueError(
-            f"{folder / WEIGHTS_FILE}: got weights with sha256 {sha256[:16]}…, wanted {passport['weights_sha256'][:16]}… "
-            f"({PASSPORT_FILE}); restore both files from the same save"
+            f"{folder / WEIGHTS_FILE}: got weights with sha256 {sha256[:16]}…, "
+            f"wanted {passport['weights_sha256'][:16]}… ({PASSPORT_FILE}); restore both files from the same save"
         )
     flat = {name: value.astype(np.float32) for name, value in safetensors.numpy.load(blob).items()}
     params = _unflatten(flat)
@@ -373,6 +394,7 @@ def _check_shapes(config: CodecConfig, params: dict, folder: Path) -> None:
     wanted = {name: tuple(leaf.shape) for name, leaf in _flatten(abstract).items()}
     wanted["quantizer.codebooks"] = (quantizer.codebooks, quantizer.entries, quantizer.width)
     got = {name: value.shape for name, value in _flatten(params).items()}
-    wrong = [f"{name} {got.get(name, 'missing')} (wanted {shape})" for name, shape in wanted.items() if got.get(name) != shape]  # fmt: skip
+    differ = [name for name in wanted if got.get(name) != wanted[name]]
+    wrong = [f"{name} {got.get(name, 'missing')} (wanted {wanted[name]})" for name in differ]
     if wrong:
         raise ValueError(f"{folder / WEIGHTS_FILE}: tensors do not fit the passport's config: {', '.join(wrong[:5])}")

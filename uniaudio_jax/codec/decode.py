@@ -33,7 +33,9 @@ class Arguments:
 def load_codes(path: Path) -> tuple[np.ndarray, int, dict]:
     """(codes [T, Q], samples, passport) of one file."""
     if not path.is_file():
-        raise ValueError(f"{path}: got no file, wanted an .npz of codes; make it with `python -m uniaudio_jax.codec.encode`")  # fmt: skip
+        raise ValueError(
+            f"{path}: got no file, wanted an .npz of `python -m uniaudio_jax.codec.encode`; check the path"
+        )
     try:
         with np.load(path, allow_pickle=False) as file:
             return file["codes"], int(file["samples"]), json.loads(str(file["passport"]))
@@ -49,8 +51,8 @@ def check_codec(path: Path, passport: dict, codec: Codec) -> None:
     if passport.get("weights_sha256") != codec.weights_sha256:
         raise ValueError(
             f"{path}: its codes were made by codec {passport.get('codec')!r} "
-            f"({str(passport.get('weights_sha256'))[:16]}…), but this is {codec.name!r} ({codec.weights_sha256[:16]}…); "
-            "give the right one with --codec, or encode the audio again"
+            f"({str(passport.get('weights_sha256'))[:16]}…), but this is {codec.name!r} "
+            f"({codec.weights_sha256[:16]}…); give the right one with --codec, or encode the audio again"
         )
 
 

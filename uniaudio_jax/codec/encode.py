@@ -52,7 +52,9 @@ def encode_files(arguments: Arguments) -> str:
     stems = [path.stem for path in arguments.audio]
     twice = sorted({stem for stem in stems if stems.count(stem) > 1})
     if twice:
-        raise ValueError(f"encode: got several files named {twice[0]!r}, wanted different names; encode them into different folders")  # fmt: skip
+        raise ValueError(
+            f"encode: got several files named {twice[0]!r}, wanted different names; use a different --out for each"
+        )
     codec, converted, seconds = load_codec(arguments.codec), 0, 0.0
     with tqdm.tqdm(total=len(stems), desc="encode", unit="file", disable=len(stems) == 1) as bar:
         for start in range(0, len(stems), FILES_AT_ONCE):
@@ -64,7 +66,8 @@ def encode_files(arguments: Arguments) -> str:
                 converted += bool(clip.converted)
                 seconds += len(clip.samples) / codec.sample_rate_hz
             bar.update(len(paths))
-    return f"encoded {len(stems)} files, {seconds:.1f} s of audio, {converted} converted to mono {codec.sample_rate_hz} Hz, into {arguments.out}"  # fmt: skip
+    made = f"encoded {len(stems)} files, {seconds:.1f} s of audio, into {arguments.out}"
+    return f"{made}; {converted} converted to mono {codec.sample_rate_hz} Hz"
 
 
 if __name__ == "__main__":

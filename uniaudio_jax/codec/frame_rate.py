@@ -7,6 +7,8 @@ A row's frames beyond its own count are zeroed before every depthwise convolutio
 padded batch gives what each row gives alone.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +21,7 @@ from uniaudio_jax.config import FrameRateConfig
 LARGEST_LOG_MAGNITUDE = 5.0
 
 
-def _mask(frames: Int[Array, "B"], count: int) -> Bool[Array, "B T 1"]:  # noqa: F821
+def _mask(frames: Int[Array, "B"], count: int) -> Bool[Array, "B T 1"]:
     return (jnp.arange(count)[None] < frames[:, None])[..., None]
 
 
@@ -110,7 +112,7 @@ class FrameRate(nnx.Module):
     def encode(
         self,
         wav: Float[Array, "B S"],
-        frames: Int[Array, "B"],  # noqa: F821
+        frames: Int[Array, "B"],
     ) -> Float[Array, "B T width"]:
         """One vector per hop, T = ceil(S / hop). Samples beyond a row's own length must be zero."""
         window = self.config.window_samples
@@ -122,7 +124,7 @@ class FrameRate(nnx.Module):
     def decode(
         self,
         vectors: Float[Array, "B T width"],
-        frames: Int[Array, "B"],  # noqa: F821
+        frames: Int[Array, "B"],
     ) -> Float[Array, "B S"]:
         """The waveform of each frame's hop; frames beyond a row's own count come out as zeros."""
         mask = _mask(frames, vectors.shape[1])
@@ -130,7 +132,8 @@ class FrameRate(nnx.Module):
         spectrum = magnitude * jax.lax.complex(jnp.cos(phase), jnp.sin(phase))
         window = hann(self.config.window_samples)
         windows = jnp.fft.irfft(spectrum) * window * mask
-        return overlap_add(windows, self.config.hop_samples) / envelope(mask, window, self.config.hop_samples)
+        hop = self.config.hop_samples
+        return overlap_add(windows, hop) / envelope(mask, window, hop) * jnp.repeat(mask[..., 0], hop, axis=1)
 
 
 def overlap_add(windows: Float[Array, "B T window"], hop_samples: int) -> Float[Array, "B S"]:
@@ -139,7 +142,8 @@ def overlap_add(windows: Float[Array, "B T window"], hop_samples: int) -> Float[
     parts = window // hop_samples
     left = (window - hop_samples) // 2
     hops = windows.reshape(rows, count, parts, hop_samples)
-    total = sum(jnp.pad(hops[:, :, part], ((0, 0), (part, parts - 1 - part), (0, 0))) for part in range(parts))
+    moved = [jnp.pad(hops[:, :, part], ((0, 0), (part, parts - 1 - part), (0, 0))) for part in range(parts)]
+    total = functools.reduce(jnp.add, moved)
     return total.reshape(rows, -1)[:, left : left + count * hop_samples]
 
 

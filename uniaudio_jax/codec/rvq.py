@@ -56,18 +56,18 @@ def decode(codes: Int[Array, "... k"], codebooks: Float[Array, "K entries width"
     levels, stored = codes.shape[-1], codebooks.shape[0]
     if levels > stored:
         raise ValueError(f"rvq.decode: got {levels} codes per frame, wanted at most {stored}, the number of codebooks")
-    return sum(codebooks[level][codes[..., level]] for level in range(levels))
+    return jnp.sum(jnp.stack([codebooks[level][codes[..., level]] for level in range(levels)]), axis=0)
 
 
 def quantise(
     vectors: Float[Array, "B T width"],
     codebooks: Float[Array, "K entries width"],
-    levels: Int[Array, "B"],  # noqa: F821
+    levels: Int[Array, "B"],
 ) -> Quantised:
     """Quantises with the first `levels` of each row; gradients pass straight through to `vectors`.
 
     The commitment loss pulls the vectors towards the sum of the first 1, 2, … `levels` entries: the mean squared
-    distance over the levels in use. Residuals and codes are of all levels, so that every codebook learns from every row.
+    distance over the levels in use. Residuals and codes are of all levels: every codebook learns from every row.
     """
     codes = jax.lax.stop_gradient(encode(vectors, codebooks))
     entries = jnp.stack([codebook[codes[..., level]] for level, codebook in enumerate(codebooks)])
@@ -114,7 +114,7 @@ def revive(
 
 def _lloyd(
     vectors: Float[Array, "N width"], centres: Float[Array, "entries width"]
-) -> tuple[Float[Array, "entries width"], Float[Array, "entries"]]:  # noqa: F821
+) -> tuple[Float[Array, "entries width"], Float[Array, "entries"]]:
     """Centres moved to the mean of the vectors nearest to them (an empty one stays), and how many each has."""
     codes = nearest(vectors, centres)
     counts = jnp.zeros(len(centres)).at[codes].add(1.0)

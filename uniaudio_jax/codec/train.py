@@ -22,17 +22,18 @@ import tensorboardX
 import tqdm
 import tyro
 from flax import nnx
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from uniaudio_jax import cli
 from uniaudio_jax.codec import rvq
 from uniaudio_jax.codec.audio_files import read_audio
-from uniaudio_jax.codec.codec import Codec, build_module, save_codec, with_params
+from uniaudio_jax.codec.codec import Codec, build_module, decode_vectors, encode_vectors, save_codec, with_params
 from uniaudio_jax.codec.losses import mel_distance, spectral_losses
 from uniaudio_jax.config import CodecTrainConfig, load_config, to_dict
 
 KMEANS_VECTORS_PER_ENTRY = 40
 TABLE_LEVELS = (1, 2, 3, 8)
+FREE_TO_CHANGE = ("steps", "save_every_steps", "log_every_steps")  # between a run and its continuation
 HELDOUT_CLIPS = 16  # of each domain in the reconstruction table
 
 State = dict[str, Any]
@@ -45,6 +46,7 @@ class Audio:
         self.train: list[np.ndarray] = []
         self.heldout: dict[str, list[np.ndarray]] = {}
         self.converted = 0
+        self._sample_rate_hz = sample_rate_hz
         for folder in map(Path, folders):
             for path, heldout in _files_of(folder):
                 clip = read_audio(path, sample_rate_hz)
@@ -54,12 +56,12 @@ class Audio:
                 elif len(self.heldout.setdefault(folder.name, [])) < HELDOUT_CLIPS:
                     self.heldout[folder.name].append(clip.samples)
         if not self.train:
-            raise ValueError(f"CodecTrainConfig.audio={folders}: no training clip in these folders; put wav files there")
+            raise ValueError(f"CodecTrainConfig.audio={folders}: got no training clip, wanted wav files in the folders")
         self._ends = np.cumsum([len(clip) for clip in self.train])
 
     @property
     def minutes(self) -> float:
-        return float(self._ends[-1]) / 16000 / 60
+        return float(self._ends[-1]) / self._sample_rate_hz / 60
 
     def _segment(self, rng: np.random.Generator, samples: int) -> np.ndarray:
         clip = self.train[int(np.searchsorted(self._ends, rng.integers(self._ends[-1]), side="right"))]
@@ -68,7 +70,7 @@ class Audio:
         return np.pad(part, (0, samples - len(part)))
 
     def batch(self, config: CodecTrainConfig, *key: int) -> Float[np.ndarray, "B S"]:
-        """Random segments at random levels (0 to -12 dB), some of them sums of two clips; depends on (seed, key) only."""
+        """Random segments at 0 to -12 dB, some of them sums of two clips; a function of (seed, key)."""
         rng = np.random.default_rng([config.seed, *key])
         hop = config.codec.hop_samples
         samples = round(config.segment_seconds * config.codec.sample_rate_hz / hop) * hop
@@ -120,7 +122,7 @@ def initial_state(config: CodecTrainConfig) -> State:
     return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), state)
 
 
-def random_levels(config: CodecTrainConfig, key: PRNGKeyArray, rows: int) -> Int[Array, "B"]:  # noqa: F821
+def random_levels(config: CodecTrainConfig, key: PRNGKeyArray, rows: int) -> Int[Array, "B"]:
     """Levels each row trains with: `main_codebooks` for half of them, else 1 to all."""
     stored = config.codec.quantizer.codebooks
     half, other = jax.random.split(key)
@@ -131,10 +133,9 @@ def random_levels(config: CodecTrainConfig, key: PRNGKeyArray, rows: int) -> Int
 def _losses(params, config: CodecTrainConfig, codebooks, wav, key, quantised: bool):
     module = with_params(config.codec, params)
     frames = jnp.full(wav.shape[0], wav.shape[1] // config.codec.hop_samples)
-    masked = () if config.codec.layout_kind == "seanet" else (frames,)
-    vectors = module.encode(wav, *masked)
+    vectors = encode_vectors(module, wav, frames)
     result = rvq.quantise(vectors, codebooks, random_levels(config, key, len(wav))) if quantised else None
-    got = module.decode(vectors if result is None else result.vectors, *masked)
+    got = decode_vectors(module, vectors if result is None else result.vectors, frames)
     mel, magnitude = spectral_losses(wav, got, config.codec.sample_rate_hz)
     loss = config.mel_weight * mel + config.magnitude_weight * magnitude
     metrics = {"mel": mel, "magnitude": magnitude}
@@ -146,9 +147,15 @@ def _losses(params, config: CodecTrainConfig, codebooks, wav, key, quantised: bo
 
 @functools.partial(jax.jit, static_argnames=("config", "quantised"), donate_argnums=0)
 def train_step(
-    state: State, wav: Float[Array, "B S"], key: PRNGKeyArray, revive: Array, *, config: CodecTrainConfig, quantised: bool
+    state: State,
+    wav: Float[Array, "B S"],
+    key: PRNGKeyArray,
+    revive: Bool[Array, ""],
+    *,
+    config: CodecTrainConfig,
+    quantised: bool,
 ) -> tuple[State, dict[str, Array]]:
-    """One update. `quantised` says whether the codebooks stand between encoder and decoder; `revive` is a bool scalar."""
+    """One update. `quantised` says whether the codebooks stand between encoder and decoder."""
     level_key, revive_key = jax.random.split(key)
     statistics = rvq.Statistics(**state["statistics"])
     (_, (metrics, result)), gradients = jax.value_and_grad(_losses, has_aux=True)(
@@ -168,7 +175,7 @@ def train_step(
 def _vectors(params, wav, *, config: CodecTrainConfig):
     module = with_params(config.codec, params)
     frames = jnp.full(wav.shape[0], wav.shape[1] // config.codec.hop_samples)
-    vectors = module.encode(wav) if config.codec.layout_kind == "seanet" else module.encode(wav, frames)
+    vectors = encode_vectors(module, wav, frames)
     return vectors.reshape(-1, vectors.shape[-1])
 
 
@@ -184,7 +191,7 @@ def start_codebooks(state: State, config: CodecTrainConfig, audio: Audio) -> Sta
     return {**state, "statistics": start._asdict()}
 
 
-def _manager(out: Path, config: CodecTrainConfig) -> ocp.CheckpointManager:
+def _manager(out: Path) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True)
     return ocp.CheckpointManager((out / "checkpoints").resolve(), options=options)
 
@@ -198,7 +205,7 @@ def _restore(manager: ocp.CheckpointManager, config: CodecTrainConfig, out: Path
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
     meta = manager.restore(latest, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
     wanted = json.loads(json.dumps(to_dict(config)))
-    differ = [key for key in wanted if wanted[key] != meta["config"].get(key) and key not in ("save_every_steps", "log_every_steps")]  # fmt: skip
+    differ = [key for key in wanted if wanted[key] != meta["config"].get(key) and key not in FREE_TO_CHANGE]
     if differ:
         sides = "; ".join(f"{key}: checkpoint {meta['config'].get(key)}, this run {wanted[key]}" for key in differ)
         raise ValueError(f"{out}: its checkpoint was made with another config ({sides}); choose another --out")
@@ -210,7 +217,7 @@ def train(
     config: CodecTrainConfig, out: Path, audio: Audio, report: Callable[[int, dict[str, float]], None] = lambda *_: None
 ) -> State:
     """The trained state, from the last checkpoint in `out` or from the start; `report` gets (step, metrics)."""
-    manager = _manager(out, config)
+    manager = _manager(out)
     first, state = _restore(manager, config, out)
     keys = jax.random.key(config.seed + 1)
     bar = tqdm.tqdm(range(first, config.steps), initial=first, total=config.steps, desc="codec", mininterval=2)
@@ -254,7 +261,8 @@ def reconstruction_table(codec: Codec, heldout: dict[str, list[np.ndarray]]) -> 
         for levels in sorted({min(level, codec.codebooks) for level in TABLE_LEVELS}):
             wavs = codec.decode_many([item[:, :levels] for item in codes], [len(clip) for clip in clips])
             pairs = list(zip(clips, wavs, strict=True))
-            rows[str(levels)] = {"mel_distance": float(np.mean([mel_distance(*p, codec.sample_rate_hz) for p in pairs]))}
+            distances = [mel_distance(*pair, codec.sample_rate_hz) for pair in pairs]
+            rows[str(levels)] = {"mel_distance": float(np.mean(distances))}
             if domain.startswith("speech"):
                 rows[str(levels)]["stoi"] = _mean_stoi(pairs, codec.sample_rate_hz)
         table["domains"][domain] = rows

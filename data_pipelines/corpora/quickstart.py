@@ -1,0 +1,300 @@
+"""The quickstart corpus: espeak voices, procedural noises and SoundFont tunes as real 16 kHz wav files.
+
+    python -m data_pipelines.corpora.quickstart --out runs/quickstart/data/corpus
+
+makes `tts/`, `enhancement/` and `text_to_music/`, each with a `manifest.jsonl`. The same seed gives the same bytes. A
+finished task is left alone; one that was cut off starts again. Held-out sentences and tunes are told by a hash of their
+words and of their instrument and key, held-out noises by their own seeds, so that no seed trains on them.
+"""
+
+import functools
+import importlib.util
+import itertools
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+import tyro
+from jaxtyping import Float
+from tqdm import tqdm
+
+from data_pipelines import espeak
+from data_pipelines.corpora import SPLITS, Clip, Split
+from data_pipelines.corpora.sentences import sentence
+from data_pipelines.corpora.tunes import Tune, compose
+from uniaudio_jax.cli import main_guard
+from uniaudio_jax.codec.audio_files import write_audio
+
+SAMPLE_RATE_HZ = 16000
+SYNTH_RATE_HZ = 32000
+SPEECH_RMS, MUSIC_RMS, NOISE_RMS, PEAK = 0.08, 0.1, 0.05, 0.9
+CLIP_SECONDS = (1.5, 5.0)
+TUNE_SECONDS = (3.0, 5.0)
+SNR_DB = (0.0, 15.0)
+HELDOUT_SHARE = 0.1
+LEAST_CLIPS = 4
+VOICES = ("en-us+m3", "en-us+f1", "en-us+m8", "en-gb-x-rp+linda", "en-us+ed", "en-us+steph", "en-gb-scotland+m1",
+          "en-us+Annie")  # fmt: skip
+BABBLE_VOICES = ("en-us+m7", "en-us+aunty", "en-us+f4", "en-us+michel", "en-gb-x-rp+m4", "en-us+Andrea")
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusOptions:
+    """Make the quickstart corpus.
+
+    out: folder of the three tasks. minutes: length of all audio targets together. seed: another seed, another corpus.
+    """
+
+    out: Path
+    minutes: float = 24.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.minutes < float("inf") or self.seed < 0:
+            raise ValueError(f"quickstart corpus: got minutes={self.minutes}, seed={self.seed}; wanted minutes above 0 "
+                             "and a seed of 0 or more")  # fmt: skip
+
+
+def speech_clip(voice: str, text: str) -> Float[np.ndarray, "S"]:
+    """`text` in an espeak voice at 16 kHz, all clips equally loud."""
+    samples, rate = espeak.speak(text, voice)
+    return _loudness(soxr.resample(samples, rate, SAMPLE_RATE_HZ), SPEECH_RMS)
+
+
+def music_clip(rng: np.random.Generator, split: Split = "train") -> tuple[Float[np.ndarray, "S"], str]:
+    """A tune of 3 to 5 s at 16 kHz whose instrument and key belong to `split`, and a caption of it."""
+    tune = compose(rng, rng.uniform(*TUNE_SECONDS), split)
+    samples = soxr.resample(_render(tune), SYNTH_RATE_HZ, SAMPLE_RATE_HZ)
+    fade = np.linspace(1, 0, SAMPLE_RATE_HZ // 10, dtype=np.float32)
+    samples[-len(fade) :] *= fade
+    return _loudness(samples, MUSIC_RMS), tune.caption
+
+
+def noise_clip(
+    rng: np.random.Generator, seconds: float, kind: str, split: Split = "train"
+) -> Float[np.ndarray, "S"]:
+    """A noise of one of the `NOISES` at 16 kHz; `split` is that of the sentences in babble."""
+    if kind not in NOISES:
+        raise ValueError(f"noise_clip: got kind {kind!r}, wanted one of {', '.join(NOISES)}")
+    return _loudness(NOISES[kind](rng, max(1, round(seconds * SAMPLE_RATE_HZ)), split), NOISE_RMS)
+
+
+def _loudness(samples: np.ndarray, rms: float) -> np.ndarray:
+    """`samples` at the given root mean square, or lower where their peak asks for it."""
+    level, peak = np.sqrt(np.mean(np.square(samples, dtype=np.float64))), np.abs(samples).max()
+    return (samples * min(rms / max(level, 1e-9), PEAK / max(peak, 1e-9))).astype(np.float32)
+
+
+def _coloured(rng: np.random.Generator, samples: int, exponent: float) -> np.ndarray:
+    """Noise whose power falls as frequency to the power of `exponent`, above 20 Hz."""
+    hertz = np.fft.rfftfreq(samples, 1 / SAMPLE_RATE_HZ)
+    spectrum = np.fft.rfft(rng.standard_normal(samples)) * np.maximum(hertz, 20) ** (-exponent / 2)
+    spectrum[hertz < 20] = 0
+    return np.fft.irfft(spectrum, samples)
+
+
+def _hum(rng: np.random.Generator, samples: int, split: Split) -> np.ndarray:
+    """A mains or motor hum: harmonics of 45 to 120 Hz over some pink noise."""
+    seconds, base = np.arange(samples) / SAMPLE_RATE_HZ, rng.uniform(45, 120)
+    harmonics = np.arange(1, 13)
+    strengths, phases = rng.uniform(0.1, 1, 12) / harmonics, rng.uniform(0, 2 * np.pi, 12)
+    tones = np.sin(2 * np.pi * base * harmonics * seconds[:, None] + phases) @ strengths
+    return tones + 0.1 * _loudness(_coloured(rng, samples, 1), 1.0)
+
+
+def _wind(rng: np.random.Generator, samples: int, split: Split) -> np.ndarray:
+    """Low noise that swells and falls about once a second."""
+    knots = rng.uniform(0.1, 1, 3 + samples // SAMPLE_RATE_HZ)
+    swell = np.interp(np.linspace(0, len(knots) - 1, samples), np.arange(len(knots)), knots)
+    return _coloured(rng, samples, 1.5) * swell
+
+
+def _rain(rng: np.random.Generator, samples: int, split: Split) -> np.ndarray:
+    """Crackle: 30 to 200 drops a second, each a short ringing click."""
+    drops = np.where(rng.random(samples) < rng.uniform(30, 200) / SAMPLE_RATE_HZ, rng.standard_normal(samples), 0)
+    time_axis = np.arange(SAMPLE_RATE_HZ // 100)
+    click = np.exp(-time_axis / rng.uniform(8, 40)) * np.cos(2 * np.pi * rng.uniform(0.08, 0.3) * time_axis)
+    return np.convolve(drops, click)[:samples] + 0.003 * rng.standard_normal(samples)
+
+
+def _beeps(rng: np.random.Generator, samples: int, split: Split) -> np.ndarray:
+    """Beeps of one to three pitches, as of an alarm, over faint white noise."""
+    out = 0.01 * rng.standard_normal(samples)
+    pitches, length = rng.uniform(400, 2500, rng.integers(1, 4)), int(rng.uniform(0.06, 0.3) * SAMPLE_RATE_HZ)
+    gap, start = int(length * rng.uniform(0.3, 2)), int(rng.integers(0, length))
+    for number, first in enumerate(range(start, samples, length + gap)):
+        count = min(length, samples - first)
+        tone = np.sin(2 * np.pi * pitches[number % len(pitches)] * np.arange(count) / SAMPLE_RATE_HZ)
+        out[first : first + count] += tone * np.minimum(1, np.minimum(np.arange(count), count - np.arange(count)) / 80)
+    return out
+
+
+def _babble(rng: np.random.Generator, samples: int, split: Split) -> np.ndarray:
+    """Three to five people talking at once, none of them a voice of the corpus."""
+    out = np.zeros(samples)
+    for voice in rng.permutation(BABBLE_VOICES)[: rng.integers(3, 6)]:
+        talk = np.concatenate([speech_clip(str(voice), sentence(rng, split)) for _ in range(2)])
+        out += rng.uniform(0.5, 1) * np.resize(np.roll(talk, rng.integers(len(talk))), samples)
+    return out
+
+
+NOISES: dict[str, Callable[[np.random.Generator, int, Split], np.ndarray]] = {
+    "white": lambda rng, samples, split: rng.standard_normal(samples),
+    "pink": lambda rng, samples, split: _coloured(rng, samples, 1),
+    "brown": lambda rng, samples, split: _coloured(rng, samples, 2),
+    "hum": _hum,
+    "wind": _wind,
+    "rain": _rain,
+    "beeps": _beeps,
+    "babble": _babble,
+}
+
+
+@functools.cache
+def _soundfont() -> bytes:
+    spec = importlib.util.find_spec("pretty_midi")
+    path = Path(spec.origin).parent / "TimGM6mb.sf2" if spec and spec.origin else None
+    if path is None or not path.is_file() or importlib.util.find_spec("tinysoundfont") is None:
+        raise ValueError("quickstart corpus: got no SoundFont synthesiser, wanted the packages tinysoundfont and "
+                         "pretty_midi (for its TimGM6mb.sf2); run "
+                         "`pip install --no-deps tinysoundfont pretty_midi`")  # fmt: skip
+    return path.read_bytes()
+
+
+def _render(tune: Tune) -> np.ndarray:
+    """The notes of `tune`, mono at SYNTH_RATE_HZ. A fresh synthesiser each time: nothing rings on from before."""
+    font = _soundfont()
+    import tinysoundfont  # an optional extra
+
+    synth = tinysoundfont.Synth(gain=-6, samplerate=SYNTH_RATE_HZ)
+    number = synth.sfload(font)
+    for channel, program in enumerate(tune.programs):
+        synth.program_select(channel, number, 0, program)
+    on = [(note.start, 1, note) for note in tune.notes]
+    off = [(note.start + note.seconds, 0, note) for note in tune.notes]
+    parts, at, end = [], 0, round(tune.seconds * SYNTH_RATE_HZ)
+    for moment, starts, note in sorted(on + off, key=lambda event: event[:2]):
+        until = min(end, round(moment * SYNTH_RATE_HZ))
+        if until > at:
+            parts.append(np.array(synth.generate(until - at)))
+            at = until
+        if starts:
+            synth.noteon(note.channel, note.pitch, note.velocity)
+        else:
+            synth.noteoff(note.channel, note.pitch)
+    if end > at:
+        parts.append(np.array(synth.generate(end - at)))
+    return np.frombuffer(b"".join(part.tobytes() for part in parts), np.float32).reshape(-1, 2).mean(axis=1)
+
+
+def _spoken(rng: np.random.Generator, number: int, split: Split) -> tuple[str, str, np.ndarray]:
+    """A voice, a sentence and its clip. Voices come in pairs of clips: each clip has a speaker prompt in its split."""
+    voice = VOICES[number // 2 % len(VOICES)]
+    while True:
+        text = sentence(rng, split)
+        audio = speech_clip(voice, text)
+        if CLIP_SECONDS[0] <= len(audio) / SAMPLE_RATE_HZ <= CLIP_SECONDS[1]:
+            return voice, text, audio
+
+
+def _tts(rng: np.random.Generator, number: int, split: Split) -> Clip:
+    voice, text, audio = _spoken(rng, number, split)
+    return Clip(id=f"tts-{split}-{number:05d}", split=split, audio=audio, text=text, speaker=voice)
+
+
+def _enhancement(rng: np.random.Generator, number: int, split: Split) -> Clip:
+    voice, text, speech = _spoken(rng, number, split)
+    kind = list(NOISES)[number % len(NOISES)]
+    noise = noise_clip(rng, len(speech) / SAMPLE_RATE_HZ, kind, split)[: len(speech)]
+    noise = noise * (np.std(speech) / np.std(noise) * 10 ** (-rng.uniform(*SNR_DB) / 20))
+    gain = min(1.0, PEAK / np.abs(speech + noise).max())
+    audio, noisy = ((gain * signal).astype(np.float32) for signal in (speech, speech + noise))
+    return Clip(id=f"enhancement-{split}-{number:05d}-{kind}", split=split, audio=audio, text=text, speaker=voice,
+                noisy_audio=noisy)  # fmt: skip
+
+
+def _music(rng: np.random.Generator, number: int, split: Split) -> Clip:
+    audio, caption = music_clip(rng, split)
+    return Clip(id=f"text_to_music-{split}-{number:05d}", split=split, audio=audio, text=caption)
+
+
+TASKS = {"tts": (0.45, _tts), "enhancement": (0.3, _enhancement), "text_to_music": (0.25, _music)}
+
+
+def clips(task: str, options: CorpusOptions) -> Iterator[Clip]:
+    """The clips of one task, train then held out, each a function of task, split, number and seed alone."""
+    share, make = TASKS[task]
+    for order, split in enumerate(SPLITS):
+        wanted = options.minutes * 60 * share * (HELDOUT_SHARE if split == "heldout" else 1 - HELDOUT_SHARE)
+        made = 0.0
+        for number in itertools.count():
+            if made >= wanted and number >= LEAST_CLIPS and number % 2 == 0:
+                break
+            clip = make(np.random.default_rng([options.seed, list(TASKS).index(task), order, number]), number, split)
+            made += len(clip.audio) / SAMPLE_RATE_HZ
+            yield clip
+
+
+def write_task(task: str, options: CorpusOptions, bar: tqdm) -> None:
+    """Writes the wav files of one task and then its manifest; a finished task with the same options is left alone."""
+    folder = options.out / task
+    manifest, recipe_file = folder / "manifest.jsonl", folder / "recipe.json"
+    recipe = {"format": FORMAT, "minutes": options.minutes, "seed": options.seed}
+    if folder.is_dir() and any(folder.iterdir()):
+        if not recipe_file.is_file():
+            raise ValueError(f"{folder}: got a folder that is not this program's, wanted a new or empty one; "
+                             "choose another --out")  # fmt: skip
+        if manifest.is_file() and json.loads(recipe_file.read_text()) == recipe:
+            _advance(bar, options.minutes * TASKS[task][0])
+            return
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe_file.write_text(json.dumps(recipe))
+    lines = []
+    for clip in clips(task, options):
+        lines.append(json.dumps(_write_clip(folder, clip)) + "\n")
+        _advance(bar, len(clip.audio) / SAMPLE_RATE_HZ / 60)
+    partial = manifest.with_suffix(".partial")
+    partial.write_text("".join(lines))
+    os.replace(partial, manifest)
+
+
+def _advance(bar: tqdm, minutes: float) -> None:
+    """Moves the bar, at most to its end: the last clip of a task is longer than what was wanted."""
+    bar.update(max(0.0, min(minutes, bar.total - bar.n)))
+
+
+def _write_clip(folder: Path, clip: Clip) -> dict[str, str | None]:
+    """Writes the wav files of one clip; returns its line of the manifest."""
+    paths: dict[str, str | None] = {"audio": f"wav/{clip.id}.wav", "noisy_audio": None}
+    write_audio(folder / f"wav/{clip.id}.wav", clip.audio, SAMPLE_RATE_HZ)
+    if clip.noisy_audio is not None:
+        paths["noisy_audio"] = f"noisy/{clip.id}.wav"
+        write_audio(folder / f"noisy/{clip.id}.wav", clip.noisy_audio, SAMPLE_RATE_HZ)
+    return {"id": clip.id, "split": clip.split, "text": clip.text, "speaker": clip.speaker, **paths}
+
+
+def main(options: CorpusOptions) -> None:
+    """Makes the corpus and prints one line about it."""
+    start = time.monotonic()
+    with tqdm(total=options.minutes, desc="corpus", unit="min",
+              bar_format="{l_bar}{bar}| {n:.1f}/{total:.1f} min of audio [{elapsed}<{remaining}]") as bar:  # fmt: skip
+        for task in TASKS:
+            write_task(task, options, bar)
+    seconds = {task: sum(soundfile.info(path).duration for path in (options.out / task / "wav").iterdir())
+               for task in TASKS}  # fmt: skip
+    print(f"quickstart corpus: {options.out}: " + ", ".join(f"{task} {s / 60:.1f} min" for task, s in seconds.items())
+          + f", {len(VOICES)} voices, {time.monotonic() - start:.0f} s")  # fmt: skip
+
+
+if __name__ == "__main__":
+    with main_guard():
+        main(tyro.cli(CorpusOptions, description=__doc__))

@@ -1,0 +1,1 @@
+"""Tokenizers of text: one file per modality. Audio goes through the codec."""

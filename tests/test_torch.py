@@ -1,0 +1,95 @@
+"""Laws of the exchange with PyTorch: the same logits from the same weights, and files that come back to the bit."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from tests.small_run import finish, python, write_run
+from tests.tiny import MODEL, make_programs, random_batch
+from uniaudio_jax import load_run
+from uniaudio_jax.config import ModelConfig, StackConfig
+from uniaudio_jax.convert import to_torch_names
+from uniaudio_jax.model.uniaudio import Shell
+
+torch = pytest.importorskip("torch")
+
+
+def torch_model(config, params):
+    from tests.torch_model import TorchUniAudio
+
+    model = TorchUniAudio(config)
+    model.load_state_dict({n: torch.from_numpy(v.copy()) for n, v in to_torch_names(params, config).items()})
+    return model.eval()
+
+
+@pytest.mark.parametrize("codebooks", [1, 2, 3, 5])
+def test_logits_agree_with_pytorch_on_packed_rows(codebooks):
+    stacks = [StackConfig(layers=layers, width=30, heads=5) for layers in (3, 2)]
+    config = ModelConfig(vocabulary=1097, context_frames=61, codebooks=codebooks, text_width=7, global_stack=stacks[0],
+                         local_stack=stacks[1])  # fmt: skip
+    params = Shell(config).init(jax.random.key(1))
+    params = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), params)
+    batch = random_batch(rows=3)
+    batch = batch._replace(tokens=np.resize(batch.tokens, (*batch.tokens.shape[:2], codebooks)))
+    ours = jax.jit(Shell(config).logits)(params, batch)
+    tensors = {name: torch.from_numpy(np.asarray(value).astype(kind)) for name, value, kind in (
+        ("tokens", batch.tokens, np.int64), ("positions", batch.positions, np.int64), ("segment_ids", batch.segments, np.int64),
+        ("text_vectors", batch.text_vectors, np.float32), ("text_slots", batch.text_slots, np.int64))}  # fmt: skip
+    with torch.no_grad():
+        theirs = torch_model(config, jax.device_get(params))(**tensors).numpy()
+    real = batch.segments > 0
+    np.testing.assert_allclose(np.asarray(ours)[real], theirs[real], atol=1e-4, rtol=1e-4)
+
+
+def test_one_training_step_has_the_gradients_of_pytorch():
+    programs, batch = make_programs(), random_batch(rows=2)
+    params = programs.init(jax.random.key(0)).params
+    gradients, tally = programs.gradients(params, jax.tree.map(np.asarray, batch))
+    model = torch_model(MODEL, jax.device_get(params))
+    mask = np.zeros(batch.segments.shape, bool)
+    for row, (frames, weights) in enumerate(zip(batch.loss_frames, batch.loss_weights, strict=True)):
+        mask[row, frames[weights > 0]] = True
+    model.loss(torch.from_numpy(batch.tokens.astype(np.int64)), positions=torch.from_numpy(batch.positions.astype(np.int64)),
+               segment_ids=torch.from_numpy(batch.segments.astype(np.int64)), loss_mask=torch.from_numpy(mask),
+               text_vectors=torch.from_numpy(batch.text_vectors),
+               text_slots=torch.from_numpy(batch.text_slots.astype(np.int64))).backward()  # fmt: skip
+    tokens = float(tally.tokens.sum())
+    ours = to_torch_names(jax.device_get(gradients), MODEL)
+    for name, weight in model.named_parameters():
+        theirs = np.zeros(weight.shape, np.float32) if weight.grad is None else weight.grad.numpy()
+        np.testing.assert_allclose(ours[name] / tokens, theirs, atol=1e-4 * max(np.abs(theirs).max(), 1e-6), err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("torch")
+    config = write_run(folder, tasks=("tts",), steps=3)
+    finish(python("uniaudio_jax.train", config, "--out", folder / "run", "--data.tasks", "tts", 1))
+    return folder / "run"
+
+
+def test_an_export_comes_back_bit_equal_from_both_files(run, tmp_path):
+    out, _ = finish(python("uniaudio_jax.export_torch", "--run", run, "--out", tmp_path / "torch"))
+    assert "logits agree" in out
+    sizes = json.loads((tmp_path / "torch" / "config.json").read_text())
+    assert {"vocab", "context_frames", "width", "heads", "global_layers", "local_layers", "codebooks"} <= set(sizes)
+    for name in ("model.pth", "model.safetensors"):
+        back = tmp_path / name.replace(".", "_")
+        finish(python("uniaudio_jax.import_torch", "--weights", tmp_path / "torch" / name, "--config",
+                      tmp_path / "torch" / "config.json", "--out", back))  # fmt: skip
+        one, other = load_run(run), load_run(back)
+        jax.tree.map(np.testing.assert_array_equal, one.params, other.params)
+    tokens = np.random.default_rng(0).integers(2, 4212, (2, 11, 3))
+    np.testing.assert_array_equal(one.logits(tokens), other.logits(tokens))
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["--weights", "nothing.pth", "--config", "nothing.json"], "nothing.pth: no such file"),
+    (["--weights", __file__, "--config", "nothing.json"], "PyTorch could not read it"),
+])  # fmt: skip
+def test_broken_imports_are_refused(words, message, tmp_path):
+    _, err = finish(python("uniaudio_jax.import_torch", *words, "--out", tmp_path / "run"), code=2)
+    assert message in err and "Traceback" not in err
+    assert not (tmp_path / "run").exists()

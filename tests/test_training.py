@@ -1,0 +1,135 @@
+"""Laws of the training loop: killed and resumed = uninterrupted, two processes = one, and clear refusals."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from tests.small_run import environment, finish, losses, python, write_codec, write_run
+from uniaudio_jax import load_run
+
+TRAIN = "uniaudio_jax.train"
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> Path:
+    return write_run(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="module")
+def whole(config) -> Path:
+    """A run of 30 steps without interruption."""
+    run = config.parent / "whole"
+    finish(python(TRAIN, config, "--out", run))
+    return run
+
+
+def wait_for(path: Path, process) -> None:
+    limit = time.time() + 200
+    while not path.exists():
+        assert process.poll() is None and time.time() < limit, process.communicate()
+        time.sleep(0.02)
+
+
+def test_killed_and_resumed_equals_uninterrupted_to_the_bit(config, whole):
+    run = config.parent / "killed"
+    process = python(TRAIN, config, "--out", run)
+    wait_for(run / "checkpoints" / "17", process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    out, _ = finish(python(TRAIN, config, "--out", run))
+    assert "resuming after step 17" in out
+    assert losses(run) == losses(whole)
+    one, other = load_run(whole).params, load_run(run).params
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_sigterm_saves_and_exits_with_zero(config, whole):
+    run = config.parent / "terminated"
+    process = python(TRAIN, config, "--out", run)
+    wait_for(run / "metrics.jsonl", process)
+    while not (run / "metrics.jsonl").read_text():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    out, _ = finish(process)
+    assert "stopped by SIGTERM and saved" in out or "trained to step 30" in out
+    finish(python(TRAIN, config, "--out", run))
+    assert losses(run) == losses(whole)
+
+
+def test_two_processes_find_the_losses_of_one(config, whole):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    run = config.parent / "two"
+    words = [TRAIN, config, "--out", run, "--train.steps", 7, "--distributed.coordinator", address,
+             "--distributed.processes", 2, "--distributed.process"]  # fmt: skip
+    processes = [python(*words, number) for number in range(2)]
+    for process in processes:
+        finish(process)
+    wanted = losses(whole)
+    assert losses(run).keys() == set(range(1, 8))
+    for step, loss in losses(run).items():
+        assert abs(loss - wanted[step]) < 1e-5 * wanted[step]
+
+
+def test_metrics_name_each_task_and_level(whole):
+    last = json.loads((whole / "metrics.jsonl").read_text().splitlines()[-1])
+    for tag in ("loss/tts/level_1", "accuracy/tts/level_3", "frames_per_second", "model_flop_utilisation",
+                "skipped_updates", "gradient_norm", "learning_rate"):  # fmt: skip
+        assert tag in last
+    assert list((whole / "tensorboard").glob("events*"))
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (["--model.context-frames", "152"], "this checkpoint's model is {'context_frames': 151}, the run's is {'context_frames': 152}"),
+    (["--data.tasks", "tts", "1", "singing", "1"], "no dataset of task 'singing'"),
+    (["--data.tasks", "ttss", "1"], "did you mean 'tts'"),
+    (["--train.step", "3"], "--train.steps"),
+    (["--train.steps", "0"], "TrainConfig.steps: got 0"),
+    (["--codec", "tiny16k"], "tiny_16k"),
+    (["--mesh.fsdp", "3"], "got 1 devices"),
+])  # fmt: skip
+def test_a_users_mistake_gets_one_clear_error(change, message, config, whole):
+    before = sorted(p.name for p in (whole / "checkpoints").iterdir())
+    _, err = finish(python(TRAIN, config, "--out", whole, *change), code=2)
+    assert message in err and "Traceback" not in err
+    assert sorted(p.name for p in (whole / "checkpoints").iterdir()) == before
+
+
+def test_tokens_of_another_codec_are_refused(config, whole):
+    other = write_codec(config.parent / "other_codec", name="other", seed=1)
+    _, err = finish(python(TRAIN, config, "--out", config.parent / "x", "--codec", other), code=2)
+    assert "tokens were made by codec 'random'" in err and "wants 'other'" in err
+
+
+def test_a_shard_cut_in_half_is_refused(config, tmp_path):
+    tokens = tmp_path / "tokens"
+    shutil.copytree(config.parent / "tokens", tokens)
+    shard = sorted(tokens.glob("tts/*/*/*train.array_record*"))[0]
+    size = shard.stat().st_size
+    os.truncate(shard, size // 2)
+    _, err = finish(python(TRAIN, config, "--out", tmp_path / "x", "--data.root", tokens), code=2)
+    assert f"{shard}: got {size // 2} bytes, wanted {size} bytes" in err
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(config, whole, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    limited = ("import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)); "
+               "sys.argv = sys.argv[1:]; runpy.run_module('uniaudio_jax.train', run_name='__main__')")  # fmt: skip
+    import subprocess
+    import sys
+
+    words = [sys.executable, "-c", limited, "train", str(config), "--out", str(run), "--train.steps", "33"]
+    done = subprocess.run(words, cwd=Path(__file__).parents[1], env=environment(), capture_output=True, text=True)
+    assert done.returncode == 2 and "[17, 30] stay" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+    jax.tree.map(np.testing.assert_array_equal, load_run(run).params, load_run(whole).params)

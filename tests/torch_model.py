@@ -1,0 +1,240 @@
+"""The multi-scale Transformer of UniAudio in PyTorch, in the parameter names of the public checkpoints.
+
+It is what the JAX model is tested and timed against, so it is written as one would for eager PyTorch: fused attention,
+caches that are allocated once, and in training a local stack over the frames that count.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from uniaudio_jax.config import ModelConfig, StackConfig
+from uniaudio_jax.vocab import GLOBAL_START, LOCAL_START
+
+
+class Cache:
+    """Keys and values of one attention layer, [B, H, room, E], of which the first `length` are filled."""
+
+    def __init__(self, rows: int, stack: StackConfig, room: int, like: Tensor):
+        self.keys = like.new_empty(rows, stack.heads, room, stack.head_width)
+        self.values = torch.empty_like(self.keys)
+        self.length = 0
+
+    def append(self, keys: Float[Tensor, "B H T E"], values: Float[Tensor, "B H T E"]) -> tuple[Tensor, Tensor]:
+        """All keys and values so far, these included."""
+        start, self.length = self.length, self.length + keys.shape[2]
+        self.keys[:, :, start : self.length] = keys
+        self.values[:, :, start : self.length] = values
+        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+
+
+class Attention(nn.Module):
+    """Multi-head attention with biases on query, value and output and none on the key."""
+
+    def __init__(self, stack: StackConfig):
+        super().__init__()
+        self.heads = stack.heads
+        self.query = nn.Linear(stack.width, stack.width)
+        self.key = nn.Linear(stack.width, stack.width, bias=False)
+        self.value = nn.Linear(stack.width, stack.width)
+        self.out = nn.Linear(stack.width, stack.width)
+
+    def forward(self, x: Float[Tensor, "B T D"], mask: Tensor | None, cache: Cache | None) -> Float[Tensor, "B T D"]:
+        """Attention under `mask` [B, 1, T, T]; without one, causal. A filled cache takes one frame at a time."""
+        rows, frames, width = x.shape
+        query, keys, values = (part(x).view(rows, frames, self.heads, width // self.heads).transpose(1, 2)
+                               for part in (self.query, self.key, self.value))  # fmt: skip
+        if cache is not None:
+            keys, values = cache.append(keys, values)
+        causal = mask is None and frames > 1
+        mixed = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, is_causal=causal)
+        return self.out(mixed.transpose(1, 2).reshape(rows, frames, width))
+
+
+class Block(nn.Module):
+    """x + attn(attn_ln(x)), then x + mlp(mlp_ln(x))."""
+
+    def __init__(self, stack: StackConfig):
+        super().__init__()
+        self.attn = Attention(stack)
+        self.attn_ln = nn.LayerNorm(stack.width)
+        self.mlp = nn.Sequential(nn.Linear(stack.width, stack.hidden), nn.GELU(), nn.Linear(stack.hidden, stack.width))
+        self.mlp_ln = nn.LayerNorm(stack.width)
+
+    def forward(self, x: Float[Tensor, "B T D"], mask: Tensor | None, cache: Cache | None) -> Float[Tensor, "B T D"]:
+        x = x + self.attn(self.attn_ln(x), mask, cache)
+        return x + self.mlp(self.mlp_ln(x))
+
+
+def run_blocks(
+    blocks: nn.ModuleList, x: Tensor, mask: Tensor | None = None, caches: list[Cache] | None = None
+) -> Tensor:
+    """The output of the last block; `caches` has one for each block."""
+    for layer, block in enumerate(blocks):
+        x = block(x, mask, None if caches is None else caches[layer])
+    return x
+
+
+class TorchUniAudio(nn.Module):
+    """Tokens [B, T, Q] to logits [B, T, Q, V]; logits at (t, q) predict token (t, q)."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config, width = config, config.global_stack.width
+        self.g_emb = nn.Embedding(config.vocabulary, config.token_width)
+        self.g_pos = nn.Embedding(config.context_frames, width)
+        self.g_layers = nn.ModuleList([Block(config.global_stack) for _ in range(config.global_stack.layers)])
+        self.g_ln = nn.LayerNorm(width)
+        self.l_emb = nn.Embedding(config.vocabulary, width)
+        self.l_pos = nn.Embedding(config.codebooks, width)
+        self.l_layers = nn.ModuleList([Block(config.local_stack) for _ in range(config.local_stack.layers)])
+        self.l_ln = nn.LayerNorm(width)
+        self.g2l_linear = nn.Linear(config.token_width, width)
+        self.lm_head = nn.Linear(width, config.vocabulary, bias=False)
+        self.continuous_mappings = nn.ModuleDict({"text_t5": nn.Linear(config.text_width, width)})
+        for part in self.modules():
+            if isinstance(part, nn.Linear | nn.Embedding):
+                nn.init.normal_(part.weight, std=0.02)
+            if isinstance(part, nn.Linear) and part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "B T Q"],
+        positions: Int[Tensor, "B T"] | None = None,
+        segment_ids: Int[Tensor, "B T"] | None = None,
+        text_vectors: Float[Tensor, "B M W"] | None = None,
+        text_slots: Int[Tensor, "B T"] | None = None,
+    ) -> Float[Tensor, "B T Q V"]:
+        """Logits of every token. Segments keep packed examples apart; text_slots index text_vectors, -1 is none.
+
+        Without segment_ids a row is one example; without positions they count from 0 in each segment.
+        """
+        vectors = self.global_vectors(tokens, positions, segment_ids, text_vectors, text_slots)
+        return self.local_logits(vectors.flatten(0, 1), tokens.flatten(0, 1)).unflatten(0, tokens.shape[:2])
+
+    def loss(
+        self,
+        tokens: Int[Tensor, "B T Q"],
+        loss_mask: Bool[Tensor, "B T"],
+        positions: Int[Tensor, "B T"] | None = None,
+        segment_ids: Int[Tensor, "B T"] | None = None,
+        text_vectors: Float[Tensor, "B M W"] | None = None,
+        text_slots: Int[Tensor, "B T"] | None = None,
+        *,
+        local_on_all_frames: bool = False,
+    ) -> Float[Tensor, ""]:
+        """Mean nats per token of the frames in `loss_mask`; 0 where there are none.
+
+        The local stack runs over those frames alone, or, as in the public training code, over all frames.
+        """
+        if local_on_all_frames:
+            logits = self(tokens, positions, segment_ids, text_vectors, text_slots)[loss_mask]
+        else:
+            vectors = self.global_vectors(tokens, positions, segment_ids, text_vectors, text_slots)
+            logits = self.local_logits(vectors[loss_mask], tokens[loss_mask])
+        wanted = tokens[loss_mask].long()
+        nats = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="sum")
+        return nats / max(wanted.numel(), 1)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prefix: Int[Tensor, "B P Q"],
+        frames: int,
+        allowed: Bool[Tensor, "Q V"] | None = None,
+        text_vectors: Float[Tensor, "B M W"] | None = None,
+        text_slots: Int[Tensor, "B P"] | None = None,
+    ) -> Int[Tensor, "B frames Q"]:
+        """The `frames` most likely frames after prefixes of one length, chosen token by token among `allowed` ids.
+
+        Raises ValueError when prefix and frames do not fit into the context.
+        """
+        rows, start, codebooks = prefix.shape
+        if start + frames > self.config.context_frames:
+            raise ValueError(f"generate: got a prefix of {start} and {frames} frames, wanted at most context_frames="
+                             f"{self.config.context_frames} together; ask for fewer frames")  # fmt: skip
+        stack = self.config.global_stack
+        caches = [Cache(rows, stack, start + frames, self.g_pos.weight) for _ in self.g_layers]
+        made = prefix.new_empty(rows, frames, codebooks)
+        room = prefix.new_full((rows, 1, codebooks), GLOBAL_START)  # shifted out: stands where the first frame will be
+        slots = None if text_slots is None else F.pad(text_slots, (0, 1), value=-1)
+        x = self.global_inputs(torch.cat([prefix, room], dim=1), None, None, text_vectors, slots)
+        for frame in range(frames):
+            x = run_blocks(self.g_layers, x, caches=caches)
+            made[:, frame] = self.greedy_frame(self.g_ln(x[:, -1]), allowed)
+            if frame + 1 < frames:
+                x = (self.g_emb(made[:, frame]).flatten(1) + self.g_pos.weight[start + frame + 1]).unsqueeze(1)
+        return made
+
+    def global_inputs(
+        self,
+        tokens: Int[Tensor, "B T Q"],
+        positions: Int[Tensor, "B T"] | None,
+        segment_ids: Int[Tensor, "B T"] | None,
+        text_vectors: Float[Tensor, "B M W"] | None,
+        text_slots: Int[Tensor, "B T"] | None,
+    ) -> Float[Tensor, "B T D"]:
+        """The vector of the frame before each frame (`<mega_global>` at position 0), plus the position."""
+        if positions is None:
+            positions = count_positions(tokens, segment_ids)
+        first = positions == 0
+        before = tokens.roll(1, dims=1).masked_fill(first.unsqueeze(-1), GLOBAL_START)
+        x = self.g_emb(before).flatten(2)
+        if text_vectors is not None and text_slots is not None:
+            slots = text_slots.roll(1, dims=1).masked_fill(first, -1)
+            mapped = self.continuous_mappings["text_t5"](text_vectors)
+            places = slots.clamp(min=0).long().unsqueeze(-1).expand(-1, -1, mapped.shape[-1])
+            x = torch.where((slots >= 0).unsqueeze(-1), mapped.gather(1, places), x)
+        return x + self.g_pos(positions)
+
+    def global_vectors(
+        self,
+        tokens: Int[Tensor, "B T Q"],
+        positions: Int[Tensor, "B T"] | None,
+        segment_ids: Int[Tensor, "B T"] | None,
+        text_vectors: Float[Tensor, "B M W"] | None,
+        text_slots: Int[Tensor, "B T"] | None,
+    ) -> Float[Tensor, "B T D"]:
+        """One vector for each frame, out of the frames before it in its segment."""
+        x = self.global_inputs(tokens, positions, segment_ids, text_vectors, text_slots)
+        mask = None
+        if segment_ids is not None:
+            same = segment_ids.unsqueeze(2) == segment_ids.unsqueeze(1)
+            mask = same.tril().unsqueeze(1)
+        return self.g_ln(run_blocks(self.g_layers, x, mask))
+
+    def local_logits(self, vectors: Float[Tensor, "F D"], tokens: Int[Tensor, "F Q"]) -> Float[Tensor, "F Q V"]:
+        """Logits of the tokens of each frame, given its vector and the tokens before them in the frame."""
+        before = F.pad(tokens[:, :-1], (1, 0), value=LOCAL_START)
+        x = self.l_emb(before) + self.linked(vectors) + self.l_pos.weight
+        return self.lm_head(self.l_ln(run_blocks(self.l_layers, x)))
+
+    def linked(self, vectors: Float[Tensor, "F D"]) -> Float[Tensor, "F Q D"]:
+        """Each level's share of the frame's vector, mapped to the local width."""
+        return self.g2l_linear(vectors.unflatten(1, (self.config.codebooks, -1)))
+
+    def greedy_frame(self, vectors: Float[Tensor, "B D"], allowed: Bool[Tensor, "Q V"] | None) -> Int[Tensor, "B Q"]:
+        """The most likely allowed token of each level, one after the other."""
+        rows, levels = len(vectors), self.config.codebooks
+        caches = [Cache(rows, self.config.local_stack, levels, vectors) for _ in self.l_layers]
+        inputs = self.linked(vectors) + self.l_pos.weight
+        token, made = torch.full((rows,), LOCAL_START, device=vectors.device), []
+        for level in range(levels):
+            x = run_blocks(self.l_layers, (self.l_emb(token) + inputs[:, level]).unsqueeze(1), caches=caches)
+            logits = self.lm_head(self.l_ln(x[:, 0]))
+            if allowed is not None:
+                logits = logits.masked_fill(~allowed[level], -torch.inf)
+            token = logits.argmax(-1)
+            made.append(token)
+        return torch.stack(made, dim=1)
+
+
+def count_positions(tokens: Int[Tensor, "B T Q"], segment_ids: Int[Tensor, "B T"] | None) -> Int[Tensor, "B T"]:
+    """Frames counted from 0 in each segment; without segments, in each row."""
+    frames = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape[:2])
+    if segment_ids is None:
+        return frames
+    begins = F.pad(segment_ids[:, 1:] != segment_ids[:, :-1], (1, 0), value=True)
+    return frames - torch.where(begins, frames, 0).cummax(dim=1).values

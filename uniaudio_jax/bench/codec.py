@@ -1,0 +1,75 @@
+"""Codec speed: our SEANet port against the `encodec` package with the same weights, and the shipped codec's real time."""
+
+import sys
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from uniaudio_jax.bench.options import CodecBench
+from uniaudio_jax.bench.timing import ratios, side_by_side
+from uniaudio_jax.codec.codec import Codec, load_codec
+from uniaudio_jax.codec.weights import from_torch
+from uniaudio_jax.config import CodecConfig, QuantizerConfig, SeanetConfig
+
+
+def run(options: CodecBench) -> dict[str, Any]:
+    """Seconds of audio per second for encode and decode by rival, and the ratios."""
+    config = CodecConfig(name="uniaudio_16k", layout=SeanetConfig(filters=options.filters),
+                         quantizer=QuantizerConfig(codebooks=3, entries=1024, width=256))  # fmt: skip
+    torch, encoder, decoder = _rival(config)
+    rng = np.random.default_rng(0)
+    state = {f"{part}.{name}": value.numpy() for part, module in (("encoder", encoder), ("decoder", decoder))
+             for name, value in module.state_dict().items()}  # fmt: skip
+    for level in range(3):
+        book = rng.normal(size=(1024, 256)).astype(np.float32)
+        prefix = f"quantizer.vq.layers.{level}._codebook."
+        state |= {prefix + "embed": book, prefix + "embed_avg": book, prefix + "inited": np.ones(1, np.float32),
+                  prefix + "cluster_size": np.ones(1024, np.float32)}  # fmt: skip
+    ours, tiny = Codec(config, from_torch(state, config)), load_codec("tiny_16k")
+    samples = round(options.seconds * 16000)
+    wav = rng.normal(0, 0.1, (options.rows, samples)).astype(np.float32)
+    codes = rng.integers(0, 1024, (options.rows, -(-samples // 320), 3))
+    books = torch.stack([torch.from_numpy(state[f"quantizer.vq.layers.{n}._codebook.embed"]) for n in range(3)])
+
+    def torch_decode() -> None:
+        with torch.no_grad():
+            index = torch.from_numpy(codes)
+            decoder(sum(books[n][index[..., n]] for n in range(3)).transpose(1, 2))
+
+    def torch_encode() -> None:
+        with torch.no_grad():
+            left = encoder(torch.from_numpy(wav)[:, None]).transpose(1, 2)
+            for book in books:
+                left = left - book[torch.cdist(left, book[None]).argmin(-1)]
+
+    decode = side_by_side({"decode seanet": lambda: ours.decode(codes), "decode encodec (pytorch)": torch_decode,
+                           "decode tiny_16k": lambda: tiny.decode(codes)}, options.rounds)  # fmt: skip
+    encode = side_by_side({"encode seanet": lambda: ours.encode(wav), "encode encodec (pytorch)": torch_encode,
+                           "encode tiny_16k": lambda: tiny.encode(wav)}, options.rounds)  # fmt: skip
+    seconds = options.rows * options.seconds
+    medians = {name: float(np.median(times)) for name, times in (decode | encode).items()}
+    found = ratios(decode, "decode seanet") | ratios(encode, "encode seanet")
+    return {
+        "unit": "audio s/s",
+        "rates": {name: seconds / median for name, median in medians.items()},
+        "ratios": {name: ratio for name, ratio in found.items() if "encodec" in name},
+        "real_time_factor_tiny_16k_decode": medians["decode tiny_16k"] / seconds,
+        "rounds": options.rounds,
+    }
+
+
+def _rival(config: CodecConfig) -> tuple[Any, Any, Any]:
+    """(torch, encoder, decoder) of the package `encodec`, in the public 16 kHz layout, with random weights."""
+    sys.modules.setdefault("torchaudio", ModuleType("torchaudio"))  # encodec imports it for files, which we do not read
+    try:
+        import torch
+        from encodec.modules import SEANetDecoder, SEANetEncoder  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ValueError(f"bench codec: {error}; run `bash launch/test.sh` once, its environment has both") from error
+    layout = config.layout
+    assert isinstance(layout, SeanetConfig)
+    shared = {"n_filters": layout.filters, "dimension": config.quantizer.width, "ratios": list(layout.ratios),
+              "causal": False, "norm": "weight_norm", "true_skip": False, "lstm": layout.lstm_layers}  # fmt: skip
+    torch.manual_seed(0)
+    return torch, SEANetEncoder(**shared).eval(), SEANetDecoder(**shared).eval()

@@ -1,0 +1,44 @@
+"""Generated frames per second: our compiled decoder against PyTorch eager with caches and the same weights, greedy."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from uniaudio_jax.bench.options import GenerateBench
+from uniaudio_jax.bench.synthetic import tts_example
+from uniaudio_jax.bench.timing import report, side_by_side
+from uniaudio_jax.bench.torch_side import load_torch_model
+from uniaudio_jax.config import RunConfig, load_config
+from uniaudio_jax.decoding import Decoder, Sampling
+from uniaudio_jax.model.uniaudio import Shell
+from uniaudio_jax.sequence import Frames
+from uniaudio_jax.tasks import get_task
+from uniaudio_jax.vocab import SPECIAL_IDS, Vocabulary
+
+
+def run(options: GenerateBench) -> dict[str, Any]:
+    """Frames/s (frames of all rows) by rival, their ratios, and whether both made the same tokens."""
+    config: RunConfig = load_config(options.config)
+    model, vocabulary, task = config.model, Vocabulary(config.model.codebooks), get_task("tts")
+    params = jax.jit(Shell(model).init)(jax.random.key(0))
+    whole = [tts_example(vocabulary, model.text_width, 40, 50, 1, seed) for seed in range(options.rows)]
+    prefixes = [Frames(e.tokens[:-3], e.target[:-3], e.text_slots[:-3], e.text_vectors) for e in whole]
+    decoder = Decoder(Shell(model), params, vocabulary)
+    greedy = Sampling(temperature=0, min_frames=options.frames)
+    torch, rival = load_torch_model(model, jax.device_get(params))
+    allowed = np.asarray(decoder._allowed(task))
+    tokens = torch.from_numpy(np.stack([p.tokens for p in prefixes]).astype(np.int64))
+    made: dict[str, np.ndarray] = {}
+
+    def ours() -> None:
+        made["ours"] = np.concatenate(list(decoder.blocks(task, prefixes, greedy, options.frames)), axis=1)
+
+    def theirs() -> None:
+        made["theirs"] = rival.generate(tokens, options.frames, torch.from_numpy(allowed)).numpy()
+
+    seconds = side_by_side({"compiled": ours, "pytorch eager": theirs}, options.rounds)
+    same = float((made["ours"] == made["theirs"]).mean())
+    assert SPECIAL_IDS["<audio_end>"] not in made["ours"]
+    return report(seconds, "compiled", "frames", options.rows * options.frames) | {"equal_tokens": same}
+

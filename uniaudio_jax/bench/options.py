@@ -1,0 +1,53 @@
+"""The options of each benchmark."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions:
+    """out: folder of the JSON files. rounds: counted rounds."""
+
+    out: Path = Path("runs/bench")
+    rounds: int = 7
+
+    def __post_init__(self):
+        if self.rounds < 1:
+            raise ValueError(f"--rounds: got {self.rounds}, wanted at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainBench(BenchOptions):
+    """Training steps. config: whose model and rows are used. condition_share: frames that are conditions."""
+
+    config: str = "configs/quickstart.py"
+    condition_share: float = 0.4
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateBench(BenchOptions):
+    """Greedy generation. config: whose model is used. rows: batch. frames: made for each row, without an early end."""
+
+    config: str = "configs/quickstart.py"
+    rows: int = 4
+    frames: int = 192
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecBench(BenchOptions):
+    """Codec encode and decode of `rows` clips of `seconds`; `filters` is the base width of the SEANet."""
+
+    rows: int = 1
+    seconds: float = 10.0
+    filters: int = 32
+    rounds: int = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataBench(BenchOptions):
+    """The loader. config: whose rows and model are used. records: of the large set; the small one has a hundredth."""
+
+    config: str = "configs/quickstart.py"
+    records: int = 1_000_000
+    batches: int = 200
+    rounds: int = 3

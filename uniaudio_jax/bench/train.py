@@ -1,0 +1,85 @@
+"""Training frames per second: the separate programs, one fused program, and PyTorch eager with the same weights."""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from uniaudio_jax.bench.fused import fused_loss_and_gradients
+from uniaudio_jax.bench.options import TrainBench
+from uniaudio_jax.bench.synthetic import tts_batch
+from uniaudio_jax.bench.timing import report, side_by_side
+from uniaudio_jax.bench.torch_side import load_torch_model
+from uniaudio_jax.config import RunConfig, load_config
+from uniaudio_jax.optim import TrainState, apply_gradients
+from uniaudio_jax.programs import Programs
+from uniaudio_jax.sequence import Batch
+from uniaudio_jax.sharding import make_mesh, place_batch
+
+
+def run(options: TrainBench) -> dict[str, Any]:
+    """Frames/s of a whole training step (loss on the target) by rival, and their ratios."""
+    config: RunConfig = load_config(options.config)
+    config = replace(config, train=replace(config.train, loss_on="target", compute_dtype="float32"))
+    batch = tts_batch(config, options.condition_share)
+    programs = Programs(config.model, config.train, config.optim, make_mesh(config.mesh, jax.devices()[:1]))
+    rivals = {
+        "two programs": _programs_rival(programs, batch),
+        "fused": _fused_rival(programs, config, batch),
+        "pytorch eager": _torch_rival(programs, config, batch),
+    }
+    seconds = side_by_side(rivals, options.rounds, warmup=2)
+    frames = int((batch.segments > 0).sum())
+    counted = int(batch.loss_weights.sum())
+    return report(seconds, "two programs", "frames", frames) | {"frames": frames, "target_frames": counted}
+
+
+def _programs_rival(programs: Programs, batch: Batch):
+    holder = [programs.init(jax.random.key(0))]
+    placed = place_batch(batch, programs.mesh)
+
+    def step() -> None:
+        holder[0], metrics = programs.step(holder[0], [placed])
+        jax.block_until_ready((holder[0], metrics))
+
+    return step
+
+
+def _fused_rival(programs: Programs, config: RunConfig, batch: Batch):
+    gradients = fused_loss_and_gradients(config.model)
+
+    def update(state: TrainState, batch: Batch) -> TrainState:
+        _, grads = gradients(state.params, batch)
+        return apply_gradients(programs.optimizer, state, grads, batch.loss_weights.sum() * config.model.codebooks)[0]
+
+    fused = jax.jit(update, donate_argnums=0)
+    holder = [programs.init(jax.random.key(0))]
+    placed = jax.tree.map(jnp.asarray, batch)
+
+    def step() -> None:
+        holder[0] = jax.block_until_ready(fused(holder[0], placed))
+
+    return step
+
+
+def _torch_rival(programs: Programs, config: RunConfig, batch: Batch):
+    torch, model = load_torch_model(config.model, jax.device_get(programs.init(jax.random.key(0)).params))
+    optim = config.optim
+    optimizer = torch.optim.AdamW(model.parameters(), optim.peak_learning_rate, (optim.beta1, optim.beta2),
+                                  weight_decay=optim.weight_decay)  # fmt: skip
+    mask = np.zeros(batch.segments.shape, bool)
+    for row, (frames, weights) in enumerate(zip(batch.loss_frames, batch.loss_weights, strict=True)):
+        mask[row, frames[weights > 0]] = True
+    tensors = {name: torch.from_numpy(np.asarray(value)) for name, value in {
+        "tokens": batch.tokens.astype(np.int64), "positions": batch.positions.astype(np.int64),
+        "segment_ids": batch.segments.astype(np.int64), "loss_mask": mask}.items()}  # fmt: skip
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        model.loss(**tensors).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), optim.clip_norm)
+        optimizer.step()
+
+    return step

@@ -1,0 +1,214 @@
+"""The language model's weights in the names and shapes of the public PyTorch checkpoints, and back.
+
+A checkpoint is a flat dict: one tensor for each layer, a linear map as [out, in]. Our tree stacks equal layers along a
+leading axis, and a linear map (`kernel`) is [in, out]. Only axes move, so a round trip is bit-equal in float32. Arrays
+are numpy on both sides; reading and writing of files is left to the entry points.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from uniaudio_jax.config import ModelConfig, StackConfig
+
+TEXT_MAP = "continuous_mappings.text_t5"
+WIDENED = ("float32", "float16", "bfloat16")
+"""Types that are read: all of their values are float32 values."""
+
+JSON_FIELDS = ("vocab", "context_frames", "width", "heads", "global_layers", "local_layers", "codebooks")
+
+
+class Tensor(NamedTuple):
+    """One tensor of a checkpoint: its name and shape there, its path in our tree, its layer where ours is stacked."""
+
+    name: str
+    path: str
+    shape: tuple[int, ...]
+    layer: int | None = None
+
+    def turn(self, array: np.ndarray) -> np.ndarray:
+        """A fresh float32 array: [out, in] as [in, out] and the other way round, anything else as it is."""
+        return (array.T if self.path.endswith("kernel") else array).astype(np.float32, order="C")
+
+
+def to_torch_names(params: Mapping[str, Any], config: ModelConfig) -> dict[str, np.ndarray]:
+    """The checkpoint of our tree {"global", "local"}, as float32 arrays: the inverse of `from_torch_names`.
+
+    float16 and bfloat16 weights are widened to float32. Raises one ValueError that lists every missing, surplus and
+    misshapen array by its path and our shape.
+    """
+    arrays = _flatten(params)
+    _check("to_torch_names", arrays, tree_shapes(config), "give the weights of a model of this config")
+    found = {}
+    for tensor in published_tensors(config):
+        array = arrays[tensor.path]
+        found[tensor.name] = tensor.turn(array if tensor.layer is None else array[tensor.layer])
+    return found
+
+
+def from_torch_names(state: Mapping[str, np.ndarray], config: ModelConfig) -> dict[str, Any]:
+    """Our tree {"global", "local"} of a checkpoint, as nested dicts of float32 arrays that share no memory with it.
+
+    float16 and bfloat16 tensors are widened to float32. Raises one ValueError that lists every missing, surplus and
+    misshapen tensor with its wanted and got shape.
+    """
+    arrays = {name: np.asarray(value) for name, value in state.items()}
+    _check("from_torch_names", arrays, torch_shapes(config), "give the weights of this config, or their config")
+    layers: dict[str, list[np.ndarray]] = {}
+    flat: dict[str, np.ndarray] = {}
+    for tensor in published_tensors(config):
+        array = tensor.turn(arrays[tensor.name])
+        if tensor.layer is None:
+            flat[tensor.path] = array
+        else:
+            layers.setdefault(tensor.path, []).append(array)
+    return _unflatten(flat | {path: np.stack(parts) for path, parts in layers.items()})
+
+
+def torch_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The name and shape of every tensor of a checkpoint, in the public order."""
+    return {tensor.name: tensor.shape for tensor in published_tensors(config)}
+
+
+def tree_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The path and shape of every array of our tree, such as "global.blocks.mlp.up.kernel": (L, D, 4 D)."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for tensor in published_tensors(config):
+        shape = tensor.shape[::-1] if tensor.path.endswith("kernel") else tensor.shape
+        shapes[tensor.path] = shape if tensor.layer is None else (tensor.layer + 1, *shape)
+    return shapes
+
+
+def published_tensors(config: ModelConfig) -> list[Tensor]:
+    """Every tensor of the public UniAudio v1 checkpoint format (arXiv 2310.00704), in the public order."""
+    vocabulary, width = config.vocabulary, config.global_stack.width
+    return [
+        Tensor("g_emb.weight", "global.embedding", (vocabulary, config.token_width)),
+        Tensor("g_pos.weight", "global.positions", (config.context_frames, width)),
+        *_blocks("g_layers", "global.blocks", config.global_stack),
+        *_norm("g_ln", "global.norm", width),
+        Tensor("l_emb.weight", "local.embedding", (vocabulary, width)),
+        Tensor("l_pos.weight", "local.positions", (config.codebooks, width)),
+        *_blocks("l_layers", "local.blocks", config.local_stack),
+        *_norm("l_ln", "local.norm", width),
+        *_linear("g2l_linear", "local.link", config.token_width, width),
+        *_linear("lm_head", "local.head", width, vocabulary, bias=False),
+        *_linear(TEXT_MAP, "global.text", config.text_width, width),
+    ]
+
+
+def config_to_json(config: ModelConfig) -> dict[str, int]:
+    """The sizes of the model as the JSON that lies beside a checkpoint.
+
+    Raises ValueError where the stacks differ in heads: the format has one number for both.
+    """
+    heads = (config.global_stack.heads, config.local_stack.heads)
+    if heads[0] != heads[1]:
+        raise ValueError(f"config_to_json: got {heads[0]} global and {heads[1]} local heads, wanted the same number; "
+                         "the checkpoint format has one `heads`")  # fmt: skip
+    return {
+        "vocab": config.vocabulary,
+        "context_frames": config.context_frames,
+        "width": config.global_stack.width,
+        "heads": heads[0],
+        "global_layers": config.global_stack.layers,
+        "local_layers": config.local_stack.layers,
+        "codebooks": config.codebooks,
+        "text_width": config.text_width,
+    }
+
+
+def config_from_json(values: Mapping[str, Any], state: Mapping[str, Any] | None = None) -> ModelConfig:
+    """The config of the JSON beside a checkpoint; a missing "text_width" is read from the shapes in `state`.
+
+    Raises one ValueError that lists missing fields, surplus fields, and fields that are not positive integers.
+    """
+    values = dict(values)
+    if "text_width" not in values and state is not None:
+        values["text_width"] = _text_width(state)
+    wanted = (*JSON_FIELDS, "text_width")
+    problems = [f"{name}: missing, wanted a positive integer" for name in wanted if name not in values]
+    problems += [f"{name}: surplus, got {value!r}" for name, value in values.items() if name not in wanted]
+    problems += [f"{name}: got {values[name]!r}, wanted a positive integer" for name in wanted
+                 if name in values and not (type(values[name]) is int and values[name] > 0)]  # fmt: skip
+    if problems:
+        raise ValueError(f"model JSON: {len(problems)} fields do not fit; wanted {', '.join(wanted)}\n  "
+                         + "\n  ".join(problems))  # fmt: skip
+
+    def stack(layers: int) -> StackConfig:
+        return StackConfig(layers=layers, width=values["width"], heads=values["heads"])
+
+    return ModelConfig(
+        vocabulary=values["vocab"],
+        context_frames=values["context_frames"],
+        codebooks=values["codebooks"],
+        text_width=values["text_width"],
+        global_stack=stack(values["global_layers"]),
+        local_stack=stack(values["local_layers"]),
+    )
+
+
+def _text_width(state: Mapping[str, Any]) -> int:
+    name = f"{TEXT_MAP}.weight"
+    shape = np.shape(state[name]) if name in state else None
+    if shape is None or len(shape) != 2:
+        raise ValueError(f"weights, {name}: got {'no such tensor' if shape is None else shape}, wanted [width, text "
+                         'width]; name the width in the JSON as "text_width"')  # fmt: skip
+    return int(shape[1])
+
+
+def _linear(name: str, path: str, inputs: int, outputs: int, layer: int | None = None, bias: bool = True):
+    weight = Tensor(f"{name}.weight", f"{path}.kernel", (outputs, inputs), layer)
+    return [weight, Tensor(f"{name}.bias", f"{path}.bias", (outputs,), layer)] if bias else [weight]
+
+
+def _norm(name: str, path: str, width: int, layer: int | None = None) -> list[Tensor]:
+    return [Tensor(f"{name}.weight", f"{path}.scale", (width,), layer),
+            Tensor(f"{name}.bias", f"{path}.bias", (width,), layer)]  # fmt: skip
+
+
+def _blocks(name: str, path: str, stack: StackConfig) -> list[Tensor]:
+    width, hidden, tensors = stack.width, stack.hidden, []
+    for layer in range(stack.layers):
+        at = f"{name}.{layer}"
+        for part in ("query", "key", "value", "out"):
+            tensors += _linear(f"{at}.attn.{part}", f"{path}.attention.{part}", width, width, layer, part != "key")
+        tensors += _norm(f"{at}.attn_ln", f"{path}.attention_norm", width, layer)
+        tensors += _linear(f"{at}.mlp.0", f"{path}.mlp.up", width, hidden, layer)
+        tensors += _linear(f"{at}.mlp.2", f"{path}.mlp.down", hidden, width, layer)
+        tensors += _norm(f"{at}.mlp_ln", f"{path}.mlp_norm", width, layer)
+    return tensors
+
+
+def _check(where: str, found: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]], remedy: str) -> None:
+    """Raises one ValueError that lists every array that does not fit."""
+    problems = [f"{name}: missing, wanted float32 {shape}" for name, shape in wanted.items() if name not in found]
+    problems += [f"{name}: surplus, got {array.dtype} {array.shape}"
+                 for name, array in found.items() if name not in wanted]  # fmt: skip
+    problems += [f"{name}: wanted float32 {shape}, got {found[name].dtype} {found[name].shape}"
+                 for name, shape in wanted.items() if name in found
+                 and (found[name].shape != shape or found[name].dtype.name not in WIDENED)]  # fmt: skip
+    if problems:
+        raise ValueError(f"{where}: {len(problems)} arrays do not fit; {remedy} (float16 and bfloat16 are widened to "
+                         "float32, other types are refused)\n  " + "\n  ".join(problems))  # fmt: skip
+
+
+def _flatten(tree: Mapping[str, Any], path: str = "") -> dict[str, np.ndarray]:
+    flat = {}
+    for name, value in tree.items():
+        flat |= (
+            _flatten(value, f"{path}{name}.") if isinstance(value, Mapping) else {f"{path}{name}": np.asarray(value)}
+        )
+    return flat
+
+
+def _unflatten(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for path, array in flat.items():
+        *parents, leaf = path.split(".")
+        node = tree
+        for name in parents:
+            node = node.setdefault(name, {})
+        node[leaf] = array
+    return tree

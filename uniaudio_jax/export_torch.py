@@ -1,0 +1,95 @@
+"""Weights of a run in the names of the public PyTorch checkpoints.
+
+    python -m uniaudio_jax.export_torch --run RUN --out DIR
+
+writes DIR/model.safetensors, DIR/model.pth and DIR/config.json, reads both back, and checks the logits of a held-out
+sequence against a PyTorch model where this checkout has one.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+import tyro
+from safetensors.numpy import load_file, save_file
+
+from uniaudio_jax.bench.torch_side import load_torch_model
+from uniaudio_jax.cli import main_guard
+from uniaudio_jax.convert import config_to_json, to_torch_names
+from uniaudio_jax.run import Run, load_run
+from uniaudio_jax.vocab import CONTINUOUS
+
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """run: folder of a training. out: folder of the exported files."""
+
+    run: Path
+    out: Path
+
+
+def export(run: Run, out: Path) -> dict[str, np.ndarray]:
+    """Writes the three files, each by an atomic rename, and returns the state dict."""
+    try:
+        import torch
+    except ImportError as error:
+        raise ValueError(f"export_torch writes a .pth with PyTorch: {error}; `pip install torch==2.13.0`") from error
+    out.mkdir(parents=True, exist_ok=True)
+    state = to_torch_names(jax.device_get(run.params), run.config.model)
+    partial = out / "partial"
+    save_file(state, partial)
+    os.replace(partial, out / "model.safetensors")
+    torch.save({name: torch.from_numpy(value.copy()) for name, value in state.items()}, partial)
+    os.replace(partial, out / "model.pth")
+    partial.write_text(json.dumps(config_to_json(run.config.model), indent=1) + "\n")
+    os.replace(partial, out / "config.json")
+    return state
+
+
+def check_files(state: dict[str, np.ndarray], out: Path) -> None:
+    """Raises ValueError when a file does not hold the state dict to the bit."""
+    import torch
+
+    files = {"model.safetensors": load_file(out / "model.safetensors"),
+             "model.pth": {n: v.numpy() for n, v in torch.load(out / "model.pth", weights_only=True).items()}}  # fmt: skip
+    for name, found in files.items():
+        if found.keys() != state.keys() or any(not np.array_equal(found[key], state[key]) for key in state):
+            raise ValueError(f"{out / name}: read back, its tensors are not those that were written; export again")
+
+
+def logits_difference(run: Run, frames: int = 48) -> float:
+    """The largest difference between our logits and PyTorch's over random frames of every kind of token."""
+    torch, rival = load_torch_model(run.config.model, jax.device_get(run.params))
+    model, rng = run.config.model, np.random.default_rng(0)
+    tokens = rng.integers(2, run.vocabulary.size, (2, frames, model.codebooks))
+    tokens[:, 3:7] = CONTINUOUS
+    vectors = rng.normal(size=(2, 4, model.text_width)).astype(np.float32)
+    slots = np.full((2, frames), -1)
+    slots[:, 3:7] = np.arange(4)
+    with torch.no_grad():
+        theirs = rival(torch.from_numpy(tokens), text_vectors=torch.from_numpy(vectors), text_slots=torch.from_numpy(slots))
+    return float(np.abs(np.asarray(run.logits(tokens, vectors)) - theirs.numpy()).max())
+
+
+def main() -> None:
+    options = tyro.cli(ExportOptions, description=__doc__)
+    with main_guard():
+        run = load_run(options.run)
+        state = export(run, options.out)
+        check_files(state, options.out)
+        size = sum(value.size for value in state.values())
+        print(f"export: {len(state)} tensors, {size / 1e6:.2f} M parameters of step {run.step}, read back bit-equal: "
+              f"{options.out}")  # fmt: skip
+        difference = logits_difference(run)
+        if not difference < TOLERANCE:
+            raise ValueError(f"{options.out}: logits differ from PyTorch's by {difference:.2e}, wanted below {TOLERANCE}")
+        print(f"export: logits agree with PyTorch's within {difference:.1e} (wanted {TOLERANCE})")
+
+
+if __name__ == "__main__":
+    main()

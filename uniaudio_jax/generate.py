@@ -1,0 +1,128 @@
+"""Generate audio with a trained run.
+
+    python -m uniaudio_jax.generate --run RUN --task tts --text "Good morning." --speaker-prompt voice.wav --out DIR
+    python -m uniaudio_jax.generate --run RUN --task enhancement --split heldout --count 2 --out DIR
+
+writes 16 kHz wav files and samples.json, which says what each was made from.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from data_pipelines.heldout import Example, HeldOut
+from uniaudio_jax.cli import main_guard, use_compile_cache
+from uniaudio_jax.codec.audio_files import read_audio, write_audio
+from uniaudio_jax.decoding import Sampling
+from uniaudio_jax.run import Run, load_run
+from uniaudio_jax.tasks import KINDS, Task, get_task
+
+SPARE = 1.3
+"""A held-out example may become this much longer than its reference."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateOptions:
+    """run: folder of a training. Give the task's conditions, or `--split` to take them from the run's data.
+
+    text: what to say, or the caption. speaker_prompt, noisy_audio: audio files. seconds: the most to make.
+    count: held-out examples.
+    """
+
+    run: Path
+    task: str
+    out: Path
+    text: str | None = None
+    speaker_prompt: Path | None = None
+    noisy_audio: Path | None = None
+    seconds: float | None = None
+    split: Literal["heldout"] | None = None
+    count: int = 1
+    sampling: Sampling = field(default_factory=Sampling)
+
+    def __post_init__(self):
+        given = [name for name in CONDITIONS if getattr(self, name) is not None]
+        if self.split and given:
+            raise ValueError(f"--split takes the conditions from the data, but {given} were given too; give one or the other")
+        if self.count < 1:
+            raise ValueError(f"--count: got {self.count}, wanted at least 1")
+
+
+CONDITIONS = ("text", "speaker_prompt", "noisy_audio")
+
+
+def given_conditions(options: GenerateOptions, rate_hz: int) -> dict[str, Any]:
+    """The conditions on the command line, audio files read at `rate_hz`."""
+    found: dict[str, Any] = {}
+    for name in CONDITIONS:
+        value = getattr(options, name)
+        if isinstance(value, Path):
+            audio = read_audio(value, rate_hz)
+            if audio.converted:
+                print(f"{value}: converted from {', '.join(audio.converted)} to mono {rate_hz} Hz")
+            value = audio.samples
+        if value is not None:
+            found[name] = value
+    return found
+
+
+def generate_heldout(run: Run, task: Task, examples: list[Example], sampling: Sampling) -> list[np.ndarray]:
+    """Codes for the conditions of held-out examples, as one batch, each at most SPARE times its reference's length."""
+    longest = max(len(example.streams[task.target.key]) for example in examples)
+    codes = run.generate_streams(task.name, [example.streams for example in examples], sampling=sampling,
+                                 frames=int(SPARE * longest))  # fmt: skip
+    return [one[: int(SPARE * len(e.streams[task.target.key]))] for one, e in zip(codes, examples, strict=True)]
+
+
+def write_heldout(run: Run, task: Task, options: GenerateOptions) -> list[dict[str, Any]]:
+    """Writes generated, reference and condition audio of held-out examples; returns the rows of samples.json."""
+    examples = HeldOut(run.config, task.name, run.codec.passport()).examples(options.count)
+    codes = generate_heldout(run, task, examples, options.sampling)
+    rows = []
+    for example, made in zip(tqdm(examples, desc=f"write {task.name}", unit=" wav", leave=False), codes, strict=True):
+        row: dict[str, Any] = {"id": example.id, "task": task.name, "text": example.text}
+        audio = {stream.key: example.streams[stream.key] for stream in task.conditions if KINDS[stream.kind].form == "codes"}
+        for name, tokens in {"generated": made, "reference": example.streams[task.target.key], **audio}.items():
+            path = options.out / (f"{example.id}.wav" if name == "generated" else f"{example.id}.{name}.wav")
+            write_audio(path, run.codec.decode(tokens), run.codec.sample_rate_hz)
+            row[name] = path.name
+            row[f"{name}_seconds"] = round(len(tokens) * run.codec.hop_samples / run.codec.sample_rate_hz, 2)
+        rows.append(row)
+    return rows
+
+
+def write_given(run: Run, task: Task, options: GenerateOptions) -> list[dict[str, Any]]:
+    """Writes what was generated for the conditions on the command line; returns the row of samples.json."""
+    conditions = given_conditions(options, run.codec.sample_rate_hz)
+    wav = run.generate(task.name, sampling=options.sampling, seconds=options.seconds, **conditions)
+    number = len(list(options.out.glob(f"{task.name}_*.wav")))
+    path = options.out / f"{task.name}_{number:03d}.wav"
+    write_audio(path, wav, run.codec.sample_rate_hz)
+    about = {name: str(getattr(options, name)) for name in conditions}
+    return [{"id": path.stem, "task": task.name, **about, "generated": path.name,
+             "generated_seconds": round(len(wav) / run.codec.sample_rate_hz, 2)}]  # fmt: skip
+
+
+def main() -> None:
+    with main_guard():
+        options = tyro.cli(GenerateOptions, description=__doc__)
+        use_compile_cache()
+        task = get_task(options.task)
+        run = load_run(options.run)
+        options.out.mkdir(parents=True, exist_ok=True)
+        rows = (write_heldout if options.split else write_given)(run, task, options)
+        listing = options.out / "samples.json"
+        known = json.loads(listing.read_text()) if listing.is_file() else []
+        fresh = {row["id"] for row in rows}
+        listing.write_text(json.dumps([row for row in known if row["id"] not in fresh] + rows, indent=1))
+        seconds = sum(row["generated_seconds"] for row in rows)
+        print(f"{task.name}: {len(rows)} wav files, {seconds:.1f} s of audio, from step {run.step}: {options.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""A run out of weights in the names of the public PyTorch checkpoints.
+
+    python -m uniaudio_jax.import_torch --weights model.pth --config config.json --out RUN
+
+config: {"vocab", "context_frames", "width", "heads", "global_layers", "local_layers", "codebooks"}. The run can be
+evaluated, trained on, and exported again bit-equal.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from uniaudio_jax.checkpoint import Checkpoints, describe
+from uniaudio_jax.cli import main_guard
+from uniaudio_jax.codec.codec import load_codec
+from uniaudio_jax.config import DataConfig, RunConfig, TrainConfig
+from uniaudio_jax.convert import config_from_json, from_torch_names
+from uniaudio_jax.optim import TrainState, make_optimizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """weights: .pth, .pt or .safetensors; a dict below the key "model" or "state_dict" is found too. config: JSON.
+
+    codec: the codec that the weights were trained on: a shipped one's name or a folder; none if it is not at hand.
+    """
+
+    weights: Path
+    config: Path
+    out: Path
+    codec: str | None = None
+
+
+def read_state(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a checkpoint file as numpy arrays. Raises ValueError when it is none."""
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; --weights wants a .pth or .safetensors")
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path}: not a safetensors file ({error}); copy it again") from error
+    try:
+        import torch
+    except ImportError as error:
+        raise ValueError(f"{path}: PyTorch is needed to read it: {error}; `pip install torch==2.13.0`, or give a "
+                         ".safetensors file") from error  # fmt: skip
+    try:
+        found: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path}: PyTorch could not read it ({str(error).splitlines()[0]}); wanted a dict of tensors "
+                         "saved by torch.save") from error  # fmt: skip
+    for key in ("model", "state_dict"):
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = found[key]
+    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
+        raise ValueError(f"{path}: got a {type(found).__name__} that is not a dict of tensors; wanted a state dict")
+    return {name: value.float().numpy() for name, value in found.items()}
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The JSON of a model's sizes."""
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; --config wants a JSON, see --help")
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error
+
+
+def import_run(state: dict[str, np.ndarray], sizes: dict[str, Any], out: Path, codec: str | None) -> RunConfig:
+    """Writes a run folder with one checkpoint, of step 0, and returns its config."""
+    model = config_from_json(sizes, state)
+    params = jax.tree.map(jnp.asarray, from_torch_names(state, model))
+    frames = min(1024, model.context_frames)
+    data = DataConfig(root="tokens", tasks={"tts": 1.0}, row_frames=frames, target_frames=frames, rows=8, text_frames=128)
+    config = RunConfig(name="imported", codec=codec, model=model, data=data, train=TrainConfig(steps=100_000))
+    optimizer = make_optimizer(config.optim)
+    zero = jnp.zeros((), jnp.int32)
+    checkpoints = Checkpoints(out)
+    if checkpoints.latest() is not None:
+        raise ValueError(f"{out}: holds checkpoints up to step {checkpoints.latest()}; give an --out that does not")
+    meta = describe(config, load_codec(codec).passport() if codec else None)
+    checkpoints.save(0, TrainState(params, optimizer.init(params), zero, zero), meta)
+    checkpoints.close()
+    return config
+
+
+def main() -> None:
+    options = tyro.cli(ImportOptions, description=__doc__)
+    with main_guard():
+        state = read_state(options.weights)
+        config = import_run(state, read_config(options.config), options.out, options.codec)
+        print(f"import: {len(state)} tensors into {options.out}: {config.model.global_stack.layers} global and "
+              f"{config.model.local_stack.layers} local layers of width {config.model.global_stack.width}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
