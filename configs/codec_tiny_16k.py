@@ -6,6 +6,10 @@ python -m uniaudio_jax.codec.train configs/codec_tiny_16k.py --out runs/codec_ti
 from uniaudio_jax.config import CodecConfig, CodecTrainConfig, FrameRateConfig, QuantizerConfig
 
 DATA = "runs/codec_data"
+DOMAINS = (
+    *("speech_espeak", "speech_piper", "music", "sound"),
+    *("quickstart/tts", "quickstart/enhancement", "quickstart/text_to_music"),
+)
 
 
 def get_config() -> CodecTrainConfig:
@@ -13,8 +17,8 @@ def get_config() -> CodecTrainConfig:
     layout = FrameRateConfig(width=256, hidden=512, encoder_blocks=3, decoder_blocks=7)
     return CodecTrainConfig(
         codec=CodecConfig(name="tiny_16k", layout=layout, quantizer=QuantizerConfig()),
-        audio=tuple(f"{DATA}/{domain}" for domain in ("speech_espeak", "speech_piper", "music", "sound")),
-        steps=7500,
+        audio=tuple(f"{DATA}/{domain}" for domain in DOMAINS),
+        steps=4800,
         warmup_steps=800,
         batch=12,
     )

@@ -1,6 +1,6 @@
 """Two CPU cores, about five minutes: three tasks, each at least 0.3 nats per token under its unigram baseline.
 
-    python -m uniaudio_jax.train configs/quickstart.py --out runs/quickstart
+python -m uniaudio_jax.train configs/quickstart.py --out runs/quickstart
 """
 
 from dataclasses import replace
@@ -21,8 +21,15 @@ def get_config() -> RunConfig:
             global_stack=StackConfig(layers=4, width=192, heads=3),
             local_stack=StackConfig(layers=2, width=192, heads=3),
         ),
-        data=replace(run.data, root="runs/quickstart/data/tokens", row_frames=640, target_frames=400, rows=4,
-                     text_frames=96, prompt_seconds=1.0),  # fmt: skip
+        data=replace(
+            run.data,
+            root="runs/quickstart/data/tokens",
+            row_frames=640,
+            target_frames=400,
+            rows=4,
+            text_frames=96,
+            prompt_seconds=1.0,
+        ),  # fmt: skip
         train=replace(run.train, steps=400, remat=False, save_every_steps=100, log_every_steps=5),
         optim=OptimConfig(peak_learning_rate=2e-3, warmup_steps=50),
     )

@@ -1,5 +1,6 @@
 """Grain batches: rows of each task → mixture → this host's share → Batch. The whole state is the next step's number."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +22,7 @@ ENDLESS = 1 << 48
 class Records(Protocol):
     """Random access to records: streams by key."""
 
-    def __getitem__(self, number: int) -> dict[str, np.ndarray]: ...
+    def __getitem__(self, number: int) -> dict[str, Any]: ...
 
 
 class Dataset:
@@ -31,7 +32,7 @@ class Dataset:
         self.folder, self.passport = folder, read_passport(folder)
         self.task = get_task(self.passport["task"])
         self.index: Index = read_index(folder / "index" / split)
-        self.records: Records = tfds.builder_from_directory(str(folder)).as_data_source(split)
+        self.records: Records = tfds.builder_from_directory(str(folder)).as_data_source(split=split)
 
 
 class Rows:
@@ -46,8 +47,8 @@ class Rows:
     def __len__(self) -> int:
         return ENDLESS
 
-    def __getitem__(self, number: int) -> Batch:
-        limits, members = self.limits, self.plan.row(int(number))
+    def __getitem__(self, index: int) -> Batch:
+        limits, members = self.limits, self.plan.row(int(index))
         examples = [self.example(member) for member in members]
         return pack(examples, self.task, limits.frames, limits.loss_frames, limits.text_frames, limits.loss_on)
 
@@ -114,7 +115,7 @@ def make_batches(sources: list[Rows], weights: list[float], rows: int, host: int
     return mixed[host::hosts].batch(rows // hosts, batch_fn=stack_rows)
 
 
-def stack_rows(rows: list[Batch]) -> Batch:
+def stack_rows(rows: Sequence[Batch]) -> Batch:
     return Batch(*(np.stack(field) for field in zip(*rows, strict=True)))
 
 
@@ -134,8 +135,15 @@ class BatchStream:
         return next(self.iterator)
 
 
-def open_training_data(config: DataConfig, loss_on: str, vocabulary: Vocabulary, text_width: int, codec_passport: dict,
-                       host: int, hosts: int) -> tuple[grain.MapDataset, list[Rows], dict[str, list[Dataset]]]:  # fmt: skip
+def open_training_data(
+    config: DataConfig,
+    loss_on: str,
+    vocabulary: Vocabulary,
+    text_width: int,
+    codec_passport: dict,
+    host: int,
+    hosts: int,
+) -> tuple[grain.MapDataset, list[Rows], dict[str, list[Dataset]]]:
     """The training batches of a run, their rows by source, and the datasets they come from.
 
     A task of several corpora shares its weight among them by their number of rows. Raises ValueError when the shards
@@ -161,6 +169,7 @@ def check_codec(dataset: Dataset, codec_passport: dict) -> None:
     got = dataset.passport["codec"]
     if got["weights_sha256"] != codec_passport["weights_sha256"]:
         raise ValueError(
-            f"{dataset.folder}: tokens were made by codec {got['codec']!r} ({got['weights_sha256'][:12]}), but this run "
-            f"wants {codec_passport['codec']!r} ({codec_passport['weights_sha256'][:12]}); build them again with "
-            f"`python -m data_pipelines.builder --codec {codec_passport['codec']} --task {dataset.task.name} …`")  # fmt: skip
+            f"{dataset.folder}: tokens were made by codec {got['codec']!r} ({got['weights_sha256'][:12]}), but "
+            f"this run wants {codec_passport['codec']!r} ({codec_passport['weights_sha256'][:12]}); build them again with "
+            f"`python -m data_pipelines.builder --codec {codec_passport['codec']} --task {dataset.task.name} …`"
+        )

@@ -22,14 +22,14 @@ import tyro
 from absl import logging
 from tqdm import tqdm
 
-from data_pipelines.corpora import Clip, folder
+from data_pipelines.corpora import Clip, Split, folder
 from data_pipelines.index import PASSPORT, make_index, read_passport, write_index, write_passport
 from data_pipelines.streams import Tokenizers
 from uniaudio_jax.cli import main_guard
 from uniaudio_jax.codec.codec import load_codec
 from uniaudio_jax.tasks import DRAWN, KINDS, Task, get_task
 
-SPLITS = ("train", "heldout")
+SPLITS: tuple[Split, ...] = ("train", "heldout")
 VERSION = "1.0.0"
 CLIPS_AT_ONCE = 64
 
@@ -77,7 +77,7 @@ class TokenBuilder(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict]]]:
         return {split: self._generate_examples(split) for split in SPLITS}
 
-    def _generate_examples(self, split: str) -> Iterator[tuple[str, dict]]:
+    def _generate_examples(self, split: Split) -> Iterator[tuple[str, dict]]:
         clips = folder.clips(self.corpus, split)
         bar = tqdm(clips, desc=f"tokenise {self.task.name} {split}", unit=" clips", leave=False)
         while group := list(itertools.islice(bar, CLIPS_AT_ONCE)):
@@ -136,7 +136,7 @@ def dataset_builder(options: BuilderOptions, task: Task, corpus: str, tokenizers
 
 def _write_split_index(builder: TokenBuilder, split: str, place: Path, task: Task) -> int:
     """Writes the index of one split, in the order of its records; returns its target frames."""
-    source = builder.as_data_source(split)
+    source = builder.as_data_source(split=split)
     keys = [stream.key for stream in recorded(task)]
     lengths, speakers = {key: np.empty(len(source), np.int32) for key in keys}, []
     for number in range(len(source)):
@@ -174,8 +174,12 @@ def _fingerprint(corpus: Path) -> str:
 
 
 def _summary(passport: dict) -> str:
-    seconds = sum(passport["target_frames"].values()) * passport["codec"]["hop_samples"] / passport["codec"]["sample_rate_hz"]
-    return ", ".join([f"{number} {what}" for what, number in passport["counts"].items()] + [f"{seconds / 60:.1f} minutes"])
+    seconds = (
+        sum(passport["target_frames"].values()) * passport["codec"]["hop_samples"] / passport["codec"]["sample_rate_hz"]
+    )
+    return ", ".join(
+        [f"{number} {what}" for what, number in passport["counts"].items()] + [f"{seconds / 60:.1f} minutes"]
+    )
 
 
 class _quiet:

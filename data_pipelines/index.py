@@ -81,6 +81,8 @@ def read_passport(folder: Path) -> dict[str, Any]:
         shard = folder / name
         got = f"{shard.stat().st_size} bytes" if shard.is_file() else "no file"
         if got != f"{size} bytes":
-            raise ValueError(f"{shard}: got {got}, wanted {size} bytes as when it was written; copy the shard again, or "
-                             "delete the folder and run `python -m data_pipelines.builder`")  # fmt: skip
+            raise ValueError(
+                f"{shard}: got {got}, wanted {size} bytes as when it was written; copy the shard again, or "
+                "delete the folder and run `python -m data_pipelines.builder`"
+            )
     return passport

@@ -29,7 +29,8 @@ def get_config():
     stack = StackConfig(layers=2, width=30, heads=5)
     return replace(run, name="small", codec="{codec}",
         model=replace(run.model, context_frames=151, text_width={text_width}, global_stack=stack, local_stack=stack),
-        data=replace(run.data, root="{root}", row_frames=101, target_frames=53, rows=4, text_frames=13, prompt_seconds=0.2),
+        data=replace(run.data, root="{root}", row_frames=101, target_frames=53, rows=4, text_frames=13,
+                     prompt_seconds=0.2),
         train=replace(run.train, steps={steps}, log_every_steps=1, save_every_steps=17, local_chunk_frames=64,
                       peak_tflops=1.0),
         optim=OptimConfig(warmup_steps=5))
@@ -78,7 +79,7 @@ def write_dataset(root: Path, task: Task, codec: Path, examples: int = 41) -> Pa
     builder = Tokens(data_dir=str(root), file_format="array_record", config=tfds.core.BuilderConfig(name="random"))
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=2))
     for split in splits:
-        records = list(builder.as_data_source(split))
+        records = list(builder.as_data_source(split=split))
         lengths[split] = {s.key: [len(record[s.key]) for record in records] for s in streams}
         columns = {key: np.array(column) for key, column in lengths[split].items()}
         write_index(place / "index" / split, make_index(columns, [r["speaker"].decode() for r in records]))

@@ -31,8 +31,16 @@ def example_streams(task, seed):
 def single(frames) -> Batch:
     length = len(frames.tokens)
     vectors = np.concatenate([frames.text_vectors, np.zeros((1, TEXT_WIDTH), np.float32)])
-    return Batch(frames.tokens[None], np.ones((1, length), np.int32), np.arange(length, dtype=np.int32)[None], None, None,
-                 frames.text_slots[None], vectors[None], None)  # fmt: skip
+    return Batch(
+        frames.tokens[None],
+        np.ones((1, length), np.int32),
+        np.arange(length, dtype=np.int32)[None],
+        None,
+        None,
+        frames.text_slots[None],
+        vectors[None],
+        None,
+    )
 
 
 @pytest.mark.parametrize("name", ["tts", "text_to_music", "enhancement"])
@@ -82,7 +90,9 @@ def test_greedy_generation_of_a_batch_equals_one_by_one(decoder):
 def test_the_same_seed_gives_the_same_tokens_and_another_seed_others(decoder):
     task = get_task("tts")
     prefix = [to_prefix(task, example_streams(task, 1), VOCABULARY, TEXT_WIDTH)]
-    one, again, other = (decoder.generate(task, prefix, Sampling(seed=seed, min_frames=19), frames=19)[0] for seed in (1, 1, 2))
+    one, again, other = (
+        decoder.generate(task, prefix, Sampling(seed=seed, min_frames=19), frames=19)[0] for seed in (1, 1, 2)
+    )
     np.testing.assert_array_equal(one, again)
     assert not np.array_equal(one, other)
 

@@ -1,5 +1,7 @@
 """Laws of the packing plan: pure, complete, within its limits, and the same on any number of hosts."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -102,7 +104,8 @@ def test_the_examples_of_a_step_are_the_same_on_any_number_of_hosts(hosts):
         sources = [make_rows("tts", 211), make_rows("enhancement", 97), make_rows("text_to_music", 53)]
         return make_batches(sources, [0.5, 0.3, 0.2], 4, host, hosts)
 
-    whole, parts = dataset(0, 1), [dataset(host, hosts) for host in range(hosts)]
+    whole: Any = dataset(0, 1)
+    parts: list[Any] = [dataset(host, hosts) for host in range(hosts)]
     for step in (0, 1, 2, 31, 1009):
         wanted = sorted(row.tobytes() for row in whole[step].tokens)
         got = sorted(row.tobytes() for part in parts for row in part[step].tokens)

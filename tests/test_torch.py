@@ -34,9 +34,16 @@ def test_logits_agree_with_pytorch_on_packed_rows(codebooks):
     batch = random_batch(rows=3)
     batch = batch._replace(tokens=np.resize(batch.tokens, (*batch.tokens.shape[:2], codebooks)))
     ours = jax.jit(Shell(config).logits)(params, batch)
-    tensors = {name: torch.from_numpy(np.asarray(value).astype(kind)) for name, value, kind in (
-        ("tokens", batch.tokens, np.int64), ("positions", batch.positions, np.int64), ("segment_ids", batch.segments, np.int64),
-        ("text_vectors", batch.text_vectors, np.float32), ("text_slots", batch.text_slots, np.int64))}  # fmt: skip
+    tensors = {
+        name: torch.from_numpy(np.asarray(value).astype(kind))
+        for name, value, kind in (
+            ("tokens", batch.tokens, np.int64),
+            ("positions", batch.positions, np.int64),
+            ("segment_ids", batch.segments, np.int64),
+            ("text_vectors", batch.text_vectors, np.float32),
+            ("text_slots", batch.text_slots, np.int64),
+        )
+    }
     with torch.no_grad():
         theirs = torch_model(config, jax.device_get(params))(**tensors).numpy()
     real = batch.segments > 0
@@ -51,15 +58,21 @@ def test_one_training_step_has_the_gradients_of_pytorch():
     mask = np.zeros(batch.segments.shape, bool)
     for row, (frames, weights) in enumerate(zip(batch.loss_frames, batch.loss_weights, strict=True)):
         mask[row, frames[weights > 0]] = True
-    model.loss(torch.from_numpy(batch.tokens.astype(np.int64)), positions=torch.from_numpy(batch.positions.astype(np.int64)),
-               segment_ids=torch.from_numpy(batch.segments.astype(np.int64)), loss_mask=torch.from_numpy(mask),
-               text_vectors=torch.from_numpy(batch.text_vectors),
-               text_slots=torch.from_numpy(batch.text_slots.astype(np.int64))).backward()  # fmt: skip
+    model.loss(
+        torch.from_numpy(batch.tokens.astype(np.int64)),
+        positions=torch.from_numpy(batch.positions.astype(np.int64)),
+        segment_ids=torch.from_numpy(batch.segments.astype(np.int64)),
+        loss_mask=torch.from_numpy(mask),
+        text_vectors=torch.from_numpy(batch.text_vectors),
+        text_slots=torch.from_numpy(batch.text_slots.astype(np.int64)),
+    ).backward()
     tokens = float(tally.tokens.sum())
     ours = to_torch_names(jax.device_get(gradients), MODEL)
     for name, weight in model.named_parameters():
         theirs = np.zeros(weight.shape, np.float32) if weight.grad is None else weight.grad.numpy()
-        np.testing.assert_allclose(ours[name] / tokens, theirs, atol=1e-4 * max(np.abs(theirs).max(), 1e-6), err_msg=name)
+        np.testing.assert_allclose(
+            ours[name] / tokens, theirs, atol=1e-4 * max(np.abs(theirs).max(), 1e-6), err_msg=name
+        )
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Checkpoints that are everything or nothing: weights, moments, counters, config, vocabulary, codec in one Orbax step."""
+"""Checkpoints, everything or nothing: weights, moments, counters, config, vocabulary, codec in one Orbax step."""
 
 import json
 import logging
@@ -90,15 +90,19 @@ class Checkpoints:
     def _chosen(self, step: int | None) -> int:
         chosen = self.latest() if step is None else step
         if chosen is None or chosen not in self.manager.all_steps():
-            raise ValueError(f"{self.folder}: no checkpoint{'' if step is None else f' of step {step}'}, there are "
-                             f"{list(self.manager.all_steps())}; train with `python -m uniaudio_jax.train`")  # fmt: skip
+            raise ValueError(
+                f"{self.folder}: no checkpoint{'' if step is None else f' of step {step}'}, there are "
+                f"{list(self.manager.all_steps())}; train with `python -m uniaudio_jax.train`"
+            )
         return chosen
 
     def _failed(self, step: int | None, error: Exception) -> OSError:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         kept = [s for s in self.manager.all_steps(read=True) if s != step]
-        return OSError(f"{self.folder}: saving{'' if step is None else f' step {step}'} failed: {first}; the complete "
-                       f"checkpoints {kept} stay; make room on the disk and start again, training goes on from there")  # fmt: skip
+        return OSError(
+            f"{self.folder}: saving{'' if step is None else f' step {step}'} failed: {first}; the complete "
+            f"checkpoints {kept} stay; make room on the disk and start again, training goes on from there"
+        )
 
 
 def check_same(where: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -110,8 +114,10 @@ def check_same(where: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> No
     }
     for what, (got, want) in pairs.items():
         if got != want:
-            raise ValueError(f"{where}: this checkpoint's {what} is {_difference(got, want)}, the run's is "
-                             f"{_difference(want, got)}; use the config it was trained with, or another --out")  # fmt: skip
+            raise ValueError(
+                f"{where}: this checkpoint's {what} is {_difference(got, want)}, the run's is "
+                f"{_difference(want, got)}; use the config it was trained with, or another --out"
+            )
 
 
 def _codec_key(meta: dict[str, Any]) -> dict[str, Any] | None:

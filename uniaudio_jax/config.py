@@ -4,8 +4,8 @@ Sizes are decided here and nowhere else: a module never computes a number that a
 """
 
 import dataclasses
-import importlib.util
 import math
+import runpy
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,10 +61,18 @@ class ModelConfig:
 
     def __post_init__(self):
         width = self.global_stack.width
-        _require("ModelConfig.codebooks", self.codebooks >= 1 and width % self.codebooks == 0,
-                 f"codebooks={self.codebooks}, global width={width}", "a global width that is a multiple of codebooks")  # fmt: skip
-        _require("ModelConfig.local_stack.width", self.local_stack.width == width,
-                 str(self.local_stack.width), f"the global width {width} (public layout)")  # fmt: skip
+        _require(
+            "ModelConfig.codebooks",
+            self.codebooks >= 1 and width % self.codebooks == 0,
+            f"codebooks={self.codebooks}, global width={width}",
+            "a global width that is a multiple of codebooks",
+        )
+        _require(
+            "ModelConfig.local_stack.width",
+            self.local_stack.width == width,
+            str(self.local_stack.width),
+            f"the global width {width} (public layout)",
+        )
 
     @property
     def token_width(self) -> int:
@@ -81,8 +89,12 @@ class MeshConfig:
     tensor: int = 1
 
     def __post_init__(self):
-        _require("MeshConfig", self.fsdp >= 1 and self.tensor >= 1 and (self.data == -1 or self.data >= 1),
-                 f"data={self.data}, fsdp={self.fsdp}, tensor={self.tensor}", "positive sizes (data may be -1)")  # fmt: skip
+        _require(
+            "MeshConfig",
+            self.fsdp >= 1 and self.tensor >= 1 and (self.data == -1 or self.data >= 1),
+            f"data={self.data}, fsdp={self.fsdp}, tensor={self.tensor}",
+            "positive sizes (data may be -1)",
+        )
 
 
 def _weights(words: list[str]) -> dict[str, float]:
@@ -166,7 +178,15 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("steps", "accumulate", "local_chunk_frames", "save_every_steps", "keep_checkpoints", "log_every_steps"):  # fmt: skip
+        counts = (
+            "steps",
+            "accumulate",
+            "local_chunk_frames",
+            "save_every_steps",
+            "keep_checkpoints",
+            "log_every_steps",
+        )
+        for name in counts:
             _require(f"TrainConfig.{name}", getattr(self, name) >= 1, str(getattr(self, name)), "at least 1")
 
 
@@ -221,7 +241,7 @@ class SeanetConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class FrameRateConfig:
-    """All layers at the frame rate, in the manner of Vocos (arXiv 2306.00814): log-mel, ConvNeXt, RVQ, ConvNeXt, iSTFT."""
+    """All layers at the frame rate, in the manner of Vocos (arXiv 2306.00814): log-mel, ConvNeXt, RVQ, iSTFT."""
 
     hop_samples: int = 320
     window_samples: int = 1280
@@ -233,13 +253,19 @@ class FrameRateConfig:
     kernel: int = 7
 
     def __post_init__(self):
-        _require("FrameRateConfig.window_samples", self.window_samples % self.hop_samples == 0,
-                 f"window {self.window_samples}, hop {self.hop_samples}", "a window that is a multiple of the hop")  # fmt: skip
+        _require(
+            "FrameRateConfig.window_samples",
+            self.window_samples % self.hop_samples == 0,
+            f"window {self.window_samples}, hop {self.hop_samples}",
+            "a window that is a multiple of the hop",
+        )
 
     @property
     def margin_frames(self) -> int:
         """Frames on each side that a frame's code or samples depend on."""
-        return max(self.encoder_blocks, self.decoder_blocks) * (self.kernel // 2) + self.window_samples // self.hop_samples
+        return (
+            max(self.encoder_blocks, self.decoder_blocks) * (self.kernel // 2) + self.window_samples // self.hop_samples
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,7 +295,7 @@ class CodecTrainConfig:
     """Training of a codec: where its audio comes from, for how long, and the weights of its losses.
 
     audio: folders of wav files, each with a `manifest.jsonl` that names splits, or with held-out files in `heldout`;
-        a folder's name is its domain, and STOI is measured where it begins with `speech`.
+        a folder's name is its domain, and STOI is measured where it begins with `speech` or `tts`.
     warmup_steps: unquantised steps before the k-means start of the codebooks.
     main_codebooks: half of the rows train with this many levels, the rest with a random number of them.
     revive_every_steps, revive_below: how often, and under which share of even use, an entry is moved to a residual.
@@ -309,12 +335,10 @@ def load_config(path: str | Path):
     if not path.is_file():
         near = ", ".join(sorted(str(p) for p in path.parent.glob("*.py"))) if path.parent.is_dir() else "none"
         raise ValueError(f"{path}: no such config file; beside it: {near}")
-    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
+    content = runpy.run_path(str(path))
+    if "get_config" not in content:
         raise ValueError(f"{path}: no function get_config() in it; see configs/quickstart.py for the form")
-    return module.get_config()
+    return content["get_config"]()
 
 
 def to_dict(config) -> dict:

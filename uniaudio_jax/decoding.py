@@ -89,9 +89,7 @@ def next_frame(
     return state, tokens, logits
 
 
-def start_state(
-    global_: GlobalStack, prefix: Batch, lengths: Int[Array, " B"], context: int, key: Array
-) -> State:
+def start_state(global_: GlobalStack, prefix: Batch, lengths: Int[Array, " B"], context: int, key: Array) -> State:
     """The state after all but the last frame of each prefix [B, P, Q]; the caches have room for `context` frames."""
     _, cache = global_.fill(prefix)
     room = [(0, 0), (0, 0), (0, context - prefix.tokens.shape[1]), (0, 0), (0, 0)]
@@ -100,13 +98,12 @@ def start_state(
                  jnp.zeros((), jnp.int32))  # fmt: skip
 
 
-def sample(
-    sampling: Sampling, allowed: Bool[Array, "Q V"], end: int, repeated: bool, made: Int[Array, ""]
-) -> Choose:
+def sample(sampling: Sampling, allowed: Bool[Array, "Q V"], end: int, repeated: bool, made: Int[Array, ""]) -> Choose:
     """Chooses among the ids of the level.
 
     `end` may come at the first level only, and then fills the frame; `repeated` fills every frame with its first id.
     """
+
     def choose(logits: Array, level: Array, first: Array, key: Array) -> Array:
         ids = jnp.arange(logits.shape[-1])
         may_end = (level == 0) & (made >= sampling.min_frames) & (ids == end)
@@ -130,7 +127,9 @@ class Decoder:
     def __init__(self, shell: Shell, params: Params, vocabulary: Vocabulary):
         self.shell, self.params, self.vocabulary = shell, params, vocabulary
         self._start = jax.jit(self._start_program, static_argnames="context")
-        self._block = jax.jit(self._block_program, static_argnames=("sampling", "end", "repeated"), donate_argnames="state")
+        self._block = jax.jit(
+            self._block_program, static_argnames=("sampling", "end", "repeated"), donate_argnames="state"
+        )
 
     def generate(
         self, task: Task, prefixes: Sequence[Frames], sampling: Sampling, frames: int | None = None
@@ -148,8 +147,10 @@ class Decoder:
         room = context - longest
         wanted = room if frames is None else frames
         if room < 1 or wanted > room:
-            raise ValueError(f"task {task.name}: a prompt of {longest} frames and {max(wanted, 1)} frames to make do not "
-                             f"fit the model's {context} positions; shorten the text or prompt, or ask for less audio")  # fmt: skip
+            raise ValueError(
+                f"task {task.name}: a prompt of {longest} frames and {max(wanted, 1)} frames to make do not "
+                f"fit the model's {context} positions; shorten the text or prompt, or ask for less audio"
+            )
         end, repeated = SPECIAL_IDS[f"<{task.target.kind}_end>"], KINDS[task.target.kind].form == "ids"
         batch, lengths = self._pad(prefixes, context)
         state = self._start(self.params, batch, lengths, context=context, key=jax.random.key(sampling.seed))
@@ -219,4 +220,3 @@ class Decoder:
         if kind.form == "ids":
             return tokens[:, 0] - self.vocabulary.ranges[kind.span or ""].start
         return tokens - np.array([self.vocabulary.level(level).start for level in range(tokens.shape[1])])
-

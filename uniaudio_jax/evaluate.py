@@ -65,6 +65,7 @@ def unigram_loss(counts: np.ndarray, examples: list[np.ndarray]) -> list[float]:
 def waveform_metrics(run: Run, task: Task, examples: list[Example], sampling: Sampling) -> dict[str, float]:
     """Means over the examples: of what was generated, of the input (where the task has one that is aligned with the
     target), and of another example's reference, which is chance. All against the codec's resynthesis."""
+
     def decode(codes: np.ndarray) -> np.ndarray:
         return run.codec.decode(codes)
 
@@ -87,8 +88,10 @@ def evaluate_task(run: Run, programs: Programs, fresh: Params, task: Task, optio
     """The entry of one task in evaluation.json."""
     heldout = HeldOut(run.config, task.name, run.codec.passport())
     row = TASK_NUMBERS[task.name]
-    trained, untrained = (jax.tree.map(lambda field: np.asarray(field)[row], heldout_tally(programs, params, heldout, about))
-                          for params, about in ((run.params, f"{task.name} held out"), (fresh, f"{task.name} untrained")))  # fmt: skip
+    trained, untrained = (
+        jax.tree.map(lambda field: np.asarray(field)[row], heldout_tally(programs, params, heldout, about))
+        for params, about in ((run.params, f"{task.name} held out"), (fresh, f"{task.name} untrained"))
+    )
     everything = [example.streams[task.target.key] for example in heldout.examples(10**9)]
     unigram = unigram_loss(target_histogram(run.config, task.name), everything)
     return {

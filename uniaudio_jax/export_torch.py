@@ -55,8 +55,10 @@ def check_files(state: dict[str, np.ndarray], out: Path) -> None:
     """Raises ValueError when a file does not hold the state dict to the bit."""
     import torch
 
-    files = {"model.safetensors": load_file(out / "model.safetensors"),
-             "model.pth": {n: v.numpy() for n, v in torch.load(out / "model.pth", weights_only=True).items()}}  # fmt: skip
+    files = {
+        "model.safetensors": load_file(out / "model.safetensors"),
+        "model.pth": {n: v.numpy() for n, v in torch.load(out / "model.pth", weights_only=True).items()},
+    }
     for name, found in files.items():
         if found.keys() != state.keys() or any(not np.array_equal(found[key], state[key]) for key in state):
             raise ValueError(f"{out / name}: read back, its tensors are not those that were written; export again")
@@ -72,7 +74,9 @@ def logits_difference(run: Run, frames: int = 48) -> float:
     slots = np.full((2, frames), -1)
     slots[:, 3:7] = np.arange(4)
     with torch.no_grad():
-        theirs = rival(torch.from_numpy(tokens), text_vectors=torch.from_numpy(vectors), text_slots=torch.from_numpy(slots))
+        theirs = rival(
+            torch.from_numpy(tokens), text_vectors=torch.from_numpy(vectors), text_slots=torch.from_numpy(slots)
+        )
     return float(np.abs(np.asarray(run.logits(tokens, vectors)) - theirs.numpy()).max())
 
 
@@ -87,7 +91,9 @@ def main() -> None:
               f"{options.out}")  # fmt: skip
         difference = logits_difference(run)
         if not difference < TOLERANCE:
-            raise ValueError(f"{options.out}: logits differ from PyTorch's by {difference:.2e}, wanted below {TOLERANCE}")
+            raise ValueError(
+                f"{options.out}: logits differ from PyTorch's by {difference:.2e}, wanted below {TOLERANCE}"
+            )
         print(f"export: logits agree with PyTorch's within {difference:.1e} (wanted {TOLERANCE})")
 
 

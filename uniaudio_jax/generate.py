@@ -48,7 +48,9 @@ class GenerateOptions:
     def __post_init__(self):
         given = [name for name in CONDITIONS if getattr(self, name) is not None]
         if self.split and given:
-            raise ValueError(f"--split takes the conditions from the data, but {given} were given too; give one or the other")
+            raise ValueError(
+                f"--split takes the conditions from the data, but {given} were given too; give one or the other"
+            )
         if self.count < 1:
             raise ValueError(f"--count: got {self.count}, wanted at least 1")
 
@@ -86,7 +88,9 @@ def write_heldout(run: Run, task: Task, options: GenerateOptions) -> list[dict[s
     rows = []
     for example, made in zip(tqdm(examples, desc=f"write {task.name}", unit=" wav", leave=False), codes, strict=True):
         row: dict[str, Any] = {"id": example.id, "task": task.name, "text": example.text}
-        audio = {stream.key: example.streams[stream.key] for stream in task.conditions if KINDS[stream.kind].form == "codes"}
+        audio = {
+            stream.key: example.streams[stream.key] for stream in task.conditions if KINDS[stream.kind].form == "codes"
+        }
         for name, tokens in {"generated": made, "reference": example.streams[task.target.key], **audio}.items():
             path = options.out / (f"{example.id}.wav" if name == "generated" else f"{example.id}.{name}.wav")
             write_audio(path, run.codec.decode(tokens), run.codec.sample_rate_hz)

@@ -81,7 +81,9 @@ def import_run(state: dict[str, np.ndarray], sizes: dict[str, Any], out: Path, c
     model = config_from_json(sizes, state)
     params = jax.tree.map(jnp.asarray, from_torch_names(state, model))
     frames = min(1024, model.context_frames)
-    data = DataConfig(root="tokens", tasks={"tts": 1.0}, row_frames=frames, target_frames=frames, rows=8, text_frames=128)
+    data = DataConfig(
+        root="tokens", tasks={"tts": 1.0}, row_frames=frames, target_frames=frames, rows=8, text_frames=128
+    )
     config = RunConfig(name="imported", codec=codec, model=model, data=data, train=TrainConfig(steps=100_000))
     optimizer = make_optimizer(config.optim)
     zero = jnp.zeros((), jnp.int32)

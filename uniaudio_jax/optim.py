@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from uniaudio_jax.config import OptimConfig
 
@@ -15,18 +15,19 @@ class TrainState(NamedTuple):
 
     params: Any
     optimizer: Any
-    step: Array
-    skipped: Array
+    step: Any
+    skipped: Any
 
 
-def learning_rate(config: OptimConfig, step: Float[Array, ""]) -> Float[Array, ""]:
+def learning_rate(config: OptimConfig, step: ArrayLike) -> Float[Array, ""]:
     """Rises linearly to the peak at `warmup_steps`, then falls with 1 / sqrt(step)."""
-    step = jnp.maximum(step + 1.0, 1.0)
+    step = jnp.maximum(jnp.asarray(step) + 1.0, 1.0)
     return config.peak_learning_rate * jnp.minimum(step / config.warmup_steps, jnp.sqrt(config.warmup_steps / step))
 
 
 def make_optimizer(config: OptimConfig) -> optax.GradientTransformation:
     """Clips to `clip_norm`, then AdamW; only the kernels of linear maps decay."""
+
     def kernels(params: Any) -> Any:
         return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 

@@ -90,6 +90,7 @@ class Programs:
 
     def _global_forward(self, params: Params, batch: Batch) -> tuple[Float[Array, "B T D"], Any]:
         """The frame vectors and the pullback, whose copy of the weights is taken out: the backward is given them."""
+
         def forward(weights: Params) -> Array:
             x = self.shell.merge("global", self._cast(weights))(batch, remat=self.train.remat)
             return constrain(x, self.mesh, "act_rows", "none", "none")
@@ -104,6 +105,7 @@ class Programs:
 
     def _local_loss(self, params: Params, vectors: Float[Array, "B T D"], batch: Batch):
         """Tally, gradients of the local weights, and the gradient at `vectors`."""
+
         def chunk_loss(weights: Params, x: Array, frames: "Counted") -> tuple[Array, Tally]:
             tally = self._tally_frames(weights, x, frames)
             return tally.loss.sum(), tally

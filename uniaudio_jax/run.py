@@ -7,11 +7,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from uniaudio_jax.checkpoint import Checkpoints, load_config_of, one_device
 from uniaudio_jax.codec.codec import Codec, load_codec
-from uniaudio_jax.config import RunConfig
 from uniaudio_jax.decoding import Decoder, Sampling
 from uniaudio_jax.model.uniaudio import Params, Shell
 from uniaudio_jax.sequence import Batch, to_prefix
@@ -40,8 +39,10 @@ class Run:
             raise ValueError(f"{self.path}: this run was imported without a codec; import again with --codec NAME")
         codec, wanted = load_codec(self.config.codec), self.meta["codec"]
         if wanted and codec.weights_sha256 != wanted["weights_sha256"]:
-            raise ValueError(f"{self.path}: trained on tokens of codec {wanted['codec']} ({wanted['weights_sha256'][:12]}), "
-                             f"but {self.config.codec} is now {codec.weights_sha256[:12]}; restore that codec")  # fmt: skip
+            raise ValueError(
+                f"{self.path}: trained on tokens of codec {wanted['codec']} ({wanted['weights_sha256'][:12]}), "
+                f"but {self.config.codec} is now {codec.weights_sha256[:12]}; restore that codec"
+            )
         return codec
 
     @cached_property
@@ -53,23 +54,28 @@ class Run:
         return round(self.config.data.prompt_seconds * self.codec.sample_rate_hz / self.codec.hop_samples)
 
     def logits(
-        self, tokens: Int[Array, "B T Q"], text_vectors: Float[Array, "B M W"] | None = None
+        self, tokens: Int[ArrayLike, "B T Q"], text_vectors: Float[ArrayLike, "B M W"] | None = None
     ) -> Float[Array, "B T Q V"]:
         """Logits of every token given those before it; frame t's `<continuous_token>` takes the next text vector.
 
         Raises ValueError when shapes or ids are not the model's, or a row has more text frames than vectors.
         """
-        model, tokens = self.config.model, np.asarray(tokens)
+        model = self.config.model
+        tokens = np.asarray(tokens)
         if tokens.ndim != 3 or tokens.shape[2] != model.codebooks or tokens.shape[1] > model.context_frames:
             raise ValueError(f"tokens: got shape {tokens.shape}, wanted [B, T, {model.codebooks}] with T at most "
                              f"{model.context_frames}")  # fmt: skip
         if tokens.size and not (tokens.min() >= 0 and tokens.max() < model.vocabulary):
             raise ValueError(f"tokens: got ids {tokens.min()} to {tokens.max()}, wanted 0 to {model.vocabulary - 1}")
         rows, frames = tokens.shape[:2]
-        vectors = np.zeros((rows, 1, model.text_width), np.float32) if text_vectors is None else np.asarray(text_vectors)
+        vectors = (
+            np.zeros((rows, 1, model.text_width), np.float32) if text_vectors is None else np.asarray(text_vectors)
+        )
         is_text = tokens[..., 0] == CONTINUOUS
-        if vectors.shape[0] != rows or vectors.shape[2] != model.text_width or (
-            text_vectors is not None and is_text.sum(1).max(initial=0) > vectors.shape[1]
+        if (
+            vectors.shape[0] != rows
+            or vectors.shape[2] != model.text_width
+            or (text_vectors is not None and is_text.sum(1).max(initial=0) > vectors.shape[1])
         ):
             raise ValueError(f"text_vectors: got shape {vectors.shape} for rows with up to {is_text.sum(1).max()} text "
                              f"frames, wanted [{rows}, M, {model.text_width}]")  # fmt: skip
@@ -91,7 +97,9 @@ class Run:
         from data_pipelines.streams import Tokenizers, conditions_from_fields
 
         streams = conditions_from_fields(Tokenizers(self.codec), get_task(task), conditions, self.prompt_frames)
-        frames = None if seconds is None else max(1, round(seconds * self.codec.sample_rate_hz / self.codec.hop_samples))
+        frames = (
+            None if seconds is None else max(1, round(seconds * self.codec.sample_rate_hz / self.codec.hop_samples))
+        )
         return self.codec.decode(self.generate_streams(task, [streams], sampling=sampling, frames=frames)[0])
 
     def generate_streams(self, task: str, streams: Sequence[Mapping[str, np.ndarray]], *,

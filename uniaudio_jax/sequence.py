@@ -107,11 +107,13 @@ def from_frames(frames: Frames, vocabulary: Vocabulary) -> tuple[Task, dict[str,
     return task, streams
 
 
-def pack(examples: Sequence[Frames], task: Task, frames: int, loss_frames: int, text_frames: int, loss_on: str) -> Batch:
+def pack(
+    examples: Sequence[Frames], task: Task, frames: int, loss_frames: int, text_frames: int, loss_on: str
+) -> Batch:
     """One row (no batch axis) of `frames` frames with these examples one after the other.
 
-    loss_on "target" counts the target spans, "items" those without their marks, "all" every frame. Raises ValueError when they do not
-    fit into `frames`, `loss_frames` or `text_frames`.
+    loss_on "target" counts the target spans, "items" those without their marks, "all" every frame. Raises ValueError
+    when they do not fit into `frames`, `loss_frames` or `text_frames`.
     """
     lengths = [len(example.tokens) for example in examples]
     counts = np.concatenate([_counted(example, loss_on) for example in examples])

@@ -21,6 +21,7 @@ def forward_flops(model: ModelConfig, frames: int, loss_frames: int, row_frames:
     matrix products alone: the projections and the MLP of each layer (12 D² per item), causal attention (2 · T/2 · D
     each for scores and mixture), the head, the link, and nothing for look-ups, norms and softmax.
     """
+
     def stack(config: StackConfig, items: int, seen: float) -> float:
         return items * config.layers * (2 * 12 * config.width**2 + 4 * seen * config.width)
 

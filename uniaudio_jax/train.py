@@ -60,14 +60,17 @@ class Trainer:
 
     def __init__(self, config: RunConfig, out: Path, process: ProcessInfo):
         if config.codec is None:
-            raise ValueError("RunConfig.codec: got None, wanted the codec that made the tokens, such as --codec tiny_16k")
+            raise ValueError(
+                "RunConfig.codec: got None, wanted the codec that made the tokens, such as --codec tiny_16k"
+            )
         self.config, self.process = config, process
         self.mesh = make_mesh(config.mesh)
         self.programs = Programs(config.model, config.train, config.optim, self.mesh)
         codec = load_codec(config.codec).passport()
         vocabulary = Vocabulary(config.model.codebooks)
         self.batches, self.sources, datasets = open_training_data(
-            config.data, config.train.loss_on, vocabulary, config.model.text_width, codec, process.index, process.count)
+            config.data, config.train.loss_on, vocabulary, config.model.text_width, codec, process.index, process.count
+        )
         self.meta = describe(config, codec)
         self.meta["datasets"] = {str(d.folder): d.passport for of_task in datasets.values() for d in of_task}
         self.checkpoints = Checkpoints(out, config.train.keep_checkpoints)
@@ -159,7 +162,9 @@ def _opening(trainer: Trainer, before: int | None) -> str:
 def _closing(trainer: Trainer, state: TrainState, out: Path, stopped: bool) -> str:
     end = "stopped by SIGTERM and saved at" if stopped else "trained to"
     skipped = f", {int(state.skipped)} updates skipped for a non-finite gradient" if int(state.skipped) else ""
-    return f"{end} step {int(state.step)} of {trainer.config.train.steps}{skipped}; {out}/checkpoints, {out}/metrics.jsonl"
+    return (
+        f"{end} step {int(state.step)} of {trainer.config.train.steps}{skipped}; {out}/checkpoints, {out}/metrics.jsonl"
+    )
 
 
 if __name__ == "__main__":

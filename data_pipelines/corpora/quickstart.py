@@ -26,7 +26,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from data_pipelines import espeak
-from data_pipelines.corpora import SPLITS, Clip, Split
+from data_pipelines.corpora import SPLITS, Clip, Split, folder
 from data_pipelines.corpora.sentences import sentence
 from data_pipelines.corpora.tunes import Tune, compose
 from uniaudio_jax.cli import main_guard
@@ -78,9 +78,7 @@ def music_clip(rng: np.random.Generator, split: Split = "train") -> tuple[Float[
     return _loudness(samples, MUSIC_RMS), tune.caption
 
 
-def noise_clip(
-    rng: np.random.Generator, seconds: float, kind: str, split: Split = "train"
-) -> Float[np.ndarray, "S"]:
+def noise_clip(rng: np.random.Generator, seconds: float, kind: str, split: Split = "train") -> Float[np.ndarray, "S"]:
     """A noise of one of the `NOISES` at 16 kHz; `split` is that of the sentences in babble."""
     if kind not in NOISES:
         raise ValueError(f"noise_clip: got kind {kind!r}, wanted one of {', '.join(NOISES)}")
@@ -245,22 +243,22 @@ def clips(task: str, options: CorpusOptions) -> Iterator[Clip]:
 
 def write_task(task: str, options: CorpusOptions, bar: tqdm) -> None:
     """Writes the wav files of one task and then its manifest; a finished task with the same options is left alone."""
-    folder = options.out / task
-    manifest, recipe_file = folder / "manifest.jsonl", folder / "recipe.json"
-    recipe = {"format": FORMAT, "minutes": options.minutes, "seed": options.seed}
-    if folder.is_dir() and any(folder.iterdir()):
+    place = options.out / task
+    manifest, recipe_file = place / folder.MANIFEST, place / "recipe.json"
+    recipe = {"format": FORMAT, "minutes": float(options.minutes), "seed": options.seed}
+    if place.is_dir() and any(place.iterdir()):
         if not recipe_file.is_file():
-            raise ValueError(f"{folder}: got a folder that is not this program's, wanted a new or empty one; "
+            raise ValueError(f"{place}: got a folder that is not this program's, wanted a new or empty one; "
                              "choose another --out")  # fmt: skip
         if manifest.is_file() and json.loads(recipe_file.read_text()) == recipe:
             _advance(bar, options.minutes * TASKS[task][0])
             return
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(place)
+    place.mkdir(parents=True, exist_ok=True)
     recipe_file.write_text(json.dumps(recipe))
     lines = []
     for clip in clips(task, options):
-        lines.append(json.dumps(_write_clip(folder, clip)) + "\n")
+        lines.append(json.dumps(_write_clip(place, clip)) + "\n")
         _advance(bar, len(clip.audio) / SAMPLE_RATE_HZ / 60)
     partial = manifest.with_suffix(".partial")
     partial.write_text("".join(lines))
@@ -272,13 +270,13 @@ def _advance(bar: tqdm, minutes: float) -> None:
     bar.update(max(0.0, min(minutes, bar.total - bar.n)))
 
 
-def _write_clip(folder: Path, clip: Clip) -> dict[str, str | None]:
+def _write_clip(place: Path, clip: Clip) -> dict[str, str | None]:
     """Writes the wav files of one clip; returns its line of the manifest."""
     paths: dict[str, str | None] = {"audio": f"wav/{clip.id}.wav", "noisy_audio": None}
-    write_audio(folder / f"wav/{clip.id}.wav", clip.audio, SAMPLE_RATE_HZ)
+    write_audio(place / f"wav/{clip.id}.wav", clip.audio, SAMPLE_RATE_HZ)
     if clip.noisy_audio is not None:
         paths["noisy_audio"] = f"noisy/{clip.id}.wav"
-        write_audio(folder / f"noisy/{clip.id}.wav", clip.noisy_audio, SAMPLE_RATE_HZ)
+        write_audio(place / f"noisy/{clip.id}.wav", clip.noisy_audio, SAMPLE_RATE_HZ)
     return {"id": clip.id, "split": clip.split, "text": clip.text, "speaker": clip.speaker, **paths}
 
 
@@ -289,10 +287,11 @@ def main(options: CorpusOptions) -> None:
               bar_format="{l_bar}{bar}| {n:.1f}/{total:.1f} min of audio [{elapsed}<{remaining}]") as bar:  # fmt: skip
         for task in TASKS:
             write_task(task, options, bar)
-    seconds = {task: sum(soundfile.info(path).duration for path in (options.out / task / "wav").iterdir())
-               for task in TASKS}  # fmt: skip
-    print(f"quickstart corpus: {options.out}: " + ", ".join(f"{task} {s / 60:.1f} min" for task, s in seconds.items())
-          + f", {len(VOICES)} voices, {time.monotonic() - start:.0f} s")  # fmt: skip
+    made = {task: folder.entries(options.out / task) for task in TASKS}
+    minutes = ", ".join(f"{task} {sum(soundfile.info(entry.audio).duration for entry in entries) / 60:.1f} min"
+                        for task, entries in made.items())  # fmt: skip
+    voices = {entry.speaker for entries in made.values() for entry in entries if entry.speaker}
+    print(f"quickstart corpus: {options.out}: {minutes}, {len(voices)} voices, {time.monotonic() - start:.0f} s")
 
 
 if __name__ == "__main__":

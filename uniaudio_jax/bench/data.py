@@ -58,16 +58,28 @@ def write_records(place: Path, count: int) -> Path:
     features = tfds.features.FeaturesDict({"id": text, "speaker": text, "text": text, "audio": codes,
                                            "phone": tfds.features.Tensor(shape=(None,), dtype=np.int16)})  # fmt: skip
     lengths = {"phone": rng.integers(5, 40, DISTINCT), "audio": rng.integers(25, 150, DISTINCT)}
-    contents = [features.serialize_example(features.encode_example({
-        "id": str(n), "speaker": f"speaker {n % 97}", "text": "",
-        "phone": rng.integers(0, PHONES, lengths["phone"][n]).astype(np.int16),
-        "audio": rng.integers(0, 1024, (lengths["audio"][n], 3)).astype(np.int16)})) for n in range(DISTINCT)]  # fmt: skip
+    contents = [
+        features.serialize_example(
+            features.encode_example(
+                {
+                    "id": str(n),
+                    "speaker": f"speaker {n % 97}",
+                    "text": "",
+                    "phone": rng.integers(0, PHONES, lengths["phone"][n]).astype(np.int16),
+                    "audio": rng.integers(0, 1024, (lengths["audio"][n], 3)).astype(np.int16),
+                }
+            )
+        )
+        for n in range(DISTINCT)
+    ]
     place.mkdir(parents=True)
     writer = ArrayRecordWriter(str(place / "tts-train.array_record-00000-of-00001"), "group_size:1")
     for number in range(count):
         writer.write(contents[number % DISTINCT])
     writer.close()
-    template = tfds.core.ShardedFileTemplate(dataset_name="tts", split="train", filetype_suffix="array_record", data_dir=place)
+    template = tfds.core.ShardedFileTemplate(
+        dataset_name="tts", split="train", filetype_suffix="array_record", data_dir=str(place)
+    )
     split = tfds.core.SplitInfo(name="train", shard_lengths=[count], num_bytes=0, filename_template=template)
     tfds.folder_dataset.write_metadata(data_dir=str(place), features=features, split_infos=[split], check_data=False)
     number = np.arange(count) % DISTINCT

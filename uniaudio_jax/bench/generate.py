@@ -41,4 +41,3 @@ def run(options: GenerateBench) -> dict[str, Any]:
     same = float((made["ours"] == made["theirs"]).mean())
     assert SPECIAL_IDS["<audio_end>"] not in made["ours"]
     return report(seconds, "compiled", "frames", options.rows * options.frames) | {"equal_tokens": same}
-

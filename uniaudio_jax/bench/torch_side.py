@@ -16,7 +16,9 @@ def load_torch_model(model: ModelConfig, params: Params) -> tuple[Any, Any]:
 
         from tests.torch_model import TorchUniAudio
     except ImportError as error:
-        raise ValueError(f"PyTorch comparison: {error}; run inside a checkout, with `pip install torch==2.13.0`") from error
+        raise ValueError(
+            f"PyTorch comparison: {error}; run inside a checkout, with `pip install torch==2.13.0`"
+        ) from error
     rival = TorchUniAudio(model)
     state = {name: torch.from_numpy(np.array(value)) for name, value in to_torch_names(params, model).items()}
     rival.load_state_dict(state)

@@ -34,6 +34,7 @@ from uniaudio_jax.config import CodecTrainConfig, load_config, to_dict
 KMEANS_VECTORS_PER_ENTRY = 40
 TABLE_LEVELS = (1, 2, 3, 8)
 FREE_TO_CHANGE = ("steps", "save_every_steps", "log_every_steps")  # between a run and its continuation
+CLEAN_SPEECH = ("speech", "tts")  # beginnings of the domains whose STOI is measured
 HELDOUT_CLIPS = 16  # of each domain in the reconstruction table
 
 State = dict[str, Any]
@@ -263,7 +264,7 @@ def reconstruction_table(codec: Codec, heldout: dict[str, list[np.ndarray]]) -> 
             pairs = list(zip(clips, wavs, strict=True))
             distances = [mel_distance(*pair, codec.sample_rate_hz) for pair in pairs]
             rows[str(levels)] = {"mel_distance": float(np.mean(distances))}
-            if domain.startswith("speech"):
+            if domain.startswith(CLEAN_SPEECH):
                 rows[str(levels)]["stoi"] = _mean_stoi(pairs, codec.sample_rate_hz)
         table["domains"][domain] = rows
     codes = np.concatenate(every)

@@ -48,14 +48,15 @@ def si_sdr_db(reference: Float[np.ndarray, "S"], estimate: Float[np.ndarray, "S"
     """Scale-invariant signal to distortion ratio in dB, higher is better (Le Roux et al. 2019, equation 5).
 
     Means are taken off first. The value is kept within ±100 dB: 100 for the reference itself at any scale, -100 for a
-    silent estimate. nan when the reference is silent.
+    silent estimate. nan when the reference is silent or constant.
     """
-    reference, estimate = (signal.astype(np.float64) - signal.mean(dtype=np.float64)
-                           for signal in _cut("si_sdr_db", reference, estimate))  # fmt: skip
-    energy = np.dot(reference, reference)
-    if energy == 0:
+    reference, estimate = _cut("si_sdr_db", reference, estimate)
+    if np.ptp(reference) == 0:
         return float("nan")
-    target = np.dot(estimate, reference) / energy * reference
+    if np.ptp(estimate) == 0:
+        return -SI_SDR_LIMIT_DB
+    reference, estimate = (signal - signal.mean(dtype=np.float64) for signal in (reference, estimate))
+    target = np.dot(estimate, reference) / np.dot(reference, reference) * reference
     good, bad = np.dot(target, target), np.square(estimate - target).sum()
     if good == 0:
         return -SI_SDR_LIMIT_DB

@@ -65,6 +65,7 @@ class Shell:
 
 def count_parameters(shapes: Params) -> dict[str, int]:
     """Parameters of the "global", "local" and "text" parts of the model."""
+
     def count(tree: Any) -> int:
         return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
 
@@ -77,6 +78,6 @@ def _axes(_: Params, state: nnx.State) -> Params:
     for path, weight in nnx.to_flat_state(state):
         node = axes
         for name in path[:-1]:
-            node = node.setdefault(name, {})
-        node[path[-1]] = tuple(weight.get_metadata("axes"))
+            node = node.setdefault(str(name), {})
+        node[str(path[-1])] = tuple(weight.get_metadata("axes"))
     return axes

@@ -1,0 +1,87 @@
+"""Measures of waveforms."""
+
+import math
+
+import numpy as np
+import pytest
+
+from uniaudio_jax.codec import losses
+from uniaudio_jax.metrics.waveform import mel_distance, si_sdr_db, stoi
+
+RATE = 16000
+
+
+@pytest.fixture(scope="module")
+def speech() -> np.ndarray:
+    """Noise with a syllable-like envelope, 2.1 s: STOI hears its modulation."""
+    rng = np.random.default_rng(0)
+    time = np.arange(33601) / RATE
+    return (rng.standard_normal(33601) * (1.05 + np.sin(2 * np.pi * 3.7 * time)) * 0.05).astype(np.float32)
+
+
+def noisy(signal: np.ndarray, snr_db: float) -> np.ndarray:
+    noise = np.random.default_rng(1).standard_normal(len(signal)).astype(np.float32)
+    noise -= np.dot(noise, signal) / np.dot(signal, signal) * signal
+    return signal + noise * np.linalg.norm(signal) / np.linalg.norm(noise) * 10 ** (-snr_db / 20)
+
+
+def test_the_reference_itself_has_the_best_values(speech):
+    assert stoi(speech, speech, RATE) == pytest.approx(1, abs=1e-5)
+    assert mel_distance(speech, speech, RATE) == 0
+    assert si_sdr_db(speech, speech) == 100
+
+
+def test_more_noise_is_worse_by_every_measure(speech):
+    levels = [noisy(speech, snr) for snr in (20, 10, 0)]
+    for values in ([stoi(speech, x, RATE) for x in levels], [-mel_distance(speech, x, RATE) for x in levels],
+                   [si_sdr_db(speech, x) for x in levels]):  # fmt: skip
+        assert values[0] > values[1] > values[2]
+
+
+@pytest.mark.parametrize("snr_db", [-7, 0, 13])
+@pytest.mark.parametrize("scale", [0.3, -1, 5])
+def test_si_sdr_is_the_ratio_of_orthogonal_noise_at_any_scale(speech, snr_db, scale):
+    speech = speech - speech.mean()
+    assert si_sdr_db(speech, scale * noisy(speech, snr_db)) == pytest.approx(snr_db, abs=0.05)
+
+
+def test_si_sdr_takes_means_off(speech):
+    other = noisy(speech, 5)
+    assert si_sdr_db(speech + 0.3, other - 0.2) == pytest.approx(si_sdr_db(speech, other), abs=1e-3)
+
+
+def test_mel_distance_of_a_gain_is_its_logarithm(speech):
+    assert mel_distance(speech, speech * math.e, RATE) == pytest.approx(1, abs=0.02)
+    assert mel_distance(speech, speech * 0.5, RATE) == losses.mel_distance(speech, speech * 0.5, RATE)
+
+
+def test_unequal_lengths_are_cut_to_the_shorter(speech):
+    short = speech[:20011]
+    for measure in (lambda a, b: stoi(a, b, RATE), lambda a, b: mel_distance(a, b, RATE), si_sdr_db):
+        other = noisy(speech, 5)
+        assert measure(speech, other[:20011]) == measure(short, other[:20011]) == measure(short, other)
+
+
+def test_a_silent_estimate_has_the_worst_value_not_nan(speech):
+    silence = np.zeros_like(speech)
+    assert stoi(speech, silence, RATE) == pytest.approx(0, abs=1e-3)
+    assert si_sdr_db(speech, silence) == -100
+    assert mel_distance(speech, silence, RATE) > 3
+
+
+def test_a_silent_or_too_short_reference_gives_nan_but_mel_distance_has_a_value(speech):
+    silence = np.zeros_like(speech)
+    assert math.isnan(stoi(silence, speech, RATE)) and math.isnan(si_sdr_db(silence, speech))
+    assert math.isnan(si_sdr_db(silence + 0.1, speech))
+    for samples in (1, 101, 5003):
+        assert math.isnan(stoi(speech[:samples], speech[:samples], RATE))
+        assert math.isfinite(mel_distance(speech[:samples], silence[:samples], RATE))
+
+
+@pytest.mark.parametrize("bad", [np.zeros(0), np.zeros((7, 2)), np.array([0.1, np.nan])])
+def test_what_is_no_signal_is_refused(speech, bad):
+    for measure in (lambda a, b: stoi(a, b, RATE), lambda a, b: mel_distance(a, b, RATE), si_sdr_db):
+        with pytest.raises(ValueError, match="wanted finite samples"):
+            measure(speech, bad)
+        with pytest.raises(ValueError, match="got a reference of shape"):
+            measure(bad, speech)

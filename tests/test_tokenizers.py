@@ -1,0 +1,155 @@
+"""Phones and text vectors."""
+
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from data_pipelines.espeak import phonemes
+from data_pipelines.tokenizers.phone import SYMBOLS, PhoneTokenizer
+from data_pipelines.tokenizers.text_vectors import MiniLmVectors
+
+TEXTS = ("Hello, world!", "Why did Hugh weigh 42 zebras?", "The church bell", "A\nline break", "I'm 3.5 % sure.")
+
+
+@pytest.fixture(scope="module")
+def vectors() -> MiniLmVectors:
+    return MiniLmVectors()
+
+
+def test_the_symbols_fit_the_slots_of_the_public_vocabulary():
+    assert PhoneTokenizer.size == 305 and len(SYMBOLS) <= 305
+    assert len(set(SYMBOLS)) == len(SYMBOLS)
+
+
+def test_the_symbol_list_is_fixed():
+    """Shards and checkpoints hold these ids: the list may only grow at its end, and this hash with it."""
+    assert PhoneTokenizer().sha256.startswith("4a04a090")
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_phones_round_trip(text):
+    tokenizer = PhoneTokenizer()
+    ids = tokenizer.encode(text)
+    assert ids.dtype == np.int16 and ids.min() > 0 and not tokenizer.unknown
+    assert tokenizer.decode(ids) == phonemes(text)
+    assert np.array_equal(tokenizer.ids(tokenizer.decode(ids)), ids)
+
+
+def test_words_and_clauses_are_parted_by_symbols():
+    assert phonemes("the lake, the lake") == list("ðə lˈeɪk|ðə lˈeɪk")
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [("de", "Die schöne Straße in Zürich"), ("fr", "Un bon vin blanc"), ("es", "El niño pequeño"),
+     ("cmn", "你好吗"), ("ru", "Привет"), ("ar", "مرحبا"), ("hi", "नमस्ते"), ("ja", "こんにちは"), ("vi", "Xin chào")],
+)  # fmt: skip
+def test_other_languages_have_no_unknown_phones(language, text):
+    tokenizer = PhoneTokenizer()
+    assert len(tokenizer.encode(text, language)) > 4 and not tokenizer.unknown
+
+
+def test_an_unknown_language_is_refused():
+    with pytest.raises(ValueError, match="got voice 'xx'"):
+        PhoneTokenizer().encode("bonjour", "xx")
+
+
+def test_language_switches_leave_no_trace_among_the_phones():
+    assert not set("()") & set(phonemes("Привет hello", "ru"))
+
+
+def test_unknown_symbols_are_counted_and_get_their_own_id():
+    tokenizer = PhoneTokenizer()
+    assert tokenizer.ids(["a", "☃", "b", "☃"]).tolist() == [SYMBOLS.index("a"), 0, SYMBOLS.index("b"), 0]
+    assert tokenizer.unknown == {"☃": 2}
+    assert tokenizer.decode([0]) == ["<unknown>"]
+
+
+@pytest.mark.parametrize("text", ["", "   ", "...", "\n", "—"])
+def test_a_text_without_phones_is_refused(text):
+    with pytest.raises(ValueError, match="finds no phones"):
+        PhoneTokenizer().encode(text)
+
+
+def test_an_id_without_a_symbol_is_refused():
+    for bad in (-1, len(SYMBOLS)):
+        with pytest.raises(ValueError, match=re.escape(f"got ids [{bad}]")):
+            PhoneTokenizer().decode([1, bad])
+
+
+def test_phones_of_many_threads_equal_those_of_one():
+    texts = list(TEXTS) * 20
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(phonemes, texts)) == [phonemes(text) for text in texts]
+
+
+def test_a_missing_espeak_package_is_told_with_its_extra():
+    code = ("import sys; sys.modules['espeakng_loader'] = None\n"
+            "from data_pipelines.tokenizers.phone import PhoneTokenizer\nPhoneTokenizer().encode('a')")  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "pip install uniaudio_jax[quickstart]" in done.stderr and "ValueError" in done.stderr
+
+
+def sentence_vector(vectors: MiniLmVectors, text: str) -> np.ndarray:
+    mean = vectors.encode(text).astype(np.float32).mean(axis=0)
+    return mean / np.linalg.norm(mean)
+
+
+def test_vectors_have_the_stated_form_and_are_deterministic(vectors):
+    found = vectors.encode("a calm tune")
+    assert found.shape == (5, 384) and found.dtype == np.float16  # [CLS] a calm tune [SEP]
+    assert np.array_equal(found, vectors.encode("a calm tune"))
+    assert vectors.sha256.startswith("53aa51172d142c89")
+
+
+def test_a_paraphrase_is_nearer_than_another_text(vectors):
+    texts = ("A happy fast piano tune", "Cheerful quick music for the piano", "The train leaves at noon")
+    tune, same, other = (sentence_vector(vectors, text) for text in texts)
+    assert tune @ same > 0.6 > 0.3 > tune @ other
+
+
+def test_long_texts_are_cut_to_a_hundred_tokens(vectors):
+    assert len(vectors.encode("word " * 331)) == 100
+
+
+@pytest.mark.parametrize("text", ["", "   "])
+def test_a_text_without_tokens_is_refused(vectors, text):
+    with pytest.raises(ValueError, match="without any token"):
+        vectors.encode(text)
+
+
+def test_a_folder_without_the_files_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="got no model.safetensors, config.json, tokenizer.json"):
+        MiniLmVectors(tmp_path)
+
+
+def test_the_forward_equals_pytorch(vectors):
+    import torch
+    from torch.nn import functional
+
+    weights = {name: torch.from_numpy(array) for name, array in vectors.weights.items()}
+    text = "In F sharp minor, the violin sounds restless: arpeggios, fast, around 148 beats per minute."
+    ids = torch.tensor(vectors.tokenizer.encode(text).ids)
+
+    def linear(x, name):
+        return functional.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
+
+    def norm(x, name):
+        return functional.layer_norm(x, (384,), weights[f"{name}.weight"], weights[f"{name}.bias"], 1e-12)
+
+    tables = (f"embeddings.{kind}_embeddings.weight" for kind in ("word", "position", "token_type"))
+    words, places, kinds = (weights[table] for table in tables)
+    x = norm(words[ids] + places[: len(ids)] + kinds[0], "embeddings.LayerNorm")
+    for layer in range(6):
+        name = f"encoder.layer.{layer}"
+        query, key, value = (linear(x, f"{name}.attention.self.{part}").view(len(ids), 12, 32).transpose(0, 1)
+                             for part in ("query", "key", "value"))  # fmt: skip
+        mixed = functional.scaled_dot_product_attention(query, key, value).transpose(0, 1).reshape(len(ids), 384)
+        x = norm(x + linear(mixed, f"{name}.attention.output.dense"), f"{name}.attention.output.LayerNorm")
+        hidden = functional.gelu(linear(x, f"{name}.intermediate.dense"))
+        x = norm(x + linear(hidden, f"{name}.output.dense"), f"{name}.output.LayerNorm")
+    assert np.allclose(vectors.encode(text), x.numpy(), rtol=1e-3, atol=1e-4)
