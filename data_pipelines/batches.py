@@ -25,6 +25,11 @@ class Records(Protocol):
     def __getitem__(self, number: int) -> dict[str, Any]: ...
 
 
+def open_records(folder: Path, split: str) -> Any:
+    """The records of one split of a TFDS folder, by number."""
+    return tfds.builder_from_directory(str(folder)).as_data_source(split)  # pyright: ignore[reportCallIssue]
+
+
 class Dataset:
     """One tokenised dataset on disk: its passport, and for a split the index and the records."""
 
@@ -32,7 +37,7 @@ class Dataset:
         self.folder, self.passport = folder, read_passport(folder)
         self.task = get_task(self.passport["task"])
         self.index: Index = read_index(folder / "index" / split)
-        self.records: Records = tfds.builder_from_directory(str(folder)).as_data_source(split=split)
+        self.records = open_records(folder, split)
 
 
 class Rows:
@@ -168,8 +173,9 @@ def check_codec(dataset: Dataset, codec_passport: dict) -> None:
     """Raises ValueError when the tokens of `dataset` were not made by this codec."""
     got = dataset.passport["codec"]
     if got["weights_sha256"] != codec_passport["weights_sha256"]:
+        want = codec_passport
         raise ValueError(
-            f"{dataset.folder}: tokens were made by codec {got['codec']!r} ({got['weights_sha256'][:12]}), but "
-            f"this run wants {codec_passport['codec']!r} ({codec_passport['weights_sha256'][:12]}); build them again with "
-            f"`python -m data_pipelines.builder --codec {codec_passport['codec']} --task {dataset.task.name} …`"
+            f"{dataset.folder}: tokens were made by codec {got['codec']!r} ({got['weights_sha256'][:12]}), but this "
+            f"run wants {want['codec']!r} ({want['weights_sha256'][:12]}); build them again with "
+            f"`python -m data_pipelines.builder --codec {want['codec']} --task {dataset.task.name} …`"
         )

@@ -6,10 +6,13 @@ makes TOKENS/tts/<corpus name>/1.0.0/. A run that was cut off starts that datase
 while corpus, codec and tokenizers are the same.
 """
 
+import contextlib
 import hashlib
+import io
 import itertools
 import json
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,10 +25,11 @@ import tyro
 from absl import logging
 from tqdm import tqdm
 
+from data_pipelines.batches import open_records
 from data_pipelines.corpora import Clip, Split, folder
 from data_pipelines.index import PASSPORT, make_index, read_passport, write_index, write_passport
 from data_pipelines.streams import Tokenizers
-from uniaudio_jax.cli import main_guard
+from uniaudio_jax.cli import main_guard, use_compile_cache
 from uniaudio_jax.codec.codec import load_codec
 from uniaudio_jax.tasks import DRAWN, KINDS, Task, get_task
 
@@ -79,7 +83,7 @@ class TokenBuilder(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split: Split) -> Iterator[tuple[str, dict]]:
         clips = folder.clips(self.corpus, split)
-        bar = tqdm(clips, desc=f"tokenise {self.task.name} {split}", unit=" clips", leave=False)
+        bar = iter(tqdm(clips, desc=f"tokenise {self.task.name} {split}", unit=" clips", leave=False))
         while group := list(itertools.islice(bar, CLIPS_AT_ONCE)):
             columns = {s.key: self.tokenizers.streams(s, [_field(clip, s.source, self.task) for clip in group])
                        for s in recorded(self.task)}  # fmt: skip
@@ -117,11 +121,12 @@ def build(options: BuilderOptions, name: str, tokenizers: Tokenizers) -> Path:
             print(f"{task.name}: {place} is up to date ({_summary(before)})")
             return place
     shutil.rmtree(place, ignore_errors=True)
-    builder = dataset_builder(options, task, corpus, tokenizers, passport)
-    with _quiet():
-        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=options.shards))
+    with _quiet(), tempfile.TemporaryDirectory() as downloads:
+        builder = dataset_builder(options, task, corpus, tokenizers, passport)
+        config = tfds.download.DownloadConfig(num_shards=options.shards)
+        builder.download_and_prepare(download_dir=downloads, download_config=config)
     counts = dict(builder.counts)
-    frames = {split: _write_split_index(builder, split, place, task) for split in SPLITS}
+    frames = {split: _write_split_index(split, place, task) for split in SPLITS}
     write_passport(place, {**passport, "counts": counts, "target_frames": frames})
     print(f"{task.name}: {place} ({_summary(read_passport(place))})")
     return place
@@ -134,9 +139,9 @@ def dataset_builder(options: BuilderOptions, task: Task, corpus: str, tokenizers
                 config=tfds.core.BuilderConfig(name=corpus), file_format="array_record")  # fmt: skip
 
 
-def _write_split_index(builder: TokenBuilder, split: str, place: Path, task: Task) -> int:
+def _write_split_index(split: str, place: Path, task: Task) -> int:
     """Writes the index of one split, in the order of its records; returns its target frames."""
-    source = builder.as_data_source(split=split)
+    source = open_records(place, split)
     keys = [stream.key for stream in recorded(task)]
     lengths, speakers = {key: np.empty(len(source), np.int32) for key in keys}, []
     for number in range(len(source)):
@@ -182,21 +187,23 @@ def _summary(passport: dict) -> str:
     )
 
 
-class _quiet:
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
     """Keeps TFDS's own progress bars and notes quiet; ours say the same in one line."""
-
-    def __enter__(self) -> None:
-        self.level = logging.get_verbosity()
-        logging.set_verbosity(logging.ERROR)
-        tfds.disable_progress_bar()
-
-    def __exit__(self, *error: object) -> None:
-        logging.set_verbosity(self.level)
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def main() -> None:
     options = tyro.cli(BuilderOptions, description=__doc__)
     with main_guard():
+        use_compile_cache()
         tasks = [get_task(name).name for name in options.task]
         tokenizers = Tokenizers(load_codec(options.codec))
         for name in tasks:

@@ -62,7 +62,7 @@ main() {
   module data_pipelines.corpora.quickstart --out "$run/data/corpus"
   begin "2/6 tokens"
   for task in "${tasks[@]}"; do
-    module data_pipelines.builder --corpus "$run/data/corpus/$task" --task "$task" --codec tiny_16k --out "$run/data/tokens"
+    module data_pipelines.builder --corpus "$run/data/corpus/$task" --task "$task" --codec tiny_16k --name quickstart --out "$run/data/tokens"
   done
   begin "3/6 train"
   module uniaudio_jax.train configs/quickstart.py --out "$run"

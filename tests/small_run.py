@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from flax import nnx
 
+from data_pipelines.batches import open_records
 from data_pipelines.index import make_index, write_index, write_passport
 from uniaudio_jax.codec.codec import build_module, load_codec, save_codec
 from uniaudio_jax.config import CodecConfig, FrameRateConfig, QuantizerConfig
@@ -79,7 +80,7 @@ def write_dataset(root: Path, task: Task, codec: Path, examples: int = 41) -> Pa
     builder = Tokens(data_dir=str(root), file_format="array_record", config=tfds.core.BuilderConfig(name="random"))
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=2))
     for split in splits:
-        records = list(builder.as_data_source(split=split))
+        records = list(open_records(place, split))
         lengths[split] = {s.key: [len(record[s.key]) for record in records] for s in streams}
         columns = {key: np.array(column) for key, column in lengths[split].items()}
         write_index(place / "index" / split, make_index(columns, [r["speaker"].decode() for r in records]))

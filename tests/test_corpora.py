@@ -39,7 +39,8 @@ def files_of(root: Path) -> dict[str, bytes]:
 def test_the_same_seed_gives_the_same_bytes_in_another_process(corpus, tmp_path):
     out = tmp_path / "again"
     command = [sys.executable, "-m", "data_pipelines.corpora.quickstart", "--out", str(out), "--minutes", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     line = r"quickstart corpus: .*: tts 0\.\d min, enhancement 0\.\d min, text_to_music 0\.\d min, 4 voices, \d+ s\n"
     assert re.fullmatch(line, done.stdout)
     assert files_of(out) == files_of(corpus)

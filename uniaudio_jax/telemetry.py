@@ -7,11 +7,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tensorboardX import SummaryWriter
 
 from uniaudio_jax.config import ModelConfig, StackConfig
 from uniaudio_jax.loss import Tally
 from uniaudio_jax.tasks import TASKS
+from uniaudio_jax.tensorboard import open_board
 
 
 def forward_flops(model: ModelConfig, frames: int, loss_frames: int, row_frames: int) -> float:
@@ -65,7 +65,7 @@ class Log:
         self.active = process == 0
         if self.active:
             run.mkdir(parents=True, exist_ok=True)
-            self.board = SummaryWriter(str(run / "tensorboard"))
+            self.board = open_board(run / "tensorboard")
             self.lines = open(run / "metrics.jsonl", "a")
 
     def write(self, step: int, report: dict[str, float]) -> None:

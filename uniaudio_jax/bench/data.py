@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
+from etils import epath
 
 from data_pipelines.batches import BatchStream, Dataset, Rows, limits_of, make_batches
 from data_pipelines.index import make_index, write_index, write_passport
@@ -78,7 +79,7 @@ def write_records(place: Path, count: int) -> Path:
         writer.write(contents[number % DISTINCT])
     writer.close()
     template = tfds.core.ShardedFileTemplate(
-        dataset_name="tts", split="train", filetype_suffix="array_record", data_dir=str(place)
+        dataset_name="tts", split="train", filetype_suffix="array_record", data_dir=epath.Path(place)
     )
     split = tfds.core.SplitInfo(name="train", shard_lengths=[count], num_bytes=0, filename_template=template)
     tfds.folder_dataset.write_metadata(data_dir=str(place), features=features, split_infos=[split], check_data=False)

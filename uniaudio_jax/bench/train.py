@@ -28,7 +28,8 @@ def run(options: TrainBench) -> dict[str, Any]:
     rivals = {
         "two programs": _programs_rival(programs, batch),
         "fused": _fused_rival(programs, config, batch),
-        "pytorch eager": _torch_rival(programs, config, batch),
+        "pytorch eager": _torch_rival(programs, config, batch, all_frames=True),
+        "pytorch eager, counted frames": _torch_rival(programs, config, batch, all_frames=False),
     }
     seconds = side_by_side(rivals, options.rounds, warmup=2)
     frames = int((batch.segments > 0).sum())
@@ -64,7 +65,8 @@ def _fused_rival(programs: Programs, config: RunConfig, batch: Batch):
     return step
 
 
-def _torch_rival(programs: Programs, config: RunConfig, batch: Batch):
+def _torch_rival(programs: Programs, config: RunConfig, batch: Batch, all_frames: bool):
+    """all_frames: the local stack runs over every frame, as in the public code; else over the counted ones."""
     torch, model = load_torch_model(config.model, jax.device_get(programs.init(jax.random.key(0)).params))
     optim = config.optim
     optimizer = torch.optim.AdamW(model.parameters(), optim.peak_learning_rate, (optim.beta1, optim.beta2),
@@ -78,7 +80,7 @@ def _torch_rival(programs: Programs, config: RunConfig, batch: Batch):
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        model.loss(**tensors).backward()
+        model.loss(**tensors, local_on_all_frames=all_frames).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), optim.clip_norm)
         optimizer.step()
 

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +61,31 @@ def decode_vectors(
 ) -> Float[Array, "B S"]:
     """Waveforms of either layout; `frames` as in `encode_vectors`."""
     return module.decode(vectors) if isinstance(module, Seanet) else module.decode(vectors, frames)
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames="levels")
+def _encode_rows(
+    config: CodecConfig, params: dict, codebooks: jax.Array, wav: jax.Array, frames: jax.Array, levels: int
+):
+    vectors = encode_vectors(with_params(config, params), wav, frames)
+    return rvq.encode(vectors, codebooks[:levels]).astype(jnp.int16)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _decode_rows(
+    config: CodecConfig,
+    params: dict,
+    codebooks: jax.Array,
+    codes: jax.Array,
+    frames: jax.Array,
+    levels: jax.Array | None,
+):
+    """`levels` of each row count; None means all that `codes` has."""
+    if levels is None:
+        return decode_vectors(with_params(config, params), rvq.decode(codes, codebooks), frames)
+    entries = jnp.stack([book[codes[..., level]] for level, book in enumerate(codebooks)])
+    used = jnp.arange(len(codebooks))[:, None] < levels[None]
+    return decode_vectors(with_params(config, params), jnp.sum(entries * used[..., None, None], axis=0), frames)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,10 +141,10 @@ class Codec:
         self.weights_sha256 = weights_sha256
         self.params = params
         self._extra = passport_extra or {}
-        self._module_params = jax.tree.map(jnp.asarray, {k: v for k, v in params.items() if k != "quantizer"})
-        self._codebooks = jnp.asarray(params["quantizer"]["codebooks"], jnp.float32)
-        self._encode_batch = jax.jit(self._encode_rows, static_argnames="levels")
-        self._decode_batch = jax.jit(self._decode_rows)
+        module_params = jax.tree.map(jnp.asarray, {key: value for key, value in params.items() if key != "quantizer"})
+        codebooks = jnp.asarray(params["quantizer"]["codebooks"], jnp.float32)
+        self._encode_batch = functools.partial(_encode_rows, config, module_params, codebooks)
+        self._decode_batch = functools.partial(_decode_rows, config, module_params, codebooks)
 
     @property
     def name(self) -> str:
@@ -245,19 +270,6 @@ class Codec:
             out.update(zip(members, results, strict=True))
         return [out[i] for i in range(len(items))]
 
-    def _encode_rows(self, wav, frames, levels: int):
-        module = with_params(self.config, self._module_params)
-        vectors = encode_vectors(module, wav, frames)
-        return rvq.encode(vectors, self._codebooks[:levels]).astype(jnp.int16)
-
-    def _decode_rows(self, codes, frames, levels):
-        module = with_params(self.config, self._module_params)
-        if levels is None:
-            return decode_vectors(module, rvq.decode(codes, self._codebooks), frames)
-        entries = jnp.stack([book[codes[..., level]] for level, book in enumerate(self._codebooks)])
-        used = jnp.arange(self.codebooks)[:, None] < levels[None]
-        return decode_vectors(module, jnp.sum(entries * used[..., None, None], axis=0), frames)
-
     def _checked_wav(self, wav: np.ndarray) -> np.ndarray:
         wav = np.asarray(wav)
         if wav.ndim != 1 or not len(wav) or not np.issubdtype(wav.dtype, np.floating):
@@ -312,19 +324,28 @@ def _unflatten(flat: dict[str, np.ndarray]) -> dict:
     return tree
 
 
-def save_codec(path: str | Path, config: CodecConfig, params: dict, passport_extra: dict | None = None) -> str:
-    """Writes weights (float16) and passport into the folder `path`; returns the sha256 of the weights file.
+def save_codec(
+    path: str | Path,
+    config: CodecConfig,
+    params: dict,
+    passport_extra: dict | None = None,
+    precision: Literal["float16", "float32"] = "float16",
+) -> str:
+    """Writes weights and passport into the folder `path`; returns the sha256 of the weights file.
 
     params: the module's pure dict, with `quantizer.codebooks` [K, entries, width] beside it. The weights land before
     the passport that names their hash, each by an atomic rename, so a broken save is refused on loading.
     """
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
-    half = {name: np.asarray(value, np.float16) for name, value in _flatten(params).items()}
-    for name, value in half.items():
+    with np.errstate(over="ignore"):
+        stored = {name: np.asarray(value, precision) for name, value in _flatten(params).items()}
+    for name, value in stored.items():
         if not np.isfinite(value).all():
-            raise ValueError(f"{folder}: weight {name} does not fit float16; the codec was not saved")
-    blob = safetensors.numpy.save(half)
+            raise ValueError(
+                f"{folder}: weight {name} has values that are not finite in {precision}; nothing was saved"
+            )
+    blob = safetensors.numpy.save(stored)
     sha256 = hashlib.sha256(blob).hexdigest()
     passport = {
         "config": {**dataclasses.asdict(config), "layout_kind": config.layout_kind},

@@ -1,0 +1,105 @@
+"""What a user types: generate, evaluate and the codec's files, on a small run, with their errors."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.small_run import finish, python, write_run
+from uniaudio_jax import load_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("entry")
+    config = write_run(folder, tasks=("tts", "enhancement"), steps=3)
+    tasks = ("--data.tasks", "tts", 1, "enhancement", 1)
+    finish(python("uniaudio_jax.train", config, "--out", folder / "run", *tasks))
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def voice(tmp_path_factory):
+    path = tmp_path_factory.mktemp("voice") / "stereo.wav"
+    soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, (24000, 2)), 48000)
+    return path
+
+
+def test_held_out_examples_become_wav_files(run, tmp_path):
+    words = ["--run", run, "--task", "enhancement", "--split", "heldout", "--count", 2, "--out", tmp_path]
+    finish(python("uniaudio_jax.generate", *words))
+    rows = json.loads((tmp_path / "samples.json").read_text())
+    assert len(rows) == 2 and len({row["id"] for row in rows}) == 2
+    for row in rows:
+        for name in ("generated", "reference", "noisy_audio"):
+            samples, rate = soundfile.read(tmp_path / row[name])
+            assert rate == 16000 and np.isfinite(samples).all()
+            assert len(samples) == round(row[f"{name}_seconds"] * 16000)
+
+
+def test_a_stereo_48_khz_file_is_converted_and_said(run, voice, tmp_path):
+    words = ["--run", run, "--task", "enhancement", "--noisy-audio", voice, "--seconds", 0.4, "--out", tmp_path]
+    out, _ = finish(python("uniaudio_jax.generate", *words))
+    assert "converted from" in out and "stereo" in out and "48000" in out
+    samples, rate = soundfile.read(tmp_path / "enhancement_000.wav")
+    assert rate == 16000 and 320 <= len(samples) <= 6400
+
+
+def test_the_python_api_generates_what_it_says(run):
+    loaded = load_run(run)
+    noisy = np.random.default_rng(0).normal(0, 0.1, 8000).astype(np.float32)
+    wav = loaded.generate("enhancement", noisy_audio=noisy, seconds=0.3)
+    assert wav.ndim == 1 and wav.dtype == np.float32 and 320 <= len(wav) <= 4800
+    codes = loaded.codec.encode(noisy)
+    assert loaded.codec.decode(codes, samples=8000).shape == (8000,)
+    tokens = np.full((2, 5, 3), 7)
+    assert loaded.logits(tokens).shape == (2, 5, 3, 4212)
+    with pytest.raises(ValueError, match=r"wanted \[B, T, 3\]"):
+        loaded.logits(tokens[..., :2])
+    with pytest.raises(ValueError, match="ids 5000"):
+        loaded.logits(np.full((1, 2, 3), 5000))
+
+
+def test_an_evaluation_holds_losses_baselines_and_metrics(run):
+    finish(python("uniaudio_jax.evaluate", "--run", run, "--count", 2))
+    tasks = json.loads((run / "evaluation.json").read_text())["tasks"]
+    assert set(tasks) == {"tts", "enhancement"}
+    for entry in tasks.values():
+        assert len(entry["loss_per_level"]) == len(entry["accuracy_per_level"]) == 3
+        assert abs(np.mean(entry["loss_per_level"]) - entry["loss"]) < 1e-4
+        assert abs(entry["untrained_loss"] - np.log(4212)) < 0.2
+        assert abs(entry["unigram_loss"] - np.log(1024)) < 0.2
+        assert {"stoi", "mel_distance", "mel_distance_of_another_reference"} <= set(entry["metrics"])
+        assert entry["heldout_examples"] == 7
+    assert "stoi_of_input" in tasks["enhancement"]["metrics"]
+    assert "| tts |" in (run / "evaluation.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--task", "tts", "--text", "Hello."], "missing ['speaker_prompt']"),
+        (["--task", "ttts"], "did you mean 'tts'"),
+        (["--task", "enhancement", "--noisy-audio", "nothing.wav"], "nothing.wav"),
+        (["--task", "enhancement", "--split", "heldout", "--text", "x"], "give one or the other"),
+        (["--task", "enhancement", "--split", "heldout", "--count", "0"], "--count"),
+        (["--task", "enhancement", "--nosy-audio", "x.wav"], "--noisy-audio"),
+    ],
+)
+def test_a_users_mistake_gets_one_clear_error(words, message, run, tmp_path):
+    _, err = finish(python("uniaudio_jax.generate", "--run", run, *words, "--out", tmp_path), code=2)
+    assert message in err and "Traceback" not in err
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    _, err = finish(python("uniaudio_jax.evaluate", "--run", tmp_path), code=2)
+    assert "no folder checkpoints/" in err
+
+
+def test_a_prompt_longer_than_the_model_is_refused(run, voice, tmp_path):
+    long = tmp_path / "long.wav"
+    soundfile.write(long, np.random.default_rng(0).normal(0, 0.1, 16000 * 4), 16000)
+    words = ["--run", run, "--task", "enhancement", "--noisy-audio", long, "--out", tmp_path]
+    _, err = finish(python("uniaudio_jax.generate", *words), code=2)
+    assert "do not fit the model's 151 positions" in err
