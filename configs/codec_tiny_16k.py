@@ -18,7 +18,7 @@ def get_config() -> CodecTrainConfig:
     return CodecTrainConfig(
         codec=CodecConfig(name="tiny_16k", layout=layout, quantizer=QuantizerConfig()),
         audio=tuple(f"{DATA}/{domain}" for domain in DOMAINS),
-        steps=5200,
+        steps=6500,
         warmup_steps=800,
         batch=12,
     )

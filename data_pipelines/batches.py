@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import grain
 import numpy as np
@@ -19,6 +19,7 @@ ENDLESS = 1 << 48
 """Length that a source of rows claims: a plan goes on with the next epoch for ever."""
 
 
+@runtime_checkable
 class Records(Protocol):
     """Random access to records: streams by key."""
 

@@ -8,7 +8,7 @@ is the number of its next row.
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -140,7 +140,7 @@ class Plan:
         return np.where(size > 1, index.by_speaker[chosen], -1)
 
 
-def mix(value: np.ndarray | int, key: np.ndarray | int) -> np.ndarray:
+def mix(value: np.ndarray | int, key: np.ndarray | np.uint64 | int) -> Any:
     """Hash of unsigned 64-bit values under a key (the finaliser of splitmix64)."""
     with np.errstate(over="ignore"):
         x = np.asarray(value, np.uint64) + np.asarray(key, np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(1)
@@ -149,7 +149,7 @@ def mix(value: np.ndarray | int, key: np.ndarray | int) -> np.ndarray:
         return x ^ (x >> np.uint64(31))
 
 
-def permute(places: np.ndarray, size: int, key: np.ndarray | int) -> np.ndarray:
+def permute(places: np.ndarray, size: int, key: np.ndarray | np.uint64 | int) -> np.ndarray:
     """Where a keyed permutation of range(size) sends `places`: a Feistel network, walked until it lands inside."""
     half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
     low = np.uint64((1 << half) - 1)

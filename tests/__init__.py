@@ -1,0 +1,3 @@
+"""Laws of uniaudio_jax."""
+
+from tests import typechecker as typechecker

@@ -11,6 +11,7 @@ import soundfile
 
 from uniaudio_jax.codec import train as training
 from uniaudio_jax.codec.codec import load_codec
+from uniaudio_jax.codec.losses import spectral_losses
 from uniaudio_jax.config import CodecConfig, CodecTrainConfig, FrameRateConfig, QuantizerConfig, load_config
 
 LAYOUT = FrameRateConfig(width=23, hidden=29, mel_bands=19, encoder_blocks=1, decoder_blocks=1)
@@ -94,6 +95,14 @@ def test_the_end_of_a_run_is_a_codec_and_a_table(finished, tmp_path):
     table = json.loads((tmp_path / "reconstruction.json").read_text())
     assert set(table["domains"]["speech_like"]) == {"1", "2", "3"}
     assert len(table["codebook_use"]) == 3 and "speech_like" in (tmp_path / "reconstruction.md").read_text()
+
+
+def test_the_losses_of_silence_have_finite_gradients():
+    silence = np.zeros((2, 4001), np.float32)
+    mel, magnitude = spectral_losses(silence, silence, 16000)
+    assert float(mel) == 0 and float(magnitude) == 0
+    gradient = jax.grad(lambda got: sum(spectral_losses(silence, got, 16000)))(silence)
+    assert np.isfinite(gradient).all()
 
 
 def test_a_batch_depends_on_its_step_only(finished):

@@ -52,7 +52,7 @@ def test_cached_logits_equal_the_full_forward(name, decoder, params):
     batch, lengths = decoder._pad(prefixes, MODEL.context_frames)
     global_, local = (decoder.shell.merge(part, params[part]) for part in ("global", "local"))
     state = start_state(global_, jax.tree.map(jnp.asarray, batch), jnp.asarray(lengths), 61, jax.random.key(0))
-    wanted = [decoder.shell.logits(params, single(whole))[0] for whole in wholes]
+    wanted = [decoder.shell.logits(params, jax.tree.map(jnp.asarray, single(whole)))[0] for whole in wholes]
     for frame in range(min(len(w.tokens) - length for w, length in zip(wholes, lengths, strict=True))):
         forced = jnp.array([w.tokens[length + frame] for w, length in zip(wholes, lengths, strict=True)])
         state, _, logits = next_frame(global_, local, state, lambda _, level, *__, forced=forced: forced[:, level])
