@@ -13,7 +13,7 @@ DOMAINS = (
 
 
 def get_config() -> CodecTrainConfig:
-    """2 CPU cores, about an hour; STOI about 0.9 on held-out speech at 3 codebooks."""
+    """2 CPU cores, 6500 steps in about an hour: held-out STOI at 3 codebooks 0.90 (neural voice), 0.89 (espeak)."""
     layout = FrameRateConfig(width=256, hidden=512, encoder_blocks=3, decoder_blocks=7)
     return CodecTrainConfig(
         codec=CodecConfig(name="tiny_16k", layout=layout, quantizer=QuantizerConfig()),
