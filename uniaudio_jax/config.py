@@ -41,6 +41,11 @@ class StackConfig:
         """Width inside the MLP: 4 D, as in the public checkpoints."""
         return 4 * self.width
 
+    @property
+    def init_std(self) -> float:
+        """Spread of fresh weights: the public code's 0.02 at its width 1536, and as 1 / sqrt(width) below."""
+        return 0.02 * (1536 / self.width) ** 0.5
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:

@@ -20,9 +20,11 @@ class Cache(NamedTuple):
     values: Array
 
 
-def linear(inputs: int, outputs: int, axes: tuple[str, str], rngs: nnx.Rngs, use_bias: bool = True) -> nnx.Linear:
-    """A linear map that names the axes of its weights; normal(0.02) start and zero bias, as the public code has it."""
-    return nnx.Linear(inputs, outputs, use_bias=use_bias, rngs=rngs, kernel_init=nnx.initializers.normal(0.02),
+def linear(
+    inputs: int, outputs: int, axes: tuple[str, str], std: float, rngs: nnx.Rngs, use_bias: bool = True
+) -> nnx.Linear:
+    """A linear map that names the axes of its weights; they start normal with this spread, the bias at zero."""
+    return nnx.Linear(inputs, outputs, use_bias=use_bias, rngs=rngs, kernel_init=nnx.initializers.normal(std),
                       kernel_metadata={"axes": axes}, bias_metadata={"axes": axes[1:]})  # fmt: skip
 
 
@@ -30,12 +32,12 @@ class Attention(nnx.Module):
     """Multi-head attention with biases on query, value and output and none on the key."""
 
     def __init__(self, config: StackConfig, *, rngs: nnx.Rngs):
-        width = config.width
+        width, std = config.width, config.init_std
         self.heads, self.head_width = config.heads, config.head_width
-        self.query = linear(width, width, ("embed", "heads"), rngs)
-        self.key = linear(width, width, ("embed", "heads"), rngs, use_bias=False)
-        self.value = linear(width, width, ("embed", "heads"), rngs)
-        self.out = linear(width, width, ("heads", "embed"), rngs)
+        self.query = linear(width, width, ("embed", "heads"), std, rngs)
+        self.key = linear(width, width, ("embed", "heads"), std, rngs, use_bias=False)
+        self.value = linear(width, width, ("embed", "heads"), std, rngs)
+        self.out = linear(width, width, ("heads", "embed"), std, rngs)
 
     def __call__(self, x: Float[Array, "B T D"], mask: Bool[Array, "#B T T"]) -> tuple[Float[Array, "B T D"], Cache]:
         """Attention under `mask` [B, query, key], and the keys and values for a cache."""

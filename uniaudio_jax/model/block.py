@@ -27,8 +27,8 @@ class Mlp(nnx.Module):
     """Two linear maps with the exact GELU between them."""
 
     def __init__(self, config: StackConfig, *, rngs: nnx.Rngs):
-        self.up = linear(config.width, config.hidden, ("embed", "mlp"), rngs)
-        self.down = linear(config.hidden, config.width, ("mlp", "embed"), rngs)
+        self.up = linear(config.width, config.hidden, ("embed", "mlp"), config.init_std, rngs)
+        self.down = linear(config.hidden, config.width, ("mlp", "embed"), config.init_std, rngs)
 
     def __call__(self, x: Float[Array, "*any D"]) -> Float[Array, "*any D"]:
         return self.down(jax.nn.gelu(self.up(x), approximate=False))

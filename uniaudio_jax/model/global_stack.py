@@ -15,12 +15,13 @@ class GlobalStack(nnx.Module):
     """Frames [B, T, Q] to vectors [B, T, D]: vector t knows the frames before t, and predicts frame t."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        width, normal = config.global_stack.width, nnx.initializers.normal(0.02)
+        width, std = config.global_stack.width, config.global_stack.init_std
+        normal = nnx.initializers.normal(std)
         table = normal(rngs.params(), (config.vocabulary, config.token_width))
         self.embedding = nnx.Param(table, axes=("vocab", "embed"))
         places = normal(rngs.params(), (config.context_frames, width))
         self.positions = nnx.Param(places, axes=("positions", "embed"))
-        self.text = linear(config.text_width, width, ("text", "embed"), rngs)
+        self.text = linear(config.text_width, width, ("text", "embed"), std, rngs)
         self.blocks = make_blocks(config.global_stack, rngs)
         self.norm = Norm(width, rngs=rngs)
 

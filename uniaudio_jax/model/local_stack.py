@@ -14,14 +14,15 @@ class LocalStack(nnx.Module):
     """Global vectors [F, D] and tokens [F, Q] to logits [F, Q, V]; each frame is a row of its own."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        width, normal = config.local_stack.width, nnx.initializers.normal(0.02)
+        width, std = config.local_stack.width, config.local_stack.init_std
+        normal = nnx.initializers.normal(std)
         self.codebooks = config.codebooks
         self.embedding = nnx.Param(normal(rngs.params(), (config.vocabulary, width)), axes=("vocab", "embed"))
         self.positions = nnx.Param(normal(rngs.params(), (config.codebooks, width)), axes=("levels", "embed"))
-        self.link = linear(config.token_width, width, ("token", "embed"), rngs)
+        self.link = linear(config.token_width, width, ("token", "embed"), std, rngs)
         self.blocks = make_blocks(config.local_stack, rngs)
         self.norm = Norm(width, rngs=rngs)
-        self.head = linear(width, config.vocabulary, ("embed", "vocab"), rngs, use_bias=False)
+        self.head = linear(width, config.vocabulary, ("embed", "vocab"), std, rngs, use_bias=False)
 
     def __call__(
         self, vectors: Float[Array, "F D"], tokens: Int[Array, "F Q"], remat: bool = False
