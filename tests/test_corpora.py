@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_pipelines.corpora import folder, quickstart, split_of
+from data_pipelines import espeak
+from data_pipelines.corpora import codec_training, folder, quickstart, split_of
+from data_pipelines.corpora.codec_training import Piper, TrainingAudioOptions
 from data_pipelines.corpora.quickstart import NOISES, VOICES, CorpusOptions, noise_clip, speech_clip
 from data_pipelines.corpora.sentences import sentence, sentence_split
 from data_pipelines.corpora.tunes import compose
 from data_pipelines.espeak import speak
 from uniaudio_jax.codec.audio_files import write_audio
+from uniaudio_jax.codec.train import Audio
+from uniaudio_jax.config import CodecTrainConfig, load_config
 
 TEXT = "Judith painted the yellow boat."
 
@@ -251,3 +255,78 @@ def test_a_folder_without_audio_and_a_missing_one_are_refused(tmp_path):
         list(folder.clips(tmp_path))
     with pytest.raises(ValueError, match="got no folder"):
         list(folder.clips(tmp_path / "gone"))
+
+
+# Writes a second of noise for each line of its input, and keeps the lines, in place of the real tool.
+FAKE_PIPER = """
+import sys, numpy, soundfile
+folder = sys.argv[sys.argv.index("--output_dir") + 1]
+lines = sys.stdin.read().splitlines()
+open(sys.argv[sys.argv.index("--model") + 1], "a").write("".join(f"{line}\\n" for line in lines))
+for number, line in enumerate(lines):
+    soundfile.write(f"{folder}/{number}.wav", numpy.random.default_rng(0).uniform(-1, 1, 22050), 22050)
+"""
+
+
+@pytest.fixture
+def fake_piper(tmp_path, monkeypatch) -> Piper:
+    (tmp_path / "piper.py").write_text(FAKE_PIPER)
+    piper = Piper(command=(sys.executable, str(tmp_path / "piper.py")), voice=tmp_path / "voice.onnx")
+    monkeypatch.setattr(codec_training, "find_piper", lambda voice: piper)
+    return piper
+
+
+def test_the_audio_of_the_shipped_codec_is_what_its_recipe_reads_and_is_made_once(tmp_path, fake_piper):
+    options = TrainingAudioOptions(out=tmp_path / "data", minutes=0.1)
+    codec_training.main(options)
+    before = files_of(options.out)
+    recipe = load_config(Path(__file__).parents[1] / "configs" / "codec_tiny_16k.py")
+    assert isinstance(recipe, CodecTrainConfig)
+    folders = tuple(str(options.out / Path(name).relative_to("runs/codec_data")) for name in recipe.audio)
+    audio = Audio(folders, 16000)
+    assert set(audio.heldout) == {Path(name).name for name in folders} and audio.converted == 0
+    times = {path: path.stat().st_mtime_ns for path in options.out.rglob("*.wav")}
+    codec_training.main(options)
+    assert {path: path.stat().st_mtime_ns for path in options.out.rglob("*.wav")} == times
+    (options.out / "sound" / "recipe.json").rename(options.out / "sound" / "mine.txt")
+    with pytest.raises(ValueError, match="sound: got a folder that is not this program's"):
+        codec_training.main(options)
+    (options.out / "sound").rename(options.out / ".sound.partial")  # as if it was cut off
+    codec_training.main(options)
+    assert files_of(options.out) == before
+
+
+def test_the_codec_trains_on_no_heldout_sentence(fake_piper, monkeypatch):
+    said = []
+    monkeypatch.setattr(espeak, "speak", lambda text, voice: (said.append(text), (np.ones(2000, np.float32), 16000))[1])
+    made = codec_training.makers(fake_piper)
+    for split in ("train", "heldout"):
+        said.clear()
+        fake_piper.voice.write_text("")
+        for seed in range(97):
+            made["speech_espeak"](np.random.default_rng(seed), split)
+        made["speech_piper"](np.random.default_rng(3), split)
+        pairs = fake_piper.voice.read_text().splitlines()
+        said += [part.strip() for pair in pairs for part in re.findall(r"[^.?]+[.?]", pair)]
+        english = [text for text in said if text not in codec_training.FOREIGN.values()]
+        assert len(english) > 60 and {sentence_split(text) for text in english} == {split}
+
+
+def test_without_piper_its_domain_is_left_out_with_a_remedy(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(codec_training, "find_piper", lambda voice: None)
+    monkeypatch.setattr(codec_training, "write_domain", lambda domain, *rest: (tmp_path / domain).mkdir())
+    monkeypatch.setattr(quickstart, "write_task", lambda *rest: None)
+    codec_training.main(TrainingAudioOptions(out=tmp_path))
+    assert "pip install piper-tts" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {"speech_espeak", "music", "sound"}
+
+
+def test_a_failing_piper_is_told_by_its_last_line(tmp_path):
+    piper = Piper(command=(sys.executable, "-c", "raise SystemExit('no such voice')"), voice=tmp_path / "gone.onnx")
+    with pytest.raises(ValueError, match=r"got exit code 1 and 0 files, wanted 1 \(no such voice\)"):
+        codec_training.piper_speech(piper, ["Hello."])
+
+
+def test_the_default_minutes_are_those_of_the_shipped_codec():
+    options = TrainingAudioOptions(out=Path("x"))
+    assert {domain: options.minutes_of(domain) for domain in codec_training.MINUTES} == codec_training.MINUTES

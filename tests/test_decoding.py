@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.tiny import MODEL, TEXT_WIDTH, VOCABULARY, make_programs, random_stream
-from uniaudio_jax.decoding import Decoder, Sampling, next_frame, start_state
+from uniaudio_jax.decoding import Decoder, Sampling, lay_out, next_frame, start_state
 from uniaudio_jax.sequence import Batch, to_frames, to_prefix
 from uniaudio_jax.tasks import get_task
 from uniaudio_jax.vocab import SPECIAL_IDS
@@ -50,12 +50,13 @@ def test_cached_logits_equal_the_full_forward(name, decoder, params):
     prefixes = [to_prefix(task, row, VOCABULARY, TEXT_WIDTH) for row in rows]
     wholes = [to_frames(task, row, VOCABULARY, TEXT_WIDTH) for row in rows]
     batch, lengths = decoder._pad(prefixes, MODEL.context_frames)
-    global_, local = (decoder.shell.merge(part, params[part]) for part in ("global", "local"))
-    state = start_state(global_, jax.tree.map(jnp.asarray, batch), jnp.asarray(lengths), 61, jax.random.key(0))
+    everything = jnp.tile(jnp.arange(MODEL.vocabulary), (3, 1))
+    model = lay_out(decoder.shell, params, everything)
+    state = start_state(model.global_, jax.tree.map(jnp.asarray, batch), jnp.asarray(lengths), 61, jax.random.key(0))
     wanted = [decoder.shell.logits(params, jax.tree.map(jnp.asarray, single(whole)))[0] for whole in wholes]
     for frame in range(min(len(w.tokens) - length for w, length in zip(wholes, lengths, strict=True))):
         forced = jnp.array([w.tokens[length + frame] for w, length in zip(wholes, lengths, strict=True)])
-        state, _, logits = next_frame(global_, local, state, lambda _, level, *__, forced=forced: forced[:, level])
+        state, _, logits = next_frame(model, state, lambda _, level, *__, forced=forced: forced[:, level])
         for row, length in enumerate(lengths):
             np.testing.assert_allclose(logits[row], wanted[row][length + frame], rtol=1e-5, atol=1e-5)
 

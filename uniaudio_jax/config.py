@@ -239,6 +239,12 @@ class SeanetConfig:
     lstm_layers: int = 2
     compress: int = 2
 
+    def __post_init__(self):
+        sizes = (self.filters, *self.ratios, self.residual_kernel, self.kernel, self.lstm_layers, self.compress)
+        _require("SeanetConfig", bool(self.ratios) and min(sizes) >= 1, str(self), "positive sizes, at least one ratio")
+        _require("SeanetConfig.filters", self.filters % self.compress == 0,
+                 f"filters={self.filters}, compress={self.compress}", "a multiple of compress")  # fmt: skip
+
     @property
     def hop_samples(self) -> int:
         return math.prod(self.ratios)

@@ -2,15 +2,18 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-from uniaudio_jax.model.attention import MASKED, Cache
+from uniaudio_jax.model.attention import Cache
+from uniaudio_jax.model.block import Block, unstack
 from uniaudio_jax.model.global_stack import GlobalStack
+from uniaudio_jax.model.kernels import MASKED
 from uniaudio_jax.model.local_stack import LocalStack
 from uniaudio_jax.model.uniaudio import Params, Shell
 from uniaudio_jax.sequence import Batch, Frames
@@ -19,6 +22,7 @@ from uniaudio_jax.vocab import LOCAL_START, PAD, SPECIAL_IDS, Vocabulary
 
 BLOCK_FRAMES = 64
 PREFIX_BUCKET = 64
+CONTEXT_BUCKET = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +43,11 @@ class Sampling:
 class State(NamedTuple):
     """What one frame leaves to the next.
 
-    cache: of the global stack; frame: the last frame's tokens, [B, Q]; position: of the next frame, [B]; done: [B];
+    caches: of each global layer; frame: the last frame's tokens, [B, Q]; position: of the next frame, [B]; done: [B];
     key: of the random numbers; made: frames made so far.
     """
 
-    cache: Cache
+    caches: list[Cache]
     frame: Array
     position: Array
     done: Array
@@ -51,72 +55,83 @@ class State(NamedTuple):
     made: Array
 
 
-Choose = Callable[[Float[Array, "B V"], Int[Array, ""], Int[Array, " B"], Array], Int[Array, " B"]]
-"""(logits, level, the frame's first token, key) → token of each row."""
+class Model(NamedTuple):
+    """The two stacks, laid out for many single steps.
+
+    ids: the ids that may come at each level, [Q, A]; heads: the head's columns for them, [Q, D, A].
+    """
+
+    global_: GlobalStack
+    local: LocalStack
+    global_blocks: list[Block]
+    local_blocks: list[Block]
+    ids: Array
+    heads: Array
+
+
+def lay_out(shell: Shell, params: Params, ids: Int[Array, "Q A"]) -> Model:
+    """The model whose logits are over `ids` alone."""
+    global_, local = shell.merge("global", params["global"]), shell.merge("local", params["local"])
+    heads = jnp.moveaxis(params["local"]["head"]["kernel"][:, ids], 0, 1)
+    return Model(global_, local, unstack(global_.blocks), unstack(local.blocks), ids, heads)
+
+
+Choose = Callable[[Float[Array, "B A"], int, Int[Array, " B"], Array], Int[Array, " B"]]
+"""(logits of the ids that may come, level, the frame's first token, key) → id of each row."""
 
 
 def local_frame(
-    local: LocalStack, vectors: Float[Array, "B D"], choose: Choose, key: Array
-) -> tuple[Int[Array, "B Q"], Float[Array, "B Q V"]]:
+    model: Model, vectors: Float[Array, "B D"], choose: Choose, key: Array
+) -> tuple[Int[Array, "B Q"], Float[Array, "B Q A"]]:
     """The tokens that `choose` takes for one frame, level after level, and the logits it was shown."""
-    rows, codebooks = len(vectors), local.codebooks
-    attention = local.blocks.attention
-    layers = attention.query.kernel.shape[0]
-    shape = (layers, rows, codebooks, attention.heads, attention.head_width)
-    empty = Cache(jnp.zeros(shape, vectors.dtype), jnp.zeros(shape, vectors.dtype))
-
-    def level_step(carry: tuple[Array, Array, Cache], level: tuple[Array, Array, Array]):
-        token, first, cache = carry
-        number, linked, key = level
-        logits, cache = local.step(token, linked, cache, number)
-        token = choose(logits, number, first, key)
-        return (token, jnp.where(number == 0, token, first), cache), (token, logits)
-
-    start = jnp.full(rows, LOCAL_START)
-    levels = (jnp.arange(codebooks), local.linked(vectors).swapaxes(0, 1), jax.random.split(key, codebooks))
-    _, (tokens, logits) = jax.lax.scan(level_step, (start, start, empty), levels)
-    return tokens.swapaxes(0, 1), logits.swapaxes(0, 1)
+    local, keys = model.local, jax.random.split(key, model.local.codebooks)
+    linked = local.linked(vectors)
+    caches: list[Cache | None] = [None] * len(model.local_blocks)
+    tokens, shown = [jnp.full(len(vectors), LOCAL_START)], []
+    for level in range(local.codebooks):
+        x, caches = local.step(model.local_blocks, tokens[-1], linked[:, level], caches, level)
+        shown.append(x @ model.heads[level])
+        tokens.append(choose(shown[-1], level, tokens[min(level, 1)], keys[level]))
+    return jnp.stack(tokens[1:], axis=1), jnp.stack(shown, axis=1)
 
 
-def next_frame(
-    global_: GlobalStack, local: LocalStack, state: State, choose: Choose
-) -> tuple[State, Int[Array, "B Q"], Float[Array, "B Q V"]]:
+def next_frame(model: Model, state: State, choose: Choose) -> tuple[State, Int[Array, "B Q"], Float[Array, "B Q A"]]:
     """One more frame: the state after it, its tokens and the logits they were chosen from."""
-    vectors, cache = global_.step(state.frame, state.cache, state.position)
+    vectors, caches = model.global_.step(model.global_blocks, state.frame, state.caches, state.position)
     key, now = jax.random.split(state.key)
-    tokens, logits = local_frame(local, vectors[:, 0], choose, now)
-    state = State(cache, tokens, state.position + 1, state.done, key, state.made + 1)
-    return state, tokens, logits
+    tokens, logits = local_frame(model, vectors, choose, now)
+    return State(caches, tokens, state.position + 1, state.done, key, state.made + 1), tokens, logits
 
 
 def start_state(global_: GlobalStack, prefix: Batch, lengths: Int[Array, " B"], context: int, key: Array) -> State:
     """The state after all but the last frame of each prefix [B, P, Q]; the caches have room for `context` frames."""
-    _, cache = global_.fill(prefix)
-    room = [(0, 0), (0, 0), (0, context - prefix.tokens.shape[1]), (0, 0), (0, 0)]
+    _, caches = global_.fill(prefix)
+    room = [(0, 0), (0, 0), (0, context - prefix.tokens.shape[1]), (0, 0)]
     last = jnp.take_along_axis(prefix.tokens, (lengths - 1)[:, None, None], axis=1)[:, 0]
-    return State(jax.tree.map(lambda x: jnp.pad(x, room), cache), last, lengths, jnp.zeros(len(lengths), bool), key,
-                 jnp.zeros((), jnp.int32))  # fmt: skip
+    caches = jax.tree.map(lambda x: jnp.pad(x, room), caches)
+    return State(caches, last, lengths, jnp.zeros(len(lengths), bool), key, jnp.zeros((), jnp.int32))
 
 
-def sample(sampling: Sampling, allowed: Bool[Array, "Q V"], end: int, repeated: bool, made: Int[Array, ""]) -> Choose:
-    """Chooses among the ids of the level.
+def sample(sampling: Sampling, ids: Int[Array, "Q A"], end: int, repeated: bool, made: Int[Array, ""]) -> Choose:
+    """Chooses among the ids of the level, the last of which is `end`.
 
     `end` may come at the first level only, and then fills the frame; `repeated` fills every frame with its first id.
     """
 
-    def choose(logits: Array, level: Array, first: Array, key: Array) -> Array:
-        ids = jnp.arange(logits.shape[-1])
-        may_end = (level == 0) & (made >= sampling.min_frames) & (ids == end)
-        logits = jnp.where(allowed[level] | may_end, logits.astype(jnp.float32), MASKED)
+    def choose(logits: Array, level: int, first: Array, key: Array) -> Array:
+        may_end = made >= sampling.min_frames if level == 0 else False
+        last = jnp.arange(logits.shape[-1]) == logits.shape[-1] - 1
+        logits = jnp.where(last & ~jnp.asarray(may_end), MASKED, logits.astype(jnp.float32))
         if sampling.temperature == 0:
-            token = logits.argmax(-1)
-        elif sampling.top_k:
+            place = logits.argmax(-1)
+        elif 0 < sampling.top_k < logits.shape[-1]:
             best, places = jax.lax.top_k(logits, sampling.top_k)
             chosen = jax.random.categorical(key, best / sampling.temperature)
-            token = jnp.take_along_axis(places, chosen[:, None], axis=1)[:, 0]
+            place = jnp.take_along_axis(places, chosen[:, None], axis=1)[:, 0]
         else:
-            token = jax.random.categorical(key, logits / sampling.temperature)
-        return jnp.where((level > 0) & ((first == end) | repeated), first, token)
+            place = jax.random.categorical(key, logits / sampling.temperature)
+        token = ids[level, place]
+        return token if level == 0 else jnp.where((first == end) | repeated, first, token)
 
     return choose
 
@@ -126,7 +141,9 @@ class Decoder:
 
     def __init__(self, shell: Shell, params: Params, vocabulary: Vocabulary):
         self.shell, self.params, self.vocabulary = shell, params, vocabulary
-        self._start = jax.jit(self._start_program, static_argnames="context")
+        self._models: dict[tuple[str, int], Model] = {}
+        self._lay_out = jax.jit(partial(lay_out, shell))
+        self._start = jax.jit(start_state, static_argnames="context")
         self._block = jax.jit(
             self._block_program, static_argnames=("sampling", "end", "repeated"), donate_argnames="state"
         )
@@ -153,23 +170,27 @@ class Decoder:
             )
         end, repeated = SPECIAL_IDS[f"<{task.target.kind}_end>"], KINDS[task.target.kind].form == "ids"
         batch, lengths = self._pad(prefixes, context)
-        state = self._start(self.params, batch, lengths, context=context, key=jax.random.key(sampling.seed))
-        allowed = self._allowed(task)
+        held = min(context, -(-(longest + wanted) // CONTEXT_BUCKET) * CONTEXT_BUCKET)
+        model = self._model(task, end)
+        state = self._start(model.global_, batch, lengths, context=held, key=jax.random.key(sampling.seed))
         for first in range(0, wanted, BLOCK_FRAMES):
             size = min(BLOCK_FRAMES, wanted - first)
-            state, tokens = self._block(self.params, state, allowed, jnp.int32(size), sampling=sampling, end=end,
+            state, tokens = self._block(model, state, jnp.int32(size), sampling=sampling, end=end,
                                         repeated=repeated)  # fmt: skip
             yield np.asarray(tokens)[:, :size]
             if bool(state.done.all()):
                 return
 
-    def _start_program(self, params: Params, prefix: Batch, lengths: Array, context: int, key: Array) -> State:
-        return start_state(self.shell.merge("global", params["global"]), prefix, lengths, context, key)
+    def _model(self, task: Task, end: int) -> Model:
+        """The model laid out for the target of `task`, made once; it holds a second copy of the weights."""
+        key = (task.target.kind, end)
+        if key not in self._models:
+            self._models[key] = self._lay_out(self.params, self._ids(task, end))
+        return self._models[key]
 
-    def _block_program(self, params: Params, state: State, allowed: Array, size: Array, sampling: Sampling, end: int,
+    def _block_program(self, model: Model, state: State, size: Array, sampling: Sampling, end: int,
                        repeated: bool) -> tuple[State, Int[Array, "B F Q"]]:  # fmt: skip
         """Up to `size` more frames, of BLOCK_FRAMES that are returned; rows that ended are filled with `<pad>`."""
-        global_, local = self.shell.merge("global", params["global"]), self.shell.merge("local", params["local"])
         first = state.made
 
         def going(carry: tuple[State, Array]) -> Array:
@@ -179,7 +200,7 @@ class Decoder:
         def body(carry: tuple[State, Array]) -> tuple[State, Array]:
             state, made = carry
             done = state.done
-            fresh, tokens, _ = next_frame(global_, local, state, sample(sampling, allowed, end, repeated, state.made))
+            fresh, tokens, _ = next_frame(model, state, sample(sampling, model.ids, end, repeated, state.made))
             shown = jnp.where(done[:, None], PAD, tokens)
             made = jax.lax.dynamic_update_index_in_dim(made, shown, state.made - first, axis=1)
             return fresh._replace(done=done | (tokens[:, 0] == end)), made
@@ -203,14 +224,12 @@ class Decoder:
         segments = (places < lengths[:, None]).astype(np.int32)
         return Batch(tokens, segments, places, None, None, slots, vectors, None), lengths
 
-    def _allowed(self, task: Task) -> Bool[Array, "Q V"]:
-        """The ids that may come at each level, the end apart."""
+    def _ids(self, task: Task, end: int) -> Int[Array, "Q A"]:
+        """The ids that may come at each level, and last the end."""
         kind = KINDS[task.target.kind]
-        allowed = np.zeros((self.vocabulary.codebooks, self.shell.config.vocabulary), bool)
-        for level in range(self.vocabulary.codebooks):
-            span = self.vocabulary.level(level) if kind.form == "codes" else self.vocabulary.ranges[kind.span or ""]
-            allowed[level, span.start : span.stop] = True
-        return jnp.asarray(allowed)
+        spans = [self.vocabulary.level(level) if kind.form == "codes" else self.vocabulary.ranges[kind.span or ""]
+                 for level in range(self.vocabulary.codebooks)]  # fmt: skip
+        return jnp.asarray([[*span, end] for span in spans])
 
     def _raw(self, task: Task, tokens: Int[np.ndarray, "T Q"]) -> np.ndarray:
         """A row's tokens up to its end, as codes or ids."""

@@ -30,11 +30,18 @@ def add_tallies(one: Tally, other: Tally) -> Tally:
     return jax.tree.map(jnp.add, one, other)
 
 
-def cross_entropy(logits: Float[Array, "F Q V"], tokens: Int[Array, "F Q"]) -> Float[Array, "F Q"]:
-    """Nats of each token, in float32."""
+def cross_entropy(
+    logits: Float[Array, "F Q V"], tokens: Int[Array, "F Q"]
+) -> tuple[Float[Array, "F Q"], Float[Array, "F Q"]]:
+    """Nats of each token, in float32, and 1 where no other id has a larger logit (one pass less than an argmax).
+
+    The token's logit is taken by a sum over a mask, whose gradient needs no scatter into [F, Q, V].
+    """
     wide = logits.astype(jnp.float32)
-    chosen = jnp.take_along_axis(wide, tokens[..., None], axis=-1)[..., 0]
-    return jax.nn.logsumexp(wide, axis=-1) - chosen
+    chosen = jnp.where(jnp.arange(wide.shape[-1]) == tokens[..., None], wide, 0.0).sum(axis=-1)
+    best = jax.lax.stop_gradient(wide.max(axis=-1))
+    total = jnp.exp(wide - best[..., None]).sum(axis=-1)
+    return jnp.log(total) + best - chosen, (chosen >= best).astype(jnp.float32)
 
 
 def tally_tokens(
@@ -46,6 +53,5 @@ def tally_tokens(
     def by_task(values: Array) -> Array:
         return jnp.einsum("fk,fq->kq", rows, values)
 
-    losses = cross_entropy(logits, tokens)
-    hits = (logits.argmax(-1) == tokens).astype(jnp.float32)
+    losses, hits = cross_entropy(logits, tokens)
     return Tally(by_task(losses), by_task(hits), by_task(jnp.ones_like(losses)))

@@ -29,5 +29,5 @@ def cross_entropy_of_rows(shell: Shell, params: Params, batch: Batch) -> Array:
     """Nats of every token of the rows, [B, T, Q]."""
     logits = shell.logits(params, batch)
     rows, frames, codebooks, ids = logits.shape
-    flat = cross_entropy(logits.reshape(-1, codebooks, ids), batch.tokens.reshape(-1, codebooks))
+    flat, _ = cross_entropy(logits.reshape(-1, codebooks, ids), batch.tokens.reshape(-1, codebooks))
     return flat.reshape(rows, frames, codebooks)

@@ -1,30 +1,24 @@
 """The codec as the rest of the project sees it: waveform to codes and back, from a folder of weights and passport."""
 
 import dataclasses
-import difflib
 import functools
-import hashlib
-import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from uniaudio_jax.codec import rvq
+from uniaudio_jax.codec import rvq, storage
 from uniaudio_jax.codec.frame_rate import FrameRate
 from uniaudio_jax.codec.seanet import Seanet
-from uniaudio_jax.config import CodecConfig, FrameRateConfig, QuantizerConfig, SeanetConfig
+from uniaudio_jax.codec.storage import SHIPPED as SHIPPED  # also importable from here
+from uniaudio_jax.codec.storage import save_codec as save_codec
+from uniaudio_jax.config import CodecConfig, FrameRateConfig, SeanetConfig
 
-SHIPPED = Path(__file__).parent / "shipped"
-WEIGHTS_FILE, PASSPORT_FILE = "weights.safetensors", "passport.json"
-LAYOUTS = {"frame_rate": FrameRateConfig, "seanet": SeanetConfig}
 FRAMES_AT_ONCE = 4096  # in one call of a compiled program: rows x padded frames, unless one piece alone is longer
 PIECE_FRAMES = 3000  # a longer row is cut into pieces with enough margin to change nothing
 
@@ -305,117 +299,8 @@ class Codec:
                 )
 
 
-def _flatten(tree: dict, prefix: str = "") -> dict[str, np.ndarray]:
-    flat = {}
-    for key, value in tree.items():
-        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
-    return flat
-
-
-def _unflatten(flat: dict[str, np.ndarray]) -> dict:
-    """Nested dicts again; a name made of digits is an index, as in a pure dict of a list of modules."""
-    tree: dict = {}
-    for name, value in flat.items():
-        *path, last = [int(key) if key.isdigit() else key for key in name.split(".")]
-        node = tree
-        for key in path:
-            node = node.setdefault(key, {})
-        node[last] = value
-    return tree
-
-
-def save_codec(
-    path: str | Path,
-    config: CodecConfig,
-    params: dict,
-    passport_extra: dict | None = None,
-    precision: Literal["float16", "float32"] = "float16",
-) -> str:
-    """Writes weights and passport into the folder `path`; returns the sha256 of the weights file.
-
-    params: the module's pure dict, with `quantizer.codebooks` [K, entries, width] beside it. The weights land before
-    the passport that names their hash, each by an atomic rename, so a broken save is refused on loading.
-    """
-    folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    with np.errstate(over="ignore"):
-        stored = {name: np.asarray(value, precision) for name, value in _flatten(params).items()}
-    for name, value in stored.items():
-        if not np.isfinite(value).all():
-            raise ValueError(
-                f"{folder}: weight {name} has values that are not finite in {precision}; nothing was saved"
-            )
-    blob = safetensors.numpy.save(stored)
-    sha256 = hashlib.sha256(blob).hexdigest()
-    passport = {
-        "config": {**dataclasses.asdict(config), "layout_kind": config.layout_kind},
-        "weights_sha256": sha256,
-        **(passport_extra or {}),
-    }
-    for name, data in ((WEIGHTS_FILE, blob), (PASSPORT_FILE, (json.dumps(passport, indent=1) + "\n").encode())):
-        partial = folder / f"{name}.partial"
-        partial.write_bytes(data)
-        os.replace(partial, folder / name)
-    return sha256
-
-
-def _config_from(passport: dict, where: Path) -> CodecConfig:
-    try:
-        fields = dict(passport["config"])
-        kind = LAYOUTS[fields.pop("layout_kind")]
-        layout = {key: tuple(value) if isinstance(value, list) else value for key, value in fields["layout"].items()}
-        quantizer = QuantizerConfig(**fields["quantizer"])
-        return CodecConfig(**{**fields, "layout": kind(**layout), "quantizer": quantizer})
-    except (KeyError, TypeError) as error:
-        raise ValueError(
-            f"{where}: not a codec passport of this version ({error}); "
-            "write the codec again with uniaudio_jax.codec.codec.save_codec"
-        ) from error
-
-
-def _folder_of(name_or_path: str | Path) -> Path:
-    shipped = sorted(folder.name for folder in SHIPPED.iterdir()) if SHIPPED.is_dir() else []
-    if str(name_or_path) in shipped:
-        return SHIPPED / str(name_or_path)
-    folder = Path(name_or_path)
-    if (folder / PASSPORT_FILE).is_file():
-        return folder
-    near = difflib.get_close_matches(str(name_or_path), shipped, n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(
-        f"codec {str(name_or_path)!r}: neither a shipped codec ({', '.join(shipped) or 'none'}) "
-        f"nor a folder with {PASSPORT_FILE}{hint}"
-    )
-
-
 def load_codec(name_or_path: str | Path) -> Codec:
     """The shipped codec of that name, or the one in that folder. The weights must have the hash of the passport."""
-    folder = _folder_of(name_or_path)
-    passport = json.loads((folder / PASSPORT_FILE).read_text())
-    config = _config_from(passport, folder / PASSPORT_FILE)
-    if not (folder / WEIGHTS_FILE).is_file():
-        raise ValueError(f"{folder}: no {WEIGHTS_FILE} beside {PASSPORT_FILE}; copy the whole folder")
-    blob = (folder / WEIGHTS_FILE).read_bytes()
-    sha256 = hashlib.sha256(blob).hexdigest()
-    if sha256 != passport["weights_sha256"]:
-        raise ValueError(
-            f"{folder / WEIGHTS_FILE}: got weights with sha256 {sha256[:16]}…, "
-            f"wanted {passport['weights_sha256'][:16]}… ({PASSPORT_FILE}); restore both files from the same save"
-        )
-    flat = {name: value.astype(np.float32) for name, value in safetensors.numpy.load(blob).items()}
-    params = _unflatten(flat)
-    _check_shapes(config, params, folder)
-    extra = {key: value for key, value in passport.items() if key not in ("config", "weights_sha256")}
-    return Codec(config, params, extra, sha256)
-
-
-def _check_shapes(config: CodecConfig, params: dict, folder: Path) -> None:
-    abstract = nnx.to_pure_dict(_skeleton(config)[1])
-    quantizer = config.quantizer
-    wanted = {name: tuple(leaf.shape) for name, leaf in _flatten(abstract).items()}
-    wanted["quantizer.codebooks"] = (quantizer.codebooks, quantizer.entries, quantizer.width)
-    got = {name: value.shape for name, value in _flatten(params).items()}
-    differ = [name for name in wanted if got.get(name) != wanted[name]]
-    wrong = [f"{name} {got.get(name, 'missing')} (wanted {wanted[name]})" for name in differ]
-    if wrong:
-        raise ValueError(f"{folder / WEIGHTS_FILE}: tensors do not fit the passport's config: {', '.join(wrong[:5])}")
+    stored = storage.read_codec(name_or_path)
+    storage.check_shapes(stored, nnx.to_pure_dict(_skeleton(stored.config)[1]), name_or_path)
+    return Codec(stored.config, stored.params, stored.extra, stored.weights_sha256)

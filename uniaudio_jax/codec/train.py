@@ -7,6 +7,7 @@ batches; then straight-through training with codebooks that follow running means
 
 import dataclasses
 import functools
+import importlib.util
 import json
 import time
 from collections.abc import Callable
@@ -18,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import orbax.checkpoint as ocp
-import tensorboardX
 import tqdm
 import tyro
 from flax import nnx
@@ -27,9 +27,12 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from uniaudio_jax import cli
 from uniaudio_jax.codec import rvq
 from uniaudio_jax.codec.audio_files import read_audio
-from uniaudio_jax.codec.codec import Codec, build_module, decode_vectors, encode_vectors, save_codec, with_params
+from uniaudio_jax.codec.codec import Codec, build_module, decode_vectors, encode_vectors, with_params
 from uniaudio_jax.codec.losses import mel_distance, spectral_losses
+from uniaudio_jax.codec.storage import save_codec
 from uniaudio_jax.config import CodecTrainConfig, load_config, to_dict
+from uniaudio_jax.metrics.waveform import stoi
+from uniaudio_jax.tensorboard import open_board
 
 KMEANS_VECTORS_PER_ENTRY = 40
 TABLE_LEVELS = (1, 2, 3, 8)
@@ -275,11 +278,11 @@ def reconstruction_table(codec: Codec, heldout: dict[str, list[np.ndarray]]) -> 
 
 
 def _mean_stoi(pairs: list[tuple[np.ndarray, np.ndarray]], sample_rate_hz: int) -> float | None:
-    try:
-        import pystoi
-    except ImportError:
+    """The mean over the clips that have a value; None where no clip has one, or pystoi is not installed."""
+    if importlib.util.find_spec("pystoi") is None:
         return None
-    return float(np.mean([pystoi.stoi(wanted, got, sample_rate_hz) for wanted, got in pairs]))
+    values = np.array([stoi(wanted, got, sample_rate_hz) for wanted, got in pairs])
+    return float(np.nanmean(values)) if np.isfinite(values).any() else None
 
 
 def markdown(table: dict) -> str:
@@ -287,8 +290,8 @@ def markdown(table: dict) -> str:
     lines = ["| domain | codebooks | mel distance | STOI |", "|---|---|---|---|"]
     for domain, rows in table["domains"].items():
         for levels, row in rows.items():
-            stoi = "" if row.get("stoi") is None else f"{row['stoi']:.3f}"
-            lines.append(f"| {domain} | {levels} | {row['mel_distance']:.3f} | {stoi} |")
+            intelligible = "" if row.get("stoi") is None else f"{row['stoi']:.3f}"
+            lines.append(f"| {domain} | {levels} | {row['mel_distance']:.3f} | {intelligible} |")
     use = ", ".join(f"{100 * share:.0f} %" for share in table["codebook_use"])
     return "\n".join([*lines, "", f"Entries in use per codebook over {table['frames']} held-out frames: {use}", ""])
 
@@ -326,7 +329,7 @@ def main() -> None:
     audio = Audio(config.audio, config.codec.sample_rate_hz)
     print(f"{audio.minutes:.1f} minutes in {len(audio.train)} clips ({audio.converted} converted), "
           f"held out: { {name: len(clips) for name, clips in audio.heldout.items()} }")  # fmt: skip
-    with tensorboardX.SummaryWriter(str(arguments.out / "tensorboard")) as writer:
+    with open_board(arguments.out / "tensorboard") as writer:
 
         def report(step: int, metrics: dict[str, float]) -> None:
             for name, value in metrics.items():

@@ -1,20 +1,21 @@
-"""Causal self-attention over whole rows, and over one more frame with a cache."""
+"""Self-attention with the projections of the public checkpoints; the inner sum is handed in."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from uniaudio_jax.config import StackConfig
+from uniaudio_jax.model.kernels import cached_attention
 
-MASKED = -1e30
-"""Score of a pair that must not be seen: finite, so that a row of padding alone gives no NaN."""
+Attend = Callable[[Array, Array, Array], Array]
+"""(queries, keys, values), each [B, T, heads, head width] → mixed values: one of `kernels`."""
 
 
 class Cache(NamedTuple):
-    """Keys and values of the past, [B, C, heads, head width]; stacked over layers where a stack holds it."""
+    """Keys and values of the past of one layer, [B, heads, C, head width]."""
 
     keys: Array
     values: Array
@@ -39,32 +40,40 @@ class Attention(nnx.Module):
         self.value = linear(width, width, ("embed", "heads"), std, rngs)
         self.out = linear(width, width, ("heads", "embed"), std, rngs)
 
-    def __call__(self, x: Float[Array, "B T D"], mask: Bool[Array, "#B T T"]) -> tuple[Float[Array, "B T D"], Cache]:
-        """Attention under `mask` [B, query, key], and the keys and values for a cache."""
-        query, cache = self.project(x)
-        return self.attend(query, cache, mask), cache
+    def __call__(self, x: Float[Array, "B T D"], attend: Attend) -> tuple[Float[Array, "B T D"], Cache]:
+        """The attention's output, and the keys and values for a cache."""
+        query, key, value = self.project(x)
+        return self.join(attend(query, key, value)), Cache(key.swapaxes(1, 2), value.swapaxes(1, 2))
 
     def step(
         self, x: Float[Array, "B 1 D"], cache: Cache, position: Int[Array, " B"]
     ) -> tuple[Float[Array, "B 1 D"], Cache]:
         """Attention of one more item at `position` of each row: it sees the cache up to itself."""
-        query, new = self.project(x)
+        query, key, value = self.project(x)
         rows = jnp.arange(len(x))
-        keys = cache.keys.at[rows, position].set(new.keys[:, 0])
-        values = cache.values.at[rows, position].set(new.values[:, 0])
-        cache = Cache(keys, values)
-        seen = jnp.arange(keys.shape[1])[None, None] <= position[:, None, None]
-        return self.attend(query, cache, seen), cache
+        cache = Cache(
+            cache.keys.at[rows, :, position].set(key[:, 0]), cache.values.at[rows, :, position].set(value[:, 0])
+        )
+        seen = jnp.arange(cache.keys.shape[2])[None] <= position[:, None]
+        return self.join(cached_attention(query, *cache, seen)), cache
 
-    def project(self, x: Float[Array, "B T D"]) -> tuple[Float[Array, "B T H E"], Cache]:
+    def grow(self, x: Float[Array, "B 1 D"], cache: Cache | None) -> tuple[Float[Array, "B 1 D"], Cache]:
+        """Attention of one more item over a cache that holds just the items before it (none for the first)."""
+        query, key, value = self.project(x)
+        grown = Cache(key.swapaxes(1, 2), value.swapaxes(1, 2))
+        if cache is not None:
+            grown = Cache(*(jnp.concatenate(pair, axis=2) for pair in zip(cache, grown, strict=True)))
+        seen = jnp.ones((len(x), grown.keys.shape[2]), bool)
+        return self.join(cached_attention(query, *grown, seen)), grown
+
+    def project(self, x: Float[Array, "B T D"]) -> tuple[Array, Array, Array]:
+        """Queries, keys and values, split into heads: [B, T, H, E] each."""
+
         def heads(y: Array) -> Array:
             return y.reshape(*y.shape[:2], self.heads, self.head_width)
 
-        return heads(self.query(x)), Cache(heads(self.key(x)), heads(self.value(x)))
+        return heads(self.query(x)), heads(self.key(x)), heads(self.value(x))
 
-    def attend(self, query: Float[Array, "B T H E"], cache: Cache, mask: Bool[Array, "#B T C"]) -> Array:
-        scores = jnp.einsum("bqhe,bkhe->bhqk", query * self.head_width**-0.5, cache.keys)
-        scores = jnp.where(mask[:, None], scores.astype(jnp.float32), MASKED)
-        weights = jax.nn.softmax(scores, axis=-1).astype(query.dtype)
-        mixed = jnp.einsum("bhqk,bkhe->bqhe", weights, cache.values)
+    def join(self, mixed: Float[Array, "B T H E"]) -> Float[Array, "B T D"]:
+        """The output projection of the heads' mixed values."""
         return self.out(mixed.reshape(*mixed.shape[:2], -1))

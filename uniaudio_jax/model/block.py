@@ -1,12 +1,14 @@
 """One pre-LN Transformer block, and a stack of equal blocks held as one stacked block."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from uniaudio_jax.config import StackConfig
-from uniaudio_jax.model.attention import Attention, Cache, linear
+from uniaudio_jax.model.attention import Attend, Attention, Cache, linear
 
 
 class Norm(nnx.Module):
@@ -43,15 +45,20 @@ class Block(nnx.Module):
         self.mlp_norm = Norm(config.width, rngs=rngs)
         self.mlp = Mlp(config, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "B T D"], mask: Bool[Array, "#B T T"]) -> tuple[Float[Array, "B T D"], Cache]:
-        mixed, cache = self.attention(self.attention_norm(x), mask)
-        x = x + mixed
-        return x + self.mlp(self.mlp_norm(x)), cache
+    def __call__(self, x: Float[Array, "B T D"], attend: Attend) -> tuple[Float[Array, "B T D"], Cache]:
+        return self._after(x, *self.attention(self.attention_norm(x), attend))
 
     def step(
         self, x: Float[Array, "B 1 D"], cache: Cache, position: Int[Array, " B"]
     ) -> tuple[Float[Array, "B 1 D"], Cache]:
-        mixed, cache = self.attention.step(self.attention_norm(x), cache, position)
+        """The block for one more item at `position` of each row, and the cache with it."""
+        return self._after(x, *self.attention.step(self.attention_norm(x), cache, position))
+
+    def grow(self, x: Float[Array, "B 1 D"], cache: Cache | None) -> tuple[Float[Array, "B 1 D"], Cache]:
+        """The block for the item after those of the cache, and the cache with it."""
+        return self._after(x, *self.attention.grow(self.attention_norm(x), cache))
+
+    def _after(self, x: Array, mixed: Array, cache: Cache) -> tuple[Array, Cache]:
         x = x + mixed
         return x + self.mlp(self.mlp_norm(x)), cache
 
@@ -65,25 +72,22 @@ def make_blocks(config: StackConfig, rngs: nnx.Rngs) -> Block:
     return stacked
 
 
-def run_blocks(blocks: Block, x: Float[Array, "B T D"], mask: Bool[Array, "#B T T"], remat: bool) -> Array:
+def run_blocks(blocks: Block, x: Float[Array, "B T D"], attend: Attend, remat: bool) -> Array:
     """The output of the last block; with `remat` the backward pass recomputes each block from its input."""
 
     def body(x: Array, block: Block) -> tuple[Array, None]:
-        return block(x, mask)[0], None
+        return block(x, attend)[0], None
 
     return jax.lax.scan(jax.checkpoint(body) if remat else body, x, blocks)[0]
 
 
-def fill_blocks(blocks: Block, x: Float[Array, "B T D"], mask: Bool[Array, "#B T T"]) -> tuple[Array, Cache]:
-    """The output of the last block, and the keys and values of all, [L, B, T, heads, head width]."""
-    return jax.lax.scan(lambda x, block: block(x, mask), x, blocks)
+def fill_blocks(blocks: Block, x: Float[Array, "B T D"], attend: Attend) -> tuple[Array, list[Cache]]:
+    """The output of the last block, and the keys and values [B, heads, T, head width] of each."""
+    x, caches = jax.lax.scan(lambda x, block: block(x, attend), x, blocks)
+    return x, unstack(caches)
 
 
-def step_blocks(blocks: Block, x: Float[Array, "B 1 D"], cache: Cache, position: Int[Array, " B"]):
-    """The output of the last block for one more item at `position`, and the grown cache."""
-
-    def body(x: Array, layer: tuple[Block, Cache]) -> tuple[Array, Cache]:
-        block, cache = layer
-        return block.step(x, cache, position)
-
-    return jax.lax.scan(body, x, (blocks, cache))
+def unstack(stacked: Any) -> list[Any]:
+    """A stacked block, or stacked caches, as a list by layer."""
+    layers = jax.tree.leaves(stacked)[0].shape[0]
+    return [jax.tree.map(lambda leaf, n=n: leaf[n], stacked) for n in range(layers)]

@@ -1,7 +1,7 @@
 """What goes into the two stacks: frame vectors, text vectors, shifts."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from uniaudio_jax.vocab import GLOBAL_START, LOCAL_START
 
@@ -33,10 +33,3 @@ def shift_slots(slots: Int[Array, "B T"], positions: Int[Array, "B T"]) -> Int[A
 def shift_tokens(tokens: Int[Array, "F Q"]) -> Int[Array, "F Q"]:
     """The token before each token of a frame; before the first, `<mega_local>`."""
     return jnp.roll(tokens, 1, axis=1).at[:, 0].set(LOCAL_START)
-
-
-def visible(segments: Int[Array, "B T"]) -> Bool[Array, "B T T"]:
-    """[query, key]: not after the query, and of the same example."""
-    frames = jnp.arange(segments.shape[1])
-    causal = frames[:, None] >= frames[None, :]
-    return causal & (segments[:, :, None] == segments[:, None, :])

@@ -6,8 +6,9 @@ from jaxtyping import Array, Float, Int
 
 from uniaudio_jax.config import ModelConfig
 from uniaudio_jax.model.attention import Cache, linear
-from uniaudio_jax.model.block import Norm, make_blocks, run_blocks, step_blocks
+from uniaudio_jax.model.block import Block, Norm, make_blocks, run_blocks
 from uniaudio_jax.model.embed import shift_tokens
+from uniaudio_jax.model.kernels import frame_attention
 
 
 class LocalStack(nnx.Module):
@@ -29,16 +30,24 @@ class LocalStack(nnx.Module):
     ) -> Float[Array, "F Q V"]:
         """Logits of every token of the frames, each given the tokens before it in its frame."""
         x = self.embedding[...][shift_tokens(tokens)] + self.linked(vectors) + self.positions[...]
-        causal = jnp.tril(jnp.ones((1, self.codebooks, self.codebooks), bool))
-        return self.head(self.norm(run_blocks(self.blocks, x, causal, remat)))
+        return self.head(self.norm(run_blocks(self.blocks, x, frame_attention, remat)))
 
     def linked(self, vectors: Float[Array, "F D"]) -> Float[Array, "F Q D"]:
         """Each level's share of the global vector, D / Q wide, mapped to the local width (`g2l_linear`)."""
         return self.link(vectors.reshape(len(vectors), self.codebooks, -1))
 
-    def step(self, token: Int[Array, " F"], linked: Float[Array, "F D"], cache: Cache, level: Int[Array, ""]):
-        """Logits [F, V] of `level`, given the token before it, and the grown cache."""
-        x = self.embedding[...][token] + linked + self.positions[...][level]
-        place = jnp.full(len(token), level)
-        x, cache = step_blocks(self.blocks, jnp.expand_dims(x, 1), cache, place)
-        return self.head(self.norm(x))[:, 0], cache
+    def step(
+        self,
+        blocks: list[Block],
+        token: Int[Array, " F"],
+        linked: Float[Array, "F D"],
+        caches: list[Cache | None],
+        level: int,
+    ) -> tuple[Float[Array, "F D"], list[Cache | None]]:
+        """What the head makes the logits of `level` from, given the token before it, and the grown caches."""
+        x = jnp.expand_dims(self.embedding[...][token] + linked + self.positions[...][level], 1)
+        grown: list[Cache | None] = []
+        for block, cache in zip(blocks, caches, strict=True):
+            x, cache = block.grow(x, cache)
+            grown.append(cache)
+        return self.norm(x)[:, 0], grown
