@@ -30,6 +30,8 @@ def get_config() -> RunConfig:
             text_frames=96,
             prompt_seconds=1.0,
         ),  # fmt: skip
-        train=replace(run.train, steps=340, remat=False, local_chunk_frames=256, save_every_steps=85, log_every_steps=5),
+        train=replace(
+            run.train, steps=340, remat=False, local_chunk_frames=256, save_every_steps=85, log_every_steps=5
+        ),
         optim=OptimConfig(peak_learning_rate=2e-3, warmup_steps=30),
     )

@@ -65,7 +65,7 @@ main() {
     module data_pipelines.builder --corpus "$run/data/corpus/$task" --task "$task" --codec tiny_16k --name quickstart --out "$run/data/tokens"
   done
   begin "3/6 train"
-  module uniaudio_jax.train configs/quickstart.py --out "$run"
+  module uniaudio_jax.train configs/quickstart.py --out "$run" --data.root "$run/data/tokens"
   begin "4/6 generate"
   for task in "${tasks[@]}"; do
     module uniaudio_jax.generate --run "$run" --task "$task" --split heldout --count 2 --out "$run/samples/$task"

@@ -10,6 +10,7 @@ import pytest
 REPO = Path(__file__).parents[1]
 BASE = {"config", "vocab", "tasks", "sequence"}
 ENTRY_POINTS = {"train", "generate", "evaluate", "export_torch", "import_torch", "bench", "run"}
+COMMANDS = {"train", "generate", "evaluate", "export_torch", "import_torch"}
 
 
 def imports(path: Path) -> set[str]:
@@ -46,6 +47,13 @@ def test_data_pipelines_import_no_entry_point():
         for imported in imports(path):
             own = imported.split(".")[0] == "data_pipelines"
             assert own or imported.split(".")[1] not in ENTRY_POINTS, f"{path} imports {imported}"
+
+
+def test_nothing_imports_a_command():
+    for path in files("uniaudio_jax") + files("data_pipelines"):
+        for imported in imports(path):
+            own = imported.split(".")[0] == "uniaudio_jax"
+            assert not own or imported.split(".")[1] not in COMMANDS, f"{path} imports {imported}"
 
 
 def test_only_sharding_names_a_mesh_axis():

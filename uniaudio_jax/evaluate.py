@@ -21,7 +21,6 @@ from data_pipelines.heldout import Example, HeldOut, target_histogram
 from uniaudio_jax.cli import main_guard, use_compile_cache
 from uniaudio_jax.config import MeshConfig
 from uniaudio_jax.decoding import Sampling
-from uniaudio_jax.generate import generate_heldout
 from uniaudio_jax.loss import Tally, add_tallies, empty_tally
 from uniaudio_jax.metrics import waveform
 from uniaudio_jax.model.uniaudio import Params
@@ -70,7 +69,11 @@ def waveform_metrics(run: Run, task: Task, examples: list[Example], sampling: Sa
         return run.codec.decode(codes)
 
     references = [decode(example.streams[task.target.key]) for example in examples]
-    estimates = {"": [decode(codes) for codes in generate_heldout(run, task, examples, sampling)]}
+    estimates = {
+        "": [
+            decode(codes) for codes in run.generate_like(task.name, [example.streams for example in examples], sampling)
+        ]
+    }
     aligned = [s for s in task.conditions if KINDS[s.kind].name == "audio" and s.kind == task.target.kind]
     for stream in aligned:
         estimates["_of_input"] = [decode(example.streams[stream.key]) for example in examples]

@@ -16,10 +16,10 @@ import numpy as np
 import tyro
 from safetensors.numpy import load_file, save_file
 
-from uniaudio_jax.bench.torch_side import load_torch_model
 from uniaudio_jax.cli import main_guard
 from uniaudio_jax.convert import config_to_json, to_torch_names
 from uniaudio_jax.run import Run, load_run
+from uniaudio_jax.torch_side import load_torch_model
 from uniaudio_jax.vocab import CONTINUOUS
 
 TOLERANCE = 1e-4

@@ -11,19 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import tyro
 from tqdm import tqdm
 
-from data_pipelines.heldout import Example, HeldOut
+from data_pipelines.heldout import HeldOut
 from uniaudio_jax.cli import main_guard, use_compile_cache
 from uniaudio_jax.codec.audio_files import read_audio, write_audio
 from uniaudio_jax.decoding import Sampling
 from uniaudio_jax.run import Run, load_run
 from uniaudio_jax.tasks import KINDS, Task, get_task
-
-SPARE = 1.3
-"""A held-out example may become this much longer than its reference."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,18 +69,10 @@ def given_conditions(options: GenerateOptions, rate_hz: int) -> dict[str, Any]:
     return found
 
 
-def generate_heldout(run: Run, task: Task, examples: list[Example], sampling: Sampling) -> list[np.ndarray]:
-    """Codes for the conditions of held-out examples, as one batch, each at most SPARE times its reference's length."""
-    longest = max(len(example.streams[task.target.key]) for example in examples)
-    codes = run.generate_streams(task.name, [example.streams for example in examples], sampling=sampling,
-                                 frames=int(SPARE * longest))  # fmt: skip
-    return [one[: int(SPARE * len(e.streams[task.target.key]))] for one, e in zip(codes, examples, strict=True)]
-
-
 def write_heldout(run: Run, task: Task, options: GenerateOptions) -> list[dict[str, Any]]:
     """Writes generated, reference and condition audio of held-out examples; returns the rows of samples.json."""
     examples = HeldOut(run.config, task.name, run.codec.passport()).examples(options.count)
-    codes = generate_heldout(run, task, examples, options.sampling)
+    codes = run.generate_like(task.name, [example.streams for example in examples], options.sampling)
     rows = []
     for example, made in zip(tqdm(examples, desc=f"write {task.name}", unit=" wav", leave=False), codes, strict=True):
         row: dict[str, Any] = {"id": example.id, "task": task.name, "text": example.text}

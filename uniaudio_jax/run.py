@@ -17,6 +17,9 @@ from uniaudio_jax.sequence import Batch, to_prefix
 from uniaudio_jax.tasks import get_task
 from uniaudio_jax.vocab import CONTINUOUS, Vocabulary
 
+SPARE = 1.3
+"""A held-out example may become this much longer than its reference."""
+
 
 class Run:
     """The newest checkpoint of a run folder, on the first device."""
@@ -108,6 +111,15 @@ class Run:
         row = get_task(task)
         prefixes = [to_prefix(row, one, self.vocabulary, self.config.model.text_width) for one in streams]
         return self.decoder.generate(row, prefixes, sampling or Sampling(), frames)
+
+    def generate_like(
+        self, task: str, examples: Sequence[Mapping[str, np.ndarray]], sampling: Sampling
+    ) -> list[np.ndarray]:
+        """Codes [T, Q] for the conditions of whole examples, each at most SPARE times as long as its own target."""
+        key = get_task(task).target.key
+        most = [int(SPARE * len(example[key])) for example in examples]
+        codes = self.generate_streams(task, examples, sampling=sampling, frames=max(most))
+        return [one[:length] for one, length in zip(codes, most, strict=True)]
 
 
 def load_run(path: str | Path) -> Run:

@@ -8,12 +8,12 @@ import numpy as np
 from uniaudio_jax.bench.options import GenerateBench
 from uniaudio_jax.bench.synthetic import tts_example
 from uniaudio_jax.bench.timing import report, side_by_side
-from uniaudio_jax.bench.torch_side import load_torch_model
 from uniaudio_jax.config import RunConfig, load_config
 from uniaudio_jax.decoding import Decoder, Sampling
 from uniaudio_jax.model.uniaudio import Shell
 from uniaudio_jax.sequence import Frames
 from uniaudio_jax.tasks import get_task
+from uniaudio_jax.torch_side import load_torch_model
 from uniaudio_jax.vocab import SPECIAL_IDS, Vocabulary
 
 

@@ -11,12 +11,12 @@ from uniaudio_jax.bench.fused import fused_loss_and_gradients
 from uniaudio_jax.bench.options import TrainBench
 from uniaudio_jax.bench.synthetic import tts_batch
 from uniaudio_jax.bench.timing import report, side_by_side
-from uniaudio_jax.bench.torch_side import load_torch_model
 from uniaudio_jax.config import RunConfig, load_config
 from uniaudio_jax.optim import TrainState, apply_gradients
 from uniaudio_jax.programs import Programs
 from uniaudio_jax.sequence import Batch
 from uniaudio_jax.sharding import make_mesh, place_batch
+from uniaudio_jax.torch_side import load_torch_model
 
 
 def run(options: TrainBench) -> dict[str, Any]:
