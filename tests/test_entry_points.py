@@ -74,6 +74,7 @@ def test_an_evaluation_holds_losses_baselines_and_metrics(run):
         assert entry["heldout_examples"] == 7
     assert "stoi_of_input" in tasks["enhancement"]["metrics"]
     assert "| tts |" in (run / "evaluation.md").read_text()
+    assert (run / "evaluation.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize(

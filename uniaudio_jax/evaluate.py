@@ -2,8 +2,9 @@
 
     python -m uniaudio_jax.evaluate --run RUN
 
-prints and saves RUN/evaluation.md and RUN/evaluation.json: per task the loss and accuracy of each codebook level, two
-baselines on the same data, and metrics of generated waveforms against the codec's resynthesis of the reference.
+prints and saves RUN/evaluation.md, RUN/evaluation.json and RUN/evaluation.png: per task the loss and accuracy of each
+codebook level, two baselines on the same data, and metrics of generated waveforms against the codec's resynthesis of
+the reference.
 """
 
 import json
@@ -23,6 +24,7 @@ from uniaudio_jax.config import MeshConfig
 from uniaudio_jax.decoding import Sampling
 from uniaudio_jax.loss import Tally, add_tallies, empty_tally
 from uniaudio_jax.metrics import waveform
+from uniaudio_jax.metrics.plots import Pair, draw_evaluation
 from uniaudio_jax.model.uniaudio import Params
 from uniaudio_jax.programs import Programs
 from uniaudio_jax.run import Run, load_run
@@ -61,9 +63,14 @@ def unigram_loss(counts: np.ndarray, examples: list[np.ndarray]) -> list[float]:
             for level, row in enumerate(chances)]  # fmt: skip
 
 
-def waveform_metrics(run: Run, task: Task, examples: list[Example], sampling: Sampling) -> dict[str, float]:
-    """Means over the examples: of what was generated, of the input (where the task has one that is aligned with the
-    target), and of another example's reference, which is chance. All against the codec's resynthesis."""
+def waveform_metrics(
+    run: Run, task: Task, examples: list[Example], sampling: Sampling
+) -> tuple[dict[str, float], Pair]:
+    """Metrics, and the first reference with what was generated for it.
+
+    The metrics are means over the examples: of what was generated, of the input (where the task has one that is
+    aligned with the target), and of another example's reference, which is chance; all against the codec's resynthesis.
+    """
 
     def decode(codes: np.ndarray) -> np.ndarray:
         return run.codec.decode(codes)
@@ -84,11 +91,13 @@ def waveform_metrics(run: Run, task: Task, examples: list[Example], sampling: Sa
             values = [METRICS[name](r, s, run.codec.sample_rate_hz) for r, s in zip(references, signals, strict=True)]
             found[name + of] = float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
     lengths = [len(e) / len(r) for e, r in zip(estimates[""], references, strict=True)]
-    return {**found, "length_ratio": float(np.mean(lengths))}
+    return {**found, "length_ratio": float(np.mean(lengths))}, (references[0], estimates[""][0])
 
 
-def evaluate_task(run: Run, programs: Programs, fresh: Params, task: Task, options: EvaluateOptions) -> dict[str, Any]:
-    """The entry of one task in evaluation.json."""
+def evaluate_task(
+    run: Run, programs: Programs, fresh: Params, task: Task, options: EvaluateOptions
+) -> tuple[dict[str, Any], Pair]:
+    """The entry of one task in evaluation.json, and its first pair of waveforms."""
     heldout = HeldOut(run.config, task.name, run.codec.passport())
     row = TASK_NUMBERS[task.name]
     trained, untrained = (
@@ -97,7 +106,8 @@ def evaluate_task(run: Run, programs: Programs, fresh: Params, task: Task, optio
     )
     everything = [example.streams[task.target.key] for example in heldout.examples(10**9)]
     unigram = unigram_loss(target_histogram(run.config, task.name), everything)
-    return {
+    metrics, pair = waveform_metrics(run, task, heldout.examples(options.count), options.sampling)
+    entry = {
         "loss": float(trained.loss.sum() / trained.tokens.sum()),
         "loss_per_level": (trained.loss / trained.tokens).tolist(),
         "accuracy_per_level": (trained.hits / trained.tokens).tolist(),
@@ -106,9 +116,10 @@ def evaluate_task(run: Run, programs: Programs, fresh: Params, task: Task, optio
         "untrained_loss": float(untrained.loss.sum() / untrained.tokens.sum()),
         "heldout_examples": len(everything),
         "heldout_tokens": int(trained.tokens.sum()),
-        "metrics": waveform_metrics(run, task, heldout.examples(options.count), options.sampling),
+        "metrics": metrics,
         "waveforms": min(options.count, len(everything)),
     }
+    return entry, pair
 
 
 def to_markdown(run: Run, tasks: dict[str, dict[str, Any]]) -> str:
@@ -144,11 +155,14 @@ def main() -> None:
         mesh = make_mesh(MeshConfig(), jax.devices()[:1])
         programs = Programs(run.config.model, run.config.train, run.config.optim, mesh)
         fresh = programs.init(jax.random.key(run.config.train.seed)).params
-        tasks = {name: evaluate_task(run, programs, fresh, get_task(name), options) for name in names}
+        found = {name: evaluate_task(run, programs, fresh, get_task(name), options) for name in names}
+        tasks = {name: entry for name, (entry, _) in found.items()}
         text = to_markdown(run, tasks)
         (options.run / "evaluation.json").write_text(json.dumps({"step": run.step, "tasks": tasks}, indent=1))
         (options.run / "evaluation.md").write_text(text)
-        print(text)
+        pairs = {name: pair for name, (_, pair) in found.items()}
+        picture = draw_evaluation(options.run, tasks, pairs, run.codec.sample_rate_hz)
+        print(f"{text}\n{options.run}: evaluation.json, evaluation.md{', evaluation.png' if picture else ''}")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ LEAST_CLIPS = 4
 VOICES = ("en-us+m3", "en-us+f1", "en-us+m8", "en-gb-x-rp+linda", "en-us+ed", "en-us+steph", "en-gb-scotland+m1",
           "en-us+Annie")  # fmt: skip
 BABBLE_VOICES = ("en-us+m7", "en-us+aunty", "en-us+f4", "en-us+michel", "en-gb-x-rp+m4", "en-us+Andrea")
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class CorpusOptions:
     """
 
     out: Path
-    minutes: float = 24.0
+    minutes: float = 36.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -224,7 +224,7 @@ def _music(rng: np.random.Generator, number: int, split: Split) -> Clip:
     return Clip(id=f"text_to_music-{split}-{number:05d}", split=split, audio=audio, text=caption)
 
 
-TASKS = {"tts": (0.45, _tts), "enhancement": (0.3, _enhancement), "text_to_music": (0.25, _music)}
+TASKS = {"tts": (0.32, _tts), "enhancement": (0.22, _enhancement), "text_to_music": (0.46, _music)}
 
 
 def clips(task: str, options: CorpusOptions) -> Iterator[Clip]:

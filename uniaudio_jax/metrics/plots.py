@@ -1,0 +1,46 @@
+"""A picture of an evaluation: the losses on the way and at the end, and what was generated beside its reference."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Pair = tuple[np.ndarray, np.ndarray]
+"""(reference, generated) waveforms."""
+
+
+def draw_evaluation(run: Path, tasks: dict[str, dict[str, Any]], pairs: dict[str, Pair], rate_hz: int) -> Path | None:
+    """Writes RUN/evaluation.png and returns its path; None without matplotlib, an optional extra."""
+    try:
+        import matplotlib
+    except ImportError:
+        return None
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(3, len(tasks), figsize=(5 * len(tasks), 9), squeeze=False, layout="constrained")
+    for (top, middle, bottom), (name, entry) in zip(axes.T, tasks.items(), strict=True):
+        _draw_losses(top, run, name, entry)
+        for place, signal, title in (
+            (middle, pairs[name][0], "codec's resynthesis"),
+            (bottom, pairs[name][1], "generated"),
+        ):
+            place.specgram(signal + 1e-6, NFFT=512, Fs=rate_hz, noverlap=384, cmap="magma", vmin=-140, vmax=-30)
+            place.set(title=title, xlabel="seconds", ylabel="Hz")
+    path = run / "evaluation.png"
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+    return path
+
+
+def _draw_losses(axis: Any, run: Path, name: str, entry: dict[str, Any]) -> None:
+    """The training loss of one task by step, and as lines the held-out loss and the unigram baseline."""
+    log = run / "metrics.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+    points = {line["step"]: line[f"loss/{name}"] for line in lines if f"loss/{name}" in line}
+    axis.plot(list(points), list(points.values()), label="training")
+    axis.axhline(entry["loss"], color="tab:green", label="held out, at the end")
+    axis.axhline(entry["unigram_loss"], color="tab:red", linestyle="--", label="unigram")
+    axis.set(title=name, xlabel="step", ylabel="nats per token")
+    axis.legend()
