@@ -58,24 +58,29 @@ def write_dataset(root: Path, task: Task, codec: Path, examples: int = 41) -> Pa
     lengths: dict[str, dict[str, list[int]]] = {}
     splits = ("train", "heldout")
 
-    class Tokens(tfds.core.GeneratorBasedBuilder):
-        VERSION = tfds.core.Version("1.0.0")
-        name = task.name
-        pkg_dir_path = None
+    with tfds.core.registered.skip_registering():
 
-        def _info(self):
-            text = {key: tfds.features.Text() for key in ("id", "speaker", "text")}
-            features = {stream.key: kinds[KINDS[stream.kind].form] for stream in streams}
-            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({**text, **features}))
+        class Tokens(tfds.core.GeneratorBasedBuilder):
+            VERSION = tfds.core.Version("1.0.0")
+            name = task.name
+            pkg_dir_path = None
 
-        def _split_generators(self, dl_manager):
-            return {split: self._generate_examples(split) for split in splits}
+            def _info(self):
+                text = {key: tfds.features.Text() for key in ("id", "speaker", "text")}
+                features = {stream.key: kinds[KINDS[stream.kind].form] for stream in streams}
+                return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({**text, **features}))
 
-        def _generate_examples(self, split):
-            rng = np.random.default_rng(splits.index(split))
-            for number in range(examples if split == "train" else 7):
-                content = {s.key: _random(KINDS[s.kind].form, int(rng.integers(2, 12)), rng) for s in streams}
-                yield f"{split}{number}", {"id": f"{split}{number}", "speaker": f"s{number % 3}", "text": "", **content}
+            def _split_generators(self, dl_manager):
+                return {split: self._generate_examples(split) for split in splits}
+
+            def _generate_examples(self, split):
+                rng = np.random.default_rng(splits.index(split))
+                for number in range(examples if split == "train" else 7):
+                    content = {s.key: _random(KINDS[s.kind].form, int(rng.integers(2, 12)), rng) for s in streams}
+                    yield (
+                        f"{split}{number}",
+                        {"id": f"{split}{number}", "speaker": f"s{number % 3}", "text": "", **content},
+                    )
 
     builder = Tokens(data_dir=str(root), file_format="array_record", config=tfds.core.BuilderConfig(name="random"))
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=2))

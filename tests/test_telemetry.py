@@ -30,10 +30,10 @@ def test_the_work_is_proportional_to_the_rows():
 
 
 def test_a_report_names_only_tasks_that_had_tokens():
-    loss, hits, tokens = (np.zeros((len(TASKS), 3)) for _ in range(3))
+    loss, hits, tokens = tally = Tally(*(np.zeros((len(TASKS), 3)) for _ in range(3)))
     row = TASK_NUMBERS["enhancement"]
     loss[row], hits[row], tokens[row] = [14.0, 28.0, 42.0], [7.0, 0.0, 3.5], 7.0
-    report = tally_report(Tally(loss, hits, tokens))
+    report = tally_report(tally)
     assert report["loss/all"] == report["loss/enhancement"] == pytest.approx(4.0)
     assert report["loss/enhancement/level_3"] == pytest.approx(6.0)
     assert report["accuracy/enhancement/level_1"] == pytest.approx(1.0)

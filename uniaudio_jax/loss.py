@@ -1,6 +1,6 @@
 """Cross-entropy of the tokens that count, tallied by task and codebook level."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +12,12 @@ from uniaudio_jax.tasks import TASKS
 class Tally(NamedTuple):
     """Sums over tokens, [tasks, Q]: of their losses in nats, of right guesses, and their number."""
 
-    loss: Array
-    hits: Array
-    tokens: Array
+    loss: Any
+    hits: Any
+    tokens: Any
 
     @property
-    def mean_loss(self) -> Array:
+    def mean_loss(self) -> Any:
         """Nats per token over everything."""
         return self.loss.sum() / jnp.maximum(self.tokens.sum(), 1)
 

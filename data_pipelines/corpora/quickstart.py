@@ -54,7 +54,7 @@ class CorpusOptions:
     """
 
     out: Path
-    minutes: float = 36.0
+    minutes: float = 40.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -224,7 +224,7 @@ def _music(rng: np.random.Generator, number: int, split: Split) -> Clip:
     return Clip(id=f"text_to_music-{split}-{number:05d}", split=split, audio=audio, text=caption)
 
 
-TASKS = {"tts": (0.32, _tts), "enhancement": (0.22, _enhancement), "text_to_music": (0.46, _music)}
+TASKS = {"tts": (0.40, _tts), "enhancement": (0.22, _enhancement), "text_to_music": (0.38, _music)}
 
 
 def clips(task: str, options: CorpusOptions) -> Iterator[Clip]:
