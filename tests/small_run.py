@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import tensorflow_datasets as tfds
 from flax import nnx
+from tensorflow_datasets.core.registered import skip_registering
 
 from data_pipelines.batches import open_records
 from data_pipelines.index import make_index, write_index, write_passport
@@ -58,7 +59,7 @@ def write_dataset(root: Path, task: Task, codec: Path, examples: int = 41) -> Pa
     lengths: dict[str, dict[str, list[int]]] = {}
     splits = ("train", "heldout")
 
-    with tfds.core.registered.skip_registering():
+    with skip_registering():
 
         class Tokens(tfds.core.GeneratorBasedBuilder):
             VERSION = tfds.core.Version("1.0.0")
