@@ -23,7 +23,6 @@ import numpy as np
 import tensorflow_datasets as tfds
 import tyro
 from absl import logging
-from tensorflow_datasets.core.registered import skip_registering
 from tqdm import tqdm
 
 from data_pipelines.batches import open_records
@@ -135,8 +134,8 @@ def build(options: BuilderOptions, name: str, tokenizers: Tokenizers) -> Path:
 
 def dataset_builder(options: BuilderOptions, task: Task, corpus: str, tokenizers: Tokenizers, passport: dict):
     """A TokenBuilder whose TFDS name is the task's and whose config name is the corpus's."""
-    with skip_registering():  # a second corpus of the task would be refused as the same name
-        kind = type("Tokens", (TokenBuilder,), {"name": task.name})
+    # Out of TFDS's registry, which would refuse a second corpus of the task as the same name.
+    kind = type("Tokens", (TokenBuilder,), {"name": task.name}, skip_registration=True)
     return kind(task=task, corpus=options.corpus, tokenizers=tokenizers, passport=passport, data_dir=str(options.out),
                 config=tfds.core.BuilderConfig(name=corpus), file_format="array_record")  # fmt: skip
 

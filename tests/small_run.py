@@ -10,7 +10,6 @@ import jax
 import numpy as np
 import tensorflow_datasets as tfds
 from flax import nnx
-from tensorflow_datasets.core.registered import skip_registering
 
 from data_pipelines.batches import open_records
 from data_pipelines.index import make_index, write_index, write_passport
@@ -59,29 +58,27 @@ def write_dataset(root: Path, task: Task, codec: Path, examples: int = 41) -> Pa
     lengths: dict[str, dict[str, list[int]]] = {}
     splits = ("train", "heldout")
 
-    with skip_registering():
+    class Tokens(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("1.0.0")
+        name = task.name
+        pkg_dir_path = None
 
-        class Tokens(tfds.core.GeneratorBasedBuilder):
-            VERSION = tfds.core.Version("1.0.0")
-            name = task.name
-            pkg_dir_path = None
+        def _info(self):
+            text = {key: tfds.features.Text() for key in ("id", "speaker", "text")}
+            features = {stream.key: kinds[KINDS[stream.kind].form] for stream in streams}
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({**text, **features}))
 
-            def _info(self):
-                text = {key: tfds.features.Text() for key in ("id", "speaker", "text")}
-                features = {stream.key: kinds[KINDS[stream.kind].form] for stream in streams}
-                return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({**text, **features}))
+        def _split_generators(self, dl_manager):
+            return {split: self._generate_examples(split) for split in splits}
 
-            def _split_generators(self, dl_manager):
-                return {split: self._generate_examples(split) for split in splits}
-
-            def _generate_examples(self, split):
-                rng = np.random.default_rng(splits.index(split))
-                for number in range(examples if split == "train" else 7):
-                    content = {s.key: _random(KINDS[s.kind].form, int(rng.integers(2, 12)), rng) for s in streams}
-                    yield (
-                        f"{split}{number}",
-                        {"id": f"{split}{number}", "speaker": f"s{number % 3}", "text": "", **content},
-                    )
+        def _generate_examples(self, split):
+            rng = np.random.default_rng(splits.index(split))
+            for number in range(examples if split == "train" else 7):
+                content = {s.key: _random(KINDS[s.kind].form, int(rng.integers(2, 12)), rng) for s in streams}
+                yield (
+                    f"{split}{number}",
+                    {"id": f"{split}{number}", "speaker": f"s{number % 3}", "text": "", **content},
+                )
 
     builder = Tokens(data_dir=str(root), file_format="array_record", config=tfds.core.BuilderConfig(name="random"))
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=2))
