@@ -2,7 +2,7 @@
 # Trains on a Cloud TPU slice: creates it, copies this checkout to every worker, installs, runs on all of them.
 #
 #   bash launch/tpu_pod.sh all --name uni --zone us-west4-a --queued --spot -- \
-#     python -m uniaudio_jax.train configs/paper.py --out gs://BUCKET/run
+#     python -m uniaudio_jax.train configs/paper.py --out /mnt/share/run
 #
 # Or one by one: create, copy, install, run (with `-- COMMAND`), status, delete. `all` is create, copy, install, run.
 #
@@ -16,8 +16,8 @@
 #   --dry-run         print the commands, run none
 #
 # What is committed is copied (git archive HEAD), not the changes beside it. Every worker runs the same command from
-# the copy, with .venv's python first in PATH. They share no disk: RUN and the data must lie in a bucket or on a
-# mounted share. The command runs as long as this script: should either stop, `run` again goes on from the checkpoint.
+# the copy, with .venv's python first in PATH. They share no disk: RUN and the data must lie on a
+# share that all of them mount. The command runs as long as this script: should either stop, `run` again goes on from the checkpoint.
 set -euo pipefail
 repository="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 

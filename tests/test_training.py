@@ -5,15 +5,21 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests.small_run import environment, finish, losses, python, write_codec, write_run
 from uniaudio_jax import load_run
+from uniaudio_jax.checkpoint import Checkpoints
+from uniaudio_jax.optim import TrainState
 
 TRAIN = "uniaudio_jax.train"
 
@@ -120,16 +126,25 @@ def test_a_shard_cut_in_half_is_refused(config, tmp_path):
     assert f"{shard}: got {size // 2} bytes, wanted {size} bytes" in err
 
 
-def test_a_full_disk_keeps_the_last_good_checkpoint(config, whole, tmp_path):
+def test_a_write_that_fails_keeps_the_last_good_checkpoint(config, whole, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(whole, run)
     limited = ("import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)); "
                "sys.argv = sys.argv[1:]; runpy.run_module('uniaudio_jax.train', run_name='__main__')")  # fmt: skip
-    import subprocess
-    import sys
-
     words = [sys.executable, "-c", limited, "train", str(config), "--out", str(run), "--train.steps", "33"]
     done = subprocess.run(words, cwd=Path(__file__).parents[1], env=environment(), capture_output=True, text=True)
-    assert done.returncode == 2 and "[17, 30] stay" in done.stderr, done.stderr
-    assert "Traceback" not in done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode == 2 and len(errors) == 1 and "[17, 30] stay" in errors[0], done.stderr
     jax.tree.map(np.testing.assert_array_equal, load_run(run).params, load_run(whole).params)
+
+
+def test_a_full_disk_is_told_before_anything_is_written(whole, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    checkpoints, loaded = Checkpoints(run), load_run(run)
+    state = TrainState(loaded.params, (), jnp.int32(31), jnp.int32(0))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
+    with pytest.raises(OSError, match=r"saving step 31 failed: \d+ MB are needed and 1 MB are free; .*\[17, 30\] stay"):
+        checkpoints.save(31, state, {})
+    checkpoints.close()
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["17", "30"]

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from uniaudio_jax.config import RunConfig, from_dict, to_dict
 from uniaudio_jax.optim import TrainState
 from uniaudio_jax.vocab import Vocabulary
 
-logging.getLogger("absl").setLevel(logging.ERROR)
+logging.getLogger("absl").setLevel(logging.CRITICAL)  # what Orbax logs of a failed save, we raise
 FOLDER = "checkpoints"
 
 
@@ -39,7 +40,11 @@ class Checkpoints:
         return self.manager.latest_step()
 
     def save(self, step: int, state: TrainState, meta: dict[str, Any]) -> None:
-        """Starts to save. Raises OSError when this or the save before it failed; earlier checkpoints stay."""
+        """Starts to save. Raises OSError when there is no room, or when this or the save before it failed; earlier
+        checkpoints stay."""
+        needed, free = sum(leaf.nbytes for leaf in jax.tree.leaves(state)), shutil.disk_usage(self.folder).free
+        if free < needed:
+            raise self._failed(step, OSError(f"{needed / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free"))
         items = {
             "params": ocp.args.StandardSave(state.params),
             "optimizer": ocp.args.StandardSave(state.optimizer),
