@@ -18,6 +18,9 @@ from uniaudio_jax.vocab import Vocabulary
 ENDLESS = 1 << 48
 """Length that a source of rows claims: a plan goes on with the next epoch for ever."""
 
+RECORDS_PER_SHARD = 8192
+"""A read from ArrayRecord takes time in proportion to the records of its file: 5 ms at a million, .03 at this size."""
+
 
 @runtime_checkable
 class Records(Protocol):

@@ -25,7 +25,7 @@ import tyro
 from absl import logging
 from tqdm import tqdm
 
-from data_pipelines.batches import open_records
+from data_pipelines.batches import RECORDS_PER_SHARD, open_records
 from data_pipelines.corpora import Clip, Split, folder
 from data_pipelines.index import PASSPORT, make_index, read_passport, write_index, write_passport
 from data_pipelines.streams import Tokenizers
@@ -44,7 +44,7 @@ class BuilderOptions:
 
     corpus: folder of audio, with a manifest.jsonl or with .txt files beside the audio.
     task: tasks to build. out: folder of the datasets. name: name of the corpus; its folder's name if not given.
-    shards: files of each split. licence, source: written into the passport.
+    licence, source: written into the passport.
     """
 
     corpus: Path
@@ -52,7 +52,6 @@ class BuilderOptions:
     out: Path
     codec: str = "tiny_16k"
     name: str | None = None
-    shards: int = 2
     licence: str = "unknown"
     source: str = "unknown"
 
@@ -123,7 +122,8 @@ def build(options: BuilderOptions, name: str, tokenizers: Tokenizers) -> Path:
     shutil.rmtree(place, ignore_errors=True)
     with _quiet(), tempfile.TemporaryDirectory() as downloads:
         builder = dataset_builder(options, task, corpus, tokenizers, passport)
-        config = tfds.download.DownloadConfig(num_shards=options.shards)
+        largest = max(Counter(entry.split for entry in folder.entries(options.corpus)).values())
+        config = tfds.download.DownloadConfig(num_shards=-(-largest // RECORDS_PER_SHARD))
         builder.download_and_prepare(download_dir=downloads, download_config=config)
     counts = dict(builder.counts)
     frames = {split: _write_split_index(split, place, task) for split in SPLITS}

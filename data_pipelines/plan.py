@@ -179,9 +179,13 @@ def first_fit(sizes: np.ndarray, most: np.ndarray) -> np.ndarray:
     for number in range(len(sizes)):
         slot = -1
         for candidate in range(OPEN_ROWS):
-            if opened[candidate] >= 0 and np.all(used[candidate] + sizes[number] <= most):
-                if slot < 0 or opened[candidate] < opened[slot]:
-                    slot = candidate
+            if opened[candidate] < 0 or (slot >= 0 and opened[candidate] > opened[slot]):
+                continue
+            fits = True
+            for limit in range(len(most)):
+                fits = fits and used[candidate, limit] + sizes[number, limit] <= most[limit]
+            if fits:
+                slot = candidate
         if slot < 0:
             slot = 0
             for candidate in range(OPEN_ROWS):

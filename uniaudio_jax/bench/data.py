@@ -1,7 +1,6 @@
 """The loader: frames per second against what the model consumes, and resident memory at a hundredfold set."""
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
 
-from data_pipelines.batches import BatchStream, Dataset, Rows, limits_of, make_batches
+from data_pipelines.batches import RECORDS_PER_SHARD, BatchStream, Dataset, Rows, limits_of, make_batches
 from data_pipelines.index import make_index, write_index, write_passport
 from uniaudio_jax.bench.options import DataBench
 from uniaudio_jax.bench.synthetic import tts_batch
@@ -46,6 +45,7 @@ def run(options: DataBench) -> dict[str, Any]:
         "records_per_second": loader["records_per_second"],
         "seconds_to_open_and_plan": loader["open_seconds"],
         "resident_megabytes": {name: load["megabytes"] for name, load in loads.items()},
+        "resident_megabytes_without_mapped_files": {name: load["own_megabytes"] for name, load in loads.items()},
         "resident_ratio_large_to_small": loads["large"]["megabytes"] / loads["small"]["megabytes"],
         "records": options.records,
     }
@@ -74,14 +74,18 @@ def write_records(place: Path, count: int) -> Path:
         for n in range(DISTINCT)
     ]
     place.mkdir(parents=True)
-    writer = ArrayRecordWriter(str(place / "tts-train.array_record-00000-of-00001"), "group_size:1")
-    for number in range(count):
-        writer.write(contents[number % DISTINCT])
-    writer.close()
+    starts = range(0, count, RECORDS_PER_SHARD)
+    sizes = [min(RECORDS_PER_SHARD, count - start) for start in starts]
+    for shard, (start, size) in enumerate(zip(starts, sizes, strict=True)):
+        name = f"tts-train.array_record-{shard:05d}-of-{len(sizes):05d}"
+        writer = ArrayRecordWriter(str(place / name), "group_size:1")
+        for number in range(start, start + size):
+            writer.write(contents[number % DISTINCT])
+        writer.close()
     template = tfds.core.ShardedFileTemplate(
         dataset_name="tts", split="train", filetype_suffix="array_record", data_dir=epath.Path(place)
     )
-    split = tfds.core.SplitInfo(name="train", shard_lengths=[count], num_bytes=0, filename_template=template)
+    split = tfds.core.SplitInfo(name="train", shard_lengths=sizes, num_bytes=0, filename_template=template)
     tfds.folder_dataset.write_metadata(data_dir=str(place), features=features, split_infos=[split], check_data=False)
     number = np.arange(count) % DISTINCT
     speakers = np.char.add("speaker ", (number % 97).astype(str))
@@ -118,7 +122,16 @@ def load(place: Path, config: RunConfig, batches: int) -> dict[str, float]:
     for far in np.linspace(0, rows.plan.epoch_rows(0) // config.data.rows - 1, 20).astype(int):
         source[int(far)]
     return {"frames_per_second": frames / seconds, "records_per_second": examples / seconds, "open_seconds": opened,
-            "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}  # fmt: skip
+            "megabytes": _megabytes("VmHWM"), "own_megabytes": _megabytes("RssAnon")}  # fmt: skip
+
+
+def _megabytes(field: str) -> float:
+    """Memory of this process: VmHWM is the resident peak, RssAnon what is not pages of mapped files.
+
+    Not getrusage's peak, which a child inherits from its parent.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
 
 def _train_frames_per_second(config: RunConfig, rounds: int) -> float:
