@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from uniaudio_jax.codec import codec as codec_module
 from uniaudio_jax.codec.audio_files import read_audio, write_audio
-from uniaudio_jax.codec.codec import SHIPPED, Codec, build_module, load_codec, save_codec
+from uniaudio_jax.codec.codec import SHIPPED, Codec, load_codec, save_codec
 from uniaudio_jax.codec.losses import mel_distance
+from uniaudio_jax.codec.module import build_module
 from uniaudio_jax.config import CodecConfig, FrameRateConfig, QuantizerConfig, SeanetConfig
 
 QUANTIZER = QuantizerConfig(codebooks=5, entries=31, width=7)
@@ -27,7 +28,10 @@ needs_shipped = pytest.mark.skipif(not (SHIPPED / "tiny_16k").is_dir(), reason="
 
 
 def random_params(config: CodecConfig) -> dict:
-    params = nnx.to_pure_dict(nnx.state(build_module(config, nnx.Rngs(0)), nnx.Param))
+    # In one program: op by op, each shape would be compiled on its own.
+    make = jax.jit(lambda: nnx.to_pure_dict(nnx.state(build_module(config, nnx.Rngs(0)), nnx.Param)),
+                   compiler_options={"xla_backend_optimization_level": 0})  # fmt: skip
+    params = make()
     quantizer = config.quantizer
     books = jax.random.normal(jax.random.key(1), (quantizer.codebooks, quantizer.entries, quantizer.width))
     return {**params, "quantizer": {"codebooks": np.asarray(books)}}

@@ -17,17 +17,21 @@ import pytest
 from flax import nnx
 
 from uniaudio_jax.codec import conv
+from uniaudio_jax.codec.layouts import LAYOUTS
+from uniaudio_jax.codec.module import with_params
 from uniaudio_jax.codec.seanet import Seanet
 from uniaudio_jax.codec.weights import from_torch, published_tensors, to_torch
 from uniaudio_jax.config import CodecConfig, FrameRateConfig, QuantizerConfig, SeanetConfig
 
 FORMAT = Path(__file__).resolve().parents[2] / "shared" / "reference" / "uniaudio_v1_format.json"
-PUBLIC = CodecConfig(name="public", layout=SeanetConfig(), quantizer=QuantizerConfig(codebooks=12, width=256))
+PUBLIC = LAYOUTS["uniaudio_16k"]
 TINY = CodecConfig(
     name="tiny",
     layout=SeanetConfig(filters=4),
     quantizer=QuantizerConfig(codebooks=3, entries=17, width=13),
 )
+CAUSAL = replace(TINY, name="causal", layout=SeanetConfig(filters=4, causal=True))
+STEREO = replace(TINY, name="stereo", layout=SeanetConfig(filters=4, channels=2, norm="time_group_norm"))
 ODD = replace(TINY, layout=SeanetConfig(filters=6, ratios=(5, 3, 2), compress=3, lstm_layers=1, kernel=5))
 SMALL = replace(TINY, layout=SeanetConfig(filters=4, ratios=(3,), lstm_layers=1))
 LENGTHS = (1, 2, 319, 320, 321, 3201, 16001)
@@ -58,8 +62,9 @@ def reference(torch, encodec, config: CodecConfig):
     sizes = {
         "dimension": quantizer.width, "n_filters": layout.filters, "ratios": list(layout.ratios),
         "kernel_size": layout.kernel, "last_kernel_size": layout.kernel, "lstm": layout.lstm_layers,
-        "residual_kernel_size": layout.residual_kernel, "compress": layout.compress, "causal": False,
-        "norm": "weight_norm", "pad_mode": "reflect", "true_skip": False, "n_residual_layers": 1,
+        "residual_kernel_size": layout.residual_kernel, "compress": layout.compress, "causal": layout.causal,
+        "norm": layout.norm, "pad_mode": "reflect", "true_skip": False, "n_residual_layers": 1,
+        "channels": layout.channels,
     }  # fmt: skip
     torch.manual_seed(7)
     codec = torch.nn.Module()
@@ -72,8 +77,10 @@ def reference(torch, encodec, config: CodecConfig):
         )
     with torch.no_grad():
         for name, tensor in codec.state_dict().items():
-            if name.endswith("weight_g"):
+            if name.endswith(("weight_g", "norm.weight")):
                 tensor *= 1.0 + torch.rand_like(tensor)
+            elif name.endswith("norm.bias"):
+                tensor.copy_(0.3 * torch.randn_like(tensor))
             elif name.startswith("quantizer"):
                 tensor.copy_(torch.randn_like(tensor))
     return codec.eval()
@@ -104,8 +111,9 @@ def random_state(config: CodecConfig, seed: int = 3) -> dict[str, np.ndarray]:
     }
 
 
-def waves(rows: int, samples: int) -> np.ndarray:
-    return np.random.default_rng(samples).normal(size=(rows, samples)).astype(np.float32)
+def waves(rows: int, samples: int, channels: int = 1) -> np.ndarray:
+    shape = (rows, samples) if channels == 1 else (rows, samples, channels)
+    return np.random.default_rng(samples).normal(size=shape).astype(np.float32)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -121,12 +129,14 @@ def run(method, x) -> np.ndarray:
 
 def torch_encode(torch, codec, wav: np.ndarray) -> np.ndarray:
     with torch.no_grad():
-        return codec.encoder(torch.from_numpy(wav)[:, None]).transpose(1, 2).numpy()
+        x = torch.from_numpy(wav.reshape(*wav.shape[:2], -1)).transpose(1, 2)
+        return codec.encoder(x).transpose(1, 2).numpy()
 
 
 def torch_decode(torch, codec, vectors: np.ndarray) -> np.ndarray:
     with torch.no_grad():
-        return codec.decoder(torch.from_numpy(vectors).transpose(1, 2))[:, 0].numpy()
+        wav = codec.decoder(torch.from_numpy(vectors).transpose(1, 2)).transpose(1, 2).numpy()
+        return wav[..., 0] if wav.shape[-1] == 1 else wav
 
 
 @pytest.fixture(scope="module")
@@ -136,14 +146,15 @@ def tiny(torch, encodec):
 
 
 def assert_codecs_agree(torch, codec, seanet, config: CodecConfig, samples: int, rows: int):
-    wav = waves(rows, samples)
+    assert isinstance(config.layout, SeanetConfig)
+    wav = waves(rows, samples, config.layout.channels)
     wanted = torch_encode(torch, codec, wav)
     assert wanted.shape == (rows, math.ceil(samples / config.hop_samples), config.quantizer.width)
     np.testing.assert_allclose(run(seanet.encode, wav), wanted, rtol=0, atol=1e-4)
 
     vectors = np.random.default_rng(5).normal(size=wanted.shape).astype(np.float32)
     wanted = torch_decode(torch, codec, vectors)
-    assert wanted.shape == (rows, vectors.shape[1] * config.hop_samples)
+    assert wanted.shape[:2] == (rows, vectors.shape[1] * config.hop_samples)
     assert np.abs(wanted).max() > 0.05, "a silent reference would prove nothing"
     np.testing.assert_allclose(run(seanet.decode, vectors), wanted, rtol=0, atol=1e-4)
 
@@ -160,14 +171,32 @@ def test_other_ratios_kernels_and_depths_equal_encodec(torch, encodec, samples):
     assert_codecs_agree(torch, codec, seanet_of(numpy_state(codec), ODD), ODD, samples, rows=3)
 
 
+@pytest.mark.parametrize("samples", (1, 320, 2017))
+@pytest.mark.parametrize("config", (CAUSAL, STEREO), ids=lambda config: config.name)
+def test_causal_and_stereo_layouts_equal_encodec(torch, encodec, config, samples):
+    codec = reference(torch, encodec, config)
+    assert_codecs_agree(torch, codec, seanet_of(numpy_state(codec), config), config, samples, rows=2)
+
+
+def test_folding_the_weight_norm_changes_nothing():
+    assert isinstance(TINY.layout, SeanetConfig)
+    params = from_torch(random_state(TINY), TINY)
+    folded = replace(TINY, layout=replace(TINY.layout, norm="folded"))
+    wav = waves(2, 1009)
+    parts = {part: params[part] for part in ("encoder", "decoder")}
+    wanted = run(with_params(TINY, parts).encode, wav)
+    np.testing.assert_allclose(run(with_params(folded, conv.fold(parts)).encode, wav), wanted, rtol=1e-5, atol=1e-5)
+
+
 def test_full_size_equals_encodec(torch, encodec):
     codec = reference(torch, encodec, PUBLIC)
     assert_codecs_agree(torch, codec, seanet_of(numpy_state(codec), PUBLIC), PUBLIC, 16001, rows=1)
 
 
-def test_names_and_shapes_equal_encodec(torch, encodec):
-    state = numpy_state(reference(torch, encodec, ODD))
-    assert {t.name: t.shape for t in published_tensors(ODD)} == {name: array.shape for name, array in state.items()}
+@pytest.mark.parametrize("config", (ODD, CAUSAL, STEREO), ids=lambda config: config.name)
+def test_names_and_shapes_equal_encodec(torch, encodec, config):
+    state = numpy_state(reference(torch, encodec, config))
+    assert {t.name: t.shape for t in published_tensors(config)} == {name: array.shape for name, array in state.items()}
 
 
 def test_names_and_shapes_equal_the_published_format():
@@ -205,6 +234,19 @@ def test_convolutions_equal_their_definition(stride):
     np.testing.assert_allclose(transposed, wanted, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("stride", (1, 3))
+def test_an_accelerators_convolutions_equal_the_sums_of_products(stride, monkeypatch):
+    random = np.random.default_rng(stride)
+    kernel = jnp.asarray(random.normal(size=(2 * stride, 3, 7)), jnp.float32)
+    x, y = (jnp.asarray(random.normal(size=shape), jnp.float32) for shape in ((2, 11 * stride, 3), (2, 10, 7)))
+    transposed = kernel.transpose(2, 0, 1)
+    wanted = conv.convolve(x, kernel, stride), conv.convolve_transposed(y, transposed, stride)
+    monkeypatch.setattr(conv, "_on_cpu", lambda products, convolution, *arrays: convolution(*arrays))
+    got = conv.convolve(x, kernel, stride), conv.convolve_transposed(y, transposed, stride)
+    for one, other in zip(got, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("frames", (1, 2, 3, 4, 11))
 def test_reflect_padding_equals_encodec(torch, encodec, frames):
     pad1d = importlib.import_module("encodec.modules.conv").pad1d
@@ -213,7 +255,7 @@ def test_reflect_padding_equals_encodec(torch, encodec, frames):
     np.testing.assert_array_equal(conv.reflect_pad(jnp.asarray(x), 3, 2), wanted)
 
 
-@pytest.mark.parametrize("config", (TINY, ODD, PUBLIC), ids=lambda config: config.name)
+@pytest.mark.parametrize("config", (TINY, ODD, STEREO, *LAYOUTS.values()), ids=lambda config: config.name)
 def test_weights_convert_there_and_back_bit_equal(config):
     state = random_state(config)
     seanet = seanet_of(state, config)

@@ -4,9 +4,11 @@ Sizes are decided here and nowhere else: a module never computes a number that a
 """
 
 import dataclasses
+import difflib
 import math
 import runpy
 import typing
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,6 +19,12 @@ import tyro
 def _require(where: str, good: bool, got: str, wanted: str) -> None:
     if not good:
         raise ValueError(f"{where}: got {got}, wanted {wanted}")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """An ending for an error about an unknown `name`: "; did you mean 'tts'?", or nothing when none is near."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,9 +236,16 @@ class QuantizerConfig:
                  f"{self.codebooks} x {self.entries} x {self.width}", "positive sizes")  # fmt: skip
 
 
+ConvNorm = Literal["weight_norm", "time_group_norm", "folded"]
+"""Norm of a convolution: of its kernel, of its output, or of its kernel and already multiplied in."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SeanetConfig:
-    """Convolutional encoder and decoder with an LSTM (arXiv 2210.13438), non-causal, in the public UniAudio layout."""
+    """Convolutional encoder and decoder with an LSTM (arXiv 2210.13438); the defaults are the public UniAudio layout.
+
+    channels: of the waveform. causal: no sample depends on a later one (beyond the mirror at the very start).
+    """
 
     filters: int = 32
     ratios: tuple[int, ...] = (8, 5, 4, 2)
@@ -238,9 +253,15 @@ class SeanetConfig:
     kernel: int = 7
     lstm_layers: int = 2
     compress: int = 2
+    channels: int = 1
+    causal: bool = False
+    norm: ConvNorm = "weight_norm"
 
     def __post_init__(self):
-        sizes = (self.filters, *self.ratios, self.residual_kernel, self.kernel, self.lstm_layers, self.compress)
+        sizes = (self.filters, *self.ratios, self.residual_kernel, self.kernel, self.lstm_layers, self.compress,
+                 self.channels)  # fmt: skip
+        _require("SeanetConfig.norm", self.norm != "time_group_norm" or not self.causal, "time_group_norm and causal",
+                 "causal=False, as that norm looks at all frames")  # fmt: skip
         _require("SeanetConfig", bool(self.ratios) and min(sizes) >= 1, str(self), "positive sizes, at least one ratio")
         _require("SeanetConfig.filters", self.filters % self.compress == 0,
                  f"filters={self.filters}, compress={self.compress}", "a multiple of compress")  # fmt: skip
@@ -280,6 +301,18 @@ class FrameRateConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SegmentConfig:
+    """A codec that works on overlapping segments, each divided by its volume (arXiv 2210.13438 section 3.5)."""
+
+    samples: int
+    stride: int
+
+    def __post_init__(self):
+        _require("SegmentConfig", 0 < self.stride <= self.samples, f"samples={self.samples}, stride={self.stride}",
+                 "a stride of 1 to samples")  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
 class CodecConfig:
     """A codec: waveform at `sample_rate_hz` to `quantizer.codebooks` codes per `hop_samples`, and back."""
 
@@ -287,6 +320,7 @@ class CodecConfig:
     layout: SeanetConfig | FrameRateConfig
     quantizer: QuantizerConfig
     sample_rate_hz: int = 16000
+    segment: SegmentConfig | None = None
 
     @property
     def layout_kind(self) -> Literal["seanet", "frame_rate"]:
@@ -307,7 +341,8 @@ class CodecTrainConfig:
 
     audio: folders of wav files, each with a `manifest.jsonl` that names splits, or with held-out files in `heldout`;
         a folder's name is its domain, and STOI is measured where it begins with `speech` or `tts`.
-    warmup_steps: unquantised steps before the k-means start of the codebooks.
+    warmup_steps: unquantised steps before the k-means start of the codebooks; 0 with `start_from`.
+    start_from: a shipped codec's name or a codec's folder, whose weights and codebooks the training goes on with.
     main_codebooks: half of the rows train with this many levels, the rest with a random number of them.
     revive_every_steps, revive_below: how often, and under which share of even use, an entry is moved to a residual.
     mix_share: rows that are the sum of two clips, the second 0 to 20 dB below the first.
@@ -317,6 +352,7 @@ class CodecTrainConfig:
     audio: tuple[str, ...]
     steps: int
     warmup_steps: int
+    start_from: str | None = None
     batch: int = 16
     segment_seconds: float = 1.0
     peak_learning_rate: float = 1e-3
@@ -336,8 +372,12 @@ class CodecTrainConfig:
     seed: int = 0
 
     def __post_init__(self):
-        _require("CodecTrainConfig.warmup_steps", 0 < self.warmup_steps < self.steps,
-                 f"{self.warmup_steps} of {self.steps} steps", "more than 0 and fewer than steps")  # fmt: skip
+        if self.start_from is None:
+            _require("CodecTrainConfig.warmup_steps", 0 < self.warmup_steps < self.steps,
+                     f"{self.warmup_steps} of {self.steps} steps", "more than 0 and fewer than steps")  # fmt: skip
+        else:
+            _require("CodecTrainConfig.warmup_steps", self.warmup_steps == 0, str(self.warmup_steps),
+                     f"0, as the codebooks of start_from={self.start_from!r} are there")  # fmt: skip
 
 
 def load_config(path: str | Path):

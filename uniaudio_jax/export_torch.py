@@ -1,15 +1,17 @@
-"""Weights of a run in the names of the public PyTorch checkpoints.
+"""Weights of a run, or of a SEANet codec, in the names of the public PyTorch checkpoints.
 
     python -m uniaudio_jax.export_torch --run RUN --out DIR
+    python -m uniaudio_jax.export_torch --kind codec --run CODEC --out DIR
 
-writes DIR/model.safetensors, DIR/model.pth and DIR/config.json, reads both back, and checks the logits of a held-out
-sequence against a PyTorch model where this checkout has one.
+writes DIR/model.safetensors, DIR/model.pth and DIR/config.json, reads both back, and checks the logits of a run on
+random frames against the PyTorch model of this checkout.
 """
 
 import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -17,6 +19,7 @@ import tyro
 from safetensors.numpy import load_file, save_file
 
 from uniaudio_jax.cli import main_guard
+from uniaudio_jax.codec.exchange import export_codec
 from uniaudio_jax.convert import config_to_json, to_torch_names
 from uniaudio_jax.run import Run, load_run
 from uniaudio_jax.torch_side import load_torch_model
@@ -27,34 +30,27 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """run: folder of a training. out: folder of the exported files."""
+    """run: folder of a training, or of a codec. out: folder of the exported files."""
 
     run: Path
     out: Path
+    kind: Literal["model", "codec"] = "model"
 
 
-def export(run: Run, out: Path) -> dict[str, np.ndarray]:
-    """Writes the three files, each by an atomic rename, and returns the state dict."""
+def write_files(state: dict[str, np.ndarray], sizes: dict[str, Any], out: Path) -> None:
+    """Writes state dict and sizes into the three files, each by an atomic rename, and reads the tensors back."""
     try:
         import torch
     except ImportError as error:
         raise ValueError(f"export_torch writes a .pth with PyTorch: {error}; `pip install torch==2.13.0`") from error
     out.mkdir(parents=True, exist_ok=True)
-    state = to_torch_names(jax.device_get(run.params), run.config.model)
     partial = out / "partial"
     save_file(state, partial)
     os.replace(partial, out / "model.safetensors")
     torch.save({name: torch.from_numpy(value.copy()) for name, value in state.items()}, partial)
     os.replace(partial, out / "model.pth")
-    partial.write_text(json.dumps(config_to_json(run.config.model), indent=1) + "\n")
+    partial.write_text(json.dumps(sizes, indent=1) + "\n")
     os.replace(partial, out / "config.json")
-    return state
-
-
-def check_files(state: dict[str, np.ndarray], out: Path) -> None:
-    """Raises ValueError when a file does not hold the state dict to the bit."""
-    import torch
-
     files = {
         "model.safetensors": load_file(out / "model.safetensors"),
         "model.pth": {n: v.numpy() for n, v in torch.load(out / "model.pth", weights_only=True).items()},
@@ -83,9 +79,14 @@ def logits_difference(run: Run, frames: int = 48) -> float:
 def main() -> None:
     options = tyro.cli(ExportOptions, description=__doc__)
     with main_guard():
+        if options.kind == "codec":
+            state, sizes = export_codec(options.run)
+            write_files(state, sizes, options.out)
+            print(f"export: {len(state)} tensors of codec {sizes['name']}, read back bit-equal: {options.out}")
+            return
         run = load_run(options.run)
-        state = export(run, options.out)
-        check_files(state, options.out)
+        state = to_torch_names(jax.device_get(run.params), run.config.model)
+        write_files(state, config_to_json(run.config.model), options.out)
         size = sum(value.size for value in state.values())
         print(f"export: {len(state)} tensors, {size / 1e6:.2f} M parameters of step {run.step}, read back bit-equal: "
               f"{options.out}")  # fmt: skip

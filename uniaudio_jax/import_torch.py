@@ -1,15 +1,17 @@
-"""A run out of weights in the names of the public PyTorch checkpoints.
+"""A run, or a codec, out of weights in the names of the public PyTorch checkpoints.
 
     python -m uniaudio_jax.import_torch --weights model.pth --config config.json --out RUN
+    python -m uniaudio_jax.import_torch --kind codec --weights encodec_24khz.th --layout encodec_24khz --out CODEC
 
-config: {"vocab", "context_frames", "width", "heads", "global_layers", "local_layers", "codebooks"}. The run can be
-evaluated, trained on, and exported again bit-equal.
+config of a model: {"vocab", "context_frames", "width", "heads", "global_layers", "local_layers", "codebooks"}; of a
+codec: {"n_filters", "dimension", "ratios", "sample_rate", "bins", "codebooks_stored"}. Either can be exported again
+bit-equal.
 """
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +23,9 @@ from safetensors.numpy import load_file
 from uniaudio_jax.checkpoint import Checkpoints, describe
 from uniaudio_jax.cli import main_guard
 from uniaudio_jax.codec.codec import load_codec
+from uniaudio_jax.codec.exchange import config_from_json as config_from_codec_json
+from uniaudio_jax.codec.exchange import import_codec
+from uniaudio_jax.codec.layouts import layout_of
 from uniaudio_jax.config import DataConfig, RunConfig, TrainConfig
 from uniaudio_jax.convert import config_from_json, from_torch_names
 from uniaudio_jax.optim import TrainState, make_optimizer
@@ -28,15 +33,26 @@ from uniaudio_jax.optim import TrainState, make_optimizer
 
 @dataclass(frozen=True, kw_only=True)
 class ImportOptions:
-    """weights: .pth, .pt or .safetensors; a dict below the key "model" or "state_dict" is found too. config: JSON.
+    """weights: .pth, .pt, .th or .safetensors; a dict below the key "model" or "state_dict" is found too.
 
-    codec: the codec that the weights were trained on: a shipped one's name or a folder; none if it is not at hand.
+    config: JSON of the sizes. layout: of a codec instead of a config, uniaudio_16k, encodec_24khz or encodec_48khz.
+    codec: the codec that a model's weights were trained on: a shipped one's name or a folder; none if it is not at
+        hand.
     """
 
     weights: Path
-    config: Path
     out: Path
+    kind: Literal["model", "codec"] = "model"
+    config: Path | None = None
+    layout: str | None = None
     codec: str | None = None
+
+    def __post_init__(self):
+        wanted = "--config or --layout, one of them" if self.kind == "codec" else "--config and no --layout"
+        if (self.config is None) == (self.layout is None) or (self.kind == "model" and self.layout):
+            raise ValueError(
+                f"import of a {self.kind}: got config={self.config}, layout={self.layout}; wanted {wanted}"
+            )
 
 
 def read_state(path: Path) -> dict[str, np.ndarray]:
@@ -66,9 +82,9 @@ def read_state(path: Path) -> dict[str, np.ndarray]:
     return {name: value.float().numpy() for name, value in found.items()}
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path | None) -> dict[str, Any]:
     """The JSON of a model's sizes."""
-    if not path.is_file():
+    if path is None or not path.is_file():
         raise ValueError(f"{path}: no such file; --config wants a JSON, see --help")
     try:
         return json.loads(path.read_text())
@@ -97,9 +113,16 @@ def import_run(state: dict[str, np.ndarray], sizes: dict[str, Any], out: Path, c
 
 
 def main() -> None:
-    options = tyro.cli(ImportOptions, description=__doc__)
     with main_guard():
+        options = tyro.cli(ImportOptions, description=__doc__)
         state = read_state(options.weights)
+        if options.kind == "codec":
+            layout = (
+                layout_of(options.layout) if options.layout else config_from_codec_json(read_config(options.config))
+            )
+            sha256 = import_codec(state, layout, options.out, options.weights.name)
+            print(f"import: {len(state)} tensors of codec {layout.name} into {options.out} (sha256 {sha256[:12]}…)")
+            return
         config = import_run(state, read_config(options.config), options.out, options.codec)
         print(f"import: {len(state)} tensors into {options.out}: {config.model.global_stack.layers} global and "
               f"{config.model.local_stack.layers} local layers of width {config.model.global_stack.width}")  # fmt: skip

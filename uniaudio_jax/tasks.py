@@ -1,8 +1,9 @@
 """The Task rows: what each task is given, in which order, and what it makes. A new task is a new row."""
 
-import difflib
 from dataclasses import dataclass
 from typing import Literal
+
+from uniaudio_jax.config import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,5 @@ TASK_NUMBERS = {name: number for number, name in enumerate(TASKS)}
 def get_task(name: str) -> Task:
     """The row called `name`. Raises ValueError with the nearest names when there is none."""
     if name not in TASKS:
-        near = difflib.get_close_matches(name, TASKS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"unknown task {name!r}; {hint}the tasks are {', '.join(TASKS)}")
+        raise ValueError(f"unknown task {name!r}, the tasks are {', '.join(TASKS)}{did_you_mean(name, TASKS)}")
     return TASKS[name]

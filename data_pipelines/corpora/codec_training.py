@@ -39,7 +39,7 @@ from data_pipelines.corpora.sentences import sentence
 from uniaudio_jax.cli import main_guard
 from uniaudio_jax.codec.audio_files import write_audio
 
-MINUTES = {"speech_espeak": 20.0, "speech_piper": 14.0, "music": 12.0, "sound": 7.0, "quickstart": 30.0}
+MINUTES = {"speech_espeak": 25.0, "speech_piper": 40.0, "music": 15.0, "sound": 10.0, "quickstart": 30.0}
 QUICKSTART_SEED = 7  # beyond ours; launch/quickstart.sh trains on seed 0
 HELDOUT_CLIPS = 16  # as many as the reconstruction table of codec/train.py measures
 PEAK = 0.7

@@ -2,59 +2,26 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
-from uniaudio_jax.codec import rvq, storage
-from uniaudio_jax.codec.frame_rate import FrameRate
-from uniaudio_jax.codec.seanet import Seanet
+from uniaudio_jax.codec import chains, rvq, storage
+from uniaudio_jax.codec.conv import fold
+from uniaudio_jax.codec.module import decode_vectors, encode_vectors, skeleton, with_params
 from uniaudio_jax.codec.storage import SHIPPED as SHIPPED  # also importable from here
 from uniaudio_jax.codec.storage import save_codec as save_codec
+from uniaudio_jax.codec.streaming import Chain, Windowed
 from uniaudio_jax.config import CodecConfig, FrameRateConfig, SeanetConfig
 
 FRAMES_AT_ONCE = 4096  # in one call of a compiled program: rows x padded frames, unless one piece alone is longer
-PIECE_FRAMES = 3000  # a longer row is cut into pieces with enough margin to change nothing
-
-
-def build_module(config: CodecConfig, rngs: nnx.Rngs) -> FrameRate | Seanet:
-    """The untrained encoder and decoder of a config."""
-    if isinstance(config.layout, FrameRateConfig):
-        return FrameRate(config.layout, config.quantizer.width, sample_rate_hz=config.sample_rate_hz, rngs=rngs)
-    return Seanet(config.layout, config.quantizer.width, rngs=rngs)
-
-
-@functools.cache
-def _skeleton(config: CodecConfig) -> tuple[Any, Any]:
-    return nnx.split(nnx.eval_shape(lambda: build_module(config, nnx.Rngs(0))))
-
-
-def with_params(config: CodecConfig, params: dict) -> FrameRate | Seanet:
-    """The module of a config around a pure dict of arrays; works inside jit."""
-    graph, abstract = _skeleton(config)
-    state = jax.tree.map(lambda leaf: leaf, abstract)
-    nnx.replace_by_pure_dict(state, params)
-    return nnx.merge(graph, state)
-
-
-def encode_vectors(
-    module: FrameRate | Seanet, wav: Float[Array, "B S"], frames: Int[Array, "B"]
-) -> Float[Array, "B T width"]:
-    """Vectors of either layout; only the frame-rate one, whose rows may be padded, looks at each row's `frames`."""
-    return module.encode(wav) if isinstance(module, Seanet) else module.encode(wav, frames)
-
-
-def decode_vectors(
-    module: FrameRate | Seanet, vectors: Float[Array, "B T width"], frames: Int[Array, "B"]
-) -> Float[Array, "B S"]:
-    """Waveforms of either layout; `frames` as in `encode_vectors`."""
-    return module.decode(vectors) if isinstance(module, Seanet) else module.decode(vectors, frames)
+PIECE_FRAMES = 1500  # a longer row is cut into pieces with enough margin to change nothing
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="levels")
@@ -124,10 +91,19 @@ def _batches(pieces: list[_Piece]) -> list[tuple[int, list[_Piece]]]:
     return batches
 
 
-class Codec:
-    """Encodes 16 kHz mono waveforms to int16 codes, one row of Q codes per hop, and decodes them.
+def _folded(config: CodecConfig, params: dict) -> tuple[CodecConfig, dict]:
+    """Config and parameters for inference: weight norm multiplied in once and for all."""
+    layout = config.layout
+    if isinstance(layout, FrameRateConfig) or layout.norm != "weight_norm":
+        return config, params
+    return dataclasses.replace(config, layout=dataclasses.replace(layout, norm="folded")), fold(params)
 
-    Every length of at least one sample works, and `decode(encode(x), samples=len(x))` is as long as x.
+
+class Codec:
+    """Encodes waveforms to int16 codes, one row of Q codes per hop, and decodes them.
+
+    A waveform is float [S], or [S, C] where the layout has C > 1 channels. Every length of at least one sample works,
+    and `decode(encode(x), samples=len(x))` is as long as x.
     """
 
     def __init__(self, config: CodecConfig, params: dict, passport_extra: dict | None = None, weights_sha256: str = ""):
@@ -135,10 +111,12 @@ class Codec:
         self.weights_sha256 = weights_sha256
         self.params = params
         self._extra = passport_extra or {}
-        module_params = jax.tree.map(jnp.asarray, {key: value for key, value in params.items() if key != "quantizer"})
-        codebooks = jnp.asarray(params["quantizer"]["codebooks"], jnp.float32)
-        self._encode_batch = functools.partial(_encode_rows, config, module_params, codebooks)
-        self._decode_batch = functools.partial(_decode_rows, config, module_params, codebooks)
+        parts = {key: value for key, value in params.items() if key != "quantizer"}
+        self._inference, parts = _folded(config, parts)
+        self._parts = jax.tree.map(jnp.asarray, parts)
+        self._books = jnp.asarray(params["quantizer"]["codebooks"], jnp.float32)
+        self._encode_batch = functools.partial(_encode_rows, self._inference, self._parts, self._books)
+        self._decode_batch = functools.partial(_decode_rows, self._inference, self._parts, self._books)
 
     @property
     def name(self) -> str:
@@ -157,6 +135,19 @@ class Codec:
     def hop_samples(self) -> int:
         return self.config.hop_samples
 
+    @property
+    def channels(self) -> int:
+        return 1 if isinstance(self.config.layout, FrameRateConfig) else self.config.layout.channels
+
+    def codebooks_of(self, kilobits_per_second: float) -> int:
+        """The number of codebooks of a bandwidth. Raises ValueError when it is not that of 1 to all codebooks."""
+        each = self.config.frame_rate_hz * math.log2(self.config.quantizer.entries) / 1000
+        count = round(kilobits_per_second / each)
+        if not 1 <= count <= self.codebooks or not math.isclose(count * each, kilobits_per_second, rel_tol=1e-3):
+            raise ValueError(f"codec {self.name}: got a bandwidth of {kilobits_per_second:g} kbit/s, wanted a multiple "
+                             f"of {each:g} up to {each * self.codebooks:g}")  # fmt: skip
+        return count
+
     def passport(self) -> dict:
         """What identifies the codec in a dataset or checkpoint, with licence and training facts."""
         return {
@@ -170,15 +161,17 @@ class Codec:
             **self._extra,
         }
 
-    def encode(self, wav: Float[np.ndarray, "*B S"], codebooks: int | None = None) -> Int[np.ndarray, "*B T Q"]:
-        """int16 codes of one waveform or of rows of equal length; T = ceil(S / hop)."""
+    def encode(self, wav: Float[np.ndarray, "..."], codebooks: int | None = None) -> Int[np.ndarray, "*B T Q"]:
+        """int16 codes of one waveform, or of rows of equal length [B, S] or [B, S, C]; T = ceil(S / hop)."""
         wav = np.asarray(wav)
-        if wav.ndim not in (1, 2):
-            raise ValueError(f"codec {self.name}: got a waveform of shape {wav.shape}, wanted [S] or [B, S] (mono)")
-        codes = self.encode_many(list(np.atleast_2d(wav)), codebooks)
-        return codes[0] if wav.ndim == 1 else np.stack(codes)
+        alone = 1 if self.channels == 1 else 2
+        if wav.ndim not in (alone, alone + 1):
+            wanted = "[S] or [B, S] (mono)" if alone == 1 else f"[S, {self.channels}] or [B, S, {self.channels}]"
+            raise ValueError(f"codec {self.name}: got a waveform of shape {wav.shape}, wanted {wanted}")
+        codes = self.encode_many([wav] if wav.ndim == alone else list(wav), codebooks)
+        return codes[0] if wav.ndim == alone else np.stack(codes)
 
-    def decode(self, codes: Int[np.ndarray, "*B T Q"], samples: int | None = None) -> Float[np.ndarray, "*B S"]:
+    def decode(self, codes: Int[np.ndarray, "*B T Q"], samples: int | None = None) -> Float[np.ndarray, "..."]:
         """float32 waveform of T * hop samples, or its first `samples`."""
         codes = np.asarray(codes)
         if codes.ndim not in (2, 3):
@@ -187,17 +180,50 @@ class Codec:
         wavs = self.decode_many(rows, None if samples is None else [samples] * len(rows))
         return wavs[0] if codes.ndim == 2 else np.stack(wavs)
 
-    def encode_many(
-        self, wavs: Sequence[Float[np.ndarray, "S"]], codebooks: int | None = None
-    ) -> list[Int[np.ndarray, "T Q"]]:
-        """Codes of each waveform, computed in batches of similar length."""
+    def encoder_chain(self, codebooks: int | None = None) -> Chain:
+        """Encodes a stream: push pieces of a waveform, get codes [T, Q] that equal those of the whole."""
+        levels = self._checked_levels(codebooks)
+        if isinstance(self.config.layout, SeanetConfig):
+            self._check_streams()
+            return chains.encoder_chain(self._inference, self._parts, self._books[:levels])
+        margin = self.config.layout.margin_frames
+        return Chain([Windowed(lambda wav: self.encode_many([wav], levels)[0], left=margin, right=margin, start=1,
+                               enter=self.hop_samples)])  # fmt: skip
+
+    def decoder_chain(self) -> Chain:
+        """Decodes a stream: push codes [T, Q], get samples that equal those of the whole.
+
+        A causal layout gives the samples of a frame as soon as it has it (after the first few, which the mirror at
+        the start needs); another waits for the frames that its samples depend on.
+        """
+        if isinstance(self.config.layout, SeanetConfig):
+            self._check_streams()
+            return chains.decoder_chain(self._inference, self._parts, self._books)
+        margin = self.config.layout.margin_frames
+        return Chain([Windowed(lambda codes: self.decode_many([codes])[0], left=margin, right=margin, start=1,
+                               leave=self.hop_samples)])  # fmt: skip
+
+    def _check_streams(self) -> None:
+        if isinstance(self.config.layout, SeanetConfig) and self.config.layout.norm == "time_group_norm":
+            raise ValueError(f"codec {self.name}: its norm looks at a whole segment, so it has no streams within one; "
+                             "give it segments (SegmentedCodec)")  # fmt: skip
+
+    def _checked_levels(self, codebooks: int | None) -> int:
         levels = self.codebooks if codebooks is None else codebooks
         if not 1 <= levels <= self.codebooks:
             raise ValueError(f"codec {self.name}: got codebooks={levels}, wanted 1 to {self.codebooks}")
+        return levels
+
+    def encode_many(
+        self, wavs: Sequence[Float[np.ndarray, "S *C"]], codebooks: int | None = None
+    ) -> list[Int[np.ndarray, "T Q"]]:
+        """Codes of each waveform, computed in batches of similar length; a long one in pieces."""
+        levels = self._checked_levels(codebooks)
         wavs = [self._checked_wav(wav) for wav in wavs]
         layout = self.config.layout
         if isinstance(layout, SeanetConfig):
-            return self._equal_lengths(wavs, lambda *batch: self._encode_batch(*batch, levels=levels))
+            return self._equal_lengths(wavs, self.hop_samples, lambda *batch: self._encode_batch(*batch, levels=levels),
+                                       lambda: self.encoder_chain(levels))  # fmt: skip
         hop = self.hop_samples
         lengths = [-(-len(wav) // hop) for wav in wavs]
 
@@ -212,14 +238,14 @@ class Codec:
 
     def decode_many(
         self, codes: Sequence[Int[np.ndarray, "T Q"]], samples: Sequence[int] | None = None
-    ) -> list[Float[np.ndarray, "S"]]:
+    ) -> list[Float[np.ndarray, "S *C"]]:
         """Waveform of each item, cut to its entry of `samples` when given; computed in batches of similar length."""
         codes = [self._checked_codes(item) for item in codes]
         lengths, layout = [len(item) for item in codes], self.config.layout
         if samples is not None:
             self._check_samples(lengths, samples)
         if isinstance(layout, SeanetConfig):
-            wavs = self._equal_lengths(codes, lambda *batch: self._decode_batch(*batch, None))
+            wavs = self._equal_lengths(codes, 1, lambda *batch: self._decode_batch(*batch, None), self.decoder_chain)
         else:
 
             def run(padded: int, pieces: list[_Piece], rows: int) -> np.ndarray:
@@ -252,24 +278,43 @@ class Codec:
             parts[row].append(part)
         return [part[0].copy() if len(part) == 1 else np.concatenate(part) for part in parts]
 
-    def _equal_lengths(self, items: list[np.ndarray], run: Callable[[np.ndarray, np.ndarray], jax.Array]) -> list:
-        """Runs items of the same shape together, since this layout's padding depends on the length."""
+    def _equal_lengths(
+        self,
+        items: list[np.ndarray],
+        per_frame: int,
+        run: Callable[[np.ndarray, np.ndarray], jax.Array],
+        chain: Callable[[], Chain],
+    ) -> list:
+        """Runs items of the same shape together, since this layout's padding depends on the length.
+
+        Items longer than a piece (of `per_frame` entries a frame) go alone through a `chain`.
+        """
+        piece = PIECE_FRAMES * per_frame
+        streams = not (isinstance(self.config.layout, SeanetConfig) and self.config.layout.norm == "time_group_norm")
         groups: dict[tuple[int, ...], list[int]] = {}
-        for i, item in enumerate(items):
-            groups.setdefault(item.shape, []).append(i)
         out: dict[int, np.ndarray] = {}
-        for members in groups.values():
-            frames = np.zeros(len(members), np.int32)  # this layout does not look at them
-            results = np.asarray(run(np.stack([items[i] for i in members]), frames))
-            out.update(zip(members, results, strict=True))
+        for i, item in enumerate(items):
+            if streams and len(item) > piece:
+                parts = (item[start : start + piece] for start in range(0, len(item), piece))
+                out[i] = np.concatenate(list(chain().through(parts)))
+            else:
+                groups.setdefault(item.shape, []).append(i)
+        for shape, members in groups.items():
+            rows = max(1, FRAMES_AT_ONCE * per_frame // shape[0])
+            for start in range(0, len(members), rows):
+                now = members[start : start + rows]
+                frames = np.zeros(len(now), np.int32)  # this layout does not look at them
+                out.update(zip(now, np.asarray(run(np.stack([items[i] for i in now]), frames)), strict=True))
         return [out[i] for i in range(len(items))]
 
     def _checked_wav(self, wav: np.ndarray) -> np.ndarray:
         wav = np.asarray(wav)
-        if wav.ndim != 1 or not len(wav) or not np.issubdtype(wav.dtype, np.floating):
+        channels = () if self.channels == 1 else (self.channels,)
+        if wav.shape[1:] != channels or not wav.size or not np.issubdtype(wav.dtype, np.floating):
+            kind = "mono float audio" if not channels else f"float audio of shape [S, {self.channels}]"
             raise ValueError(
                 f"codec {self.name}: got a waveform of shape {wav.shape} and type {wav.dtype}, wanted at least one "
-                "sample of mono float audio in -1 … 1; read files with uniaudio_jax.codec.audio_files.read_audio"
+                f"sample of {kind} in -1 … 1; read files with uniaudio_jax.codec.audio_files.read_audio"
             )
         if not np.isfinite(wav).all():
             raise ValueError(f"codec {self.name}: got a waveform with NaN or infinite samples, wanted finite ones")
@@ -299,8 +344,17 @@ class Codec:
                 )
 
 
-def load_codec(name_or_path: str | Path) -> Codec:
+def open_codec(name_or_path: str | Path) -> Codec:
     """The shipped codec of that name, or the one in that folder. The weights must have the hash of the passport."""
     stored = storage.read_codec(name_or_path)
-    storage.check_shapes(stored, nnx.to_pure_dict(_skeleton(stored.config)[1]), name_or_path)
+    storage.check_shapes(stored, nnx.to_pure_dict(skeleton(stored.config)[1]), name_or_path)
     return Codec(stored.config, stored.params, stored.extra, stored.weights_sha256)
+
+
+def load_codec(name_or_path: str | Path) -> Codec:
+    """As `open_codec`, but refuses a codec of overlapping segments: its frames are no stream."""
+    codec = open_codec(name_or_path)
+    if codec.config.segment is not None:
+        raise ValueError(f"codec {str(name_or_path)!r}: it works on overlapping segments, wanted one stream of frames; "
+                         "use uniaudio_jax.codec.segments.load_segmented")  # fmt: skip
+    return codec

@@ -1,15 +1,24 @@
-"""Weight-normed convolutions over [B, T, D] in the non-causal padding of EnCodec (arXiv 2210.13438).
+"""Convolutions over [B, T, D] with the paddings and norms of EnCodec (arXiv 2210.13438).
 
-In this layout every kernel is a whole number of strides long. Cut the input into hops of `stride` frames and a
-convolution is a sum of matrix products over shifted hops. So are its gradients, which XLA then runs as matrix
-products too. A transposed convolution is the mirror: each input frame makes `kernel / stride` hops, which are added
-up with a shift.
+In these layouts every kernel is a whole number of strides long. Cut the input into hops of `stride` frames and a
+convolution is a sum of matrix products over shifted hops. So are its gradients, which on a CPU take half the time of
+XLA's gradients of a convolution, or less. A transposed convolution is the mirror: each input frame makes
+`kernel / stride` hops, which are added up with a shift. Other platforms get XLA's own convolution, see `_on_cpu`.
 """
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
+
+from uniaudio_jax.config import ConvNorm
+
+GROUP_NORM_EPSILON = 1e-5
 
 
 def reflect_pad(x: Float[Array, "B T D"], left: int, right: int) -> Float[Array, "B U D"]:
@@ -24,75 +33,131 @@ def reflect_pad(x: Float[Array, "B T D"], left: int, right: int) -> Float[Array,
     return padded[:, : padded.shape[1] - short]
 
 
+def _on_cpu(products: Callable, convolution: Callable, *arrays: Array) -> Array:
+    """The one switch: `products` on a CPU, XLA's `convolution` on an accelerator, decided when a program is lowered."""
+    return jax.lax.platform_dependent(*arrays, cpu=products, default=convolution)
+
+
 def convolve(x: Float[Array, "B U I"], kernel: Float[Array, "K I O"], stride: int) -> Float[Array, "B T O"]:
     """The convolution of x without padding; U and K are multiples of the stride, T = (U - K) / stride + 1."""
     width, inputs, outputs = kernel.shape
     blocks = width // stride
-    hops = x.reshape(x.shape[0], x.shape[1] // stride, stride * inputs)
-    weights = kernel.reshape(blocks, stride * inputs, outputs)
-    frames = hops.shape[1] - blocks + 1
-    return sum((hops[:, j : j + frames] @ weights[j] for j in range(1, blocks)), start=hops[:, :frames] @ weights[0])
+
+    def products(x, kernel):
+        hops = x.reshape(x.shape[0], x.shape[1] // stride, stride * inputs)
+        weights = kernel.reshape(blocks, stride * inputs, outputs)
+        frames = hops.shape[1] - blocks + 1
+        return sum(
+            (hops[:, j : j + frames] @ weights[j] for j in range(1, blocks)), start=hops[:, :frames] @ weights[0]
+        )
+
+    def convolution(x, kernel):
+        return jax.lax.conv_general_dilated(x, kernel, (stride,), "VALID", dimension_numbers=("NWC", "WIO", "NWC"))
+
+    return _on_cpu(products, convolution, x, kernel)
 
 
 def convolve_transposed(x: Float[Array, "B T I"], kernel: Float[Array, "I K O"], stride: int) -> Float[Array, "B U O"]:
     """The transposed convolution of x, nothing trimmed; K is a multiple of the stride, U = (T - 1) * stride + K."""
     inputs, width, outputs = kernel.shape
     blocks = width // stride
-    rows, frames, _ = x.shape
-    hops = (x @ kernel.reshape(inputs, width * outputs)).reshape(rows, frames, blocks, stride * outputs)
-    shifted = (jnp.pad(hops[:, :, j], ((0, 0), (j, blocks - 1 - j), (0, 0))) for j in range(1, blocks))
-    summed = sum(shifted, start=jnp.pad(hops[:, :, 0], ((0, 0), (0, blocks - 1), (0, 0))))
-    return summed.reshape(rows, (frames + blocks - 1) * stride, outputs)
+
+    def products(x, kernel):
+        rows, frames, _ = x.shape
+        hops = (x @ kernel.reshape(inputs, width * outputs)).reshape(rows, frames, blocks, stride * outputs)
+        shifted = (jnp.pad(hops[:, :, j], ((0, 0), (j, blocks - 1 - j), (0, 0))) for j in range(blocks))
+        summed = functools.reduce(jnp.add, shifted)
+        return summed.reshape(rows, (frames + blocks - 1) * stride, outputs)
+
+    def convolution(x, kernel):
+        flipped = jnp.flip(kernel.swapaxes(0, 1), 0)
+        return jax.lax.conv_general_dilated(x, flipped, (1,), [(width - 1, width - 1)], lhs_dilation=(stride,),
+                                            dimension_numbers=("NWC", "WIO", "NWC"))  # fmt: skip
+
+    return _on_cpu(products, convolution, x, kernel)
 
 
-class WeightNormed(nnx.Module):
-    """A kernel kept as length and direction, g v / |v|, with a norm for each index of `normed_axis`, and a bias.
+def weight_norm(direction: Any, length: Any) -> Any:
+    """g v / |v|, with a norm for each index of the axes along which `length` has more than one entry."""
+    others = tuple(axis for axis in range(3) if length.shape[axis] == 1)
+    return direction * (length / jnp.sqrt(jnp.sum(jnp.square(direction), axis=others, keepdims=True)))
 
-    `weight_g` and `weight_v` are the tensors of the published checkpoints with their axes in the order that the
-    matrix products want. The kernel is made anew in each call; beside the convolutions that costs no time that we
-    could measure.
+
+def fold(params: Mapping) -> dict:
+    """The parameters of modules with norm "folded": each `weight_g` and `weight_v` became the kernel `weight`."""
+    found = {key: fold(value) if isinstance(value, Mapping) else value for key, value in params.items()}
+    if "weight_g" in found:
+        found["weight"] = np.asarray(weight_norm(found.pop("weight_v"), found.pop("weight_g")))
+    return found
+
+
+class Kernel(nnx.Module):
+    """A kernel and a bias; its parameters are the tensors of the published checkpoints with their axes in our order.
+
+    norm "weight_norm": `weight_v` and its length `weight_g` for each index of `normed_axis`. "folded": the product of
+    the two, `weight`. "time_group_norm": `weight`, and a norm over all frames and channels with `scale` and `shift`.
     """
 
-    def __init__(self, shape: tuple[int, int, int], normed_axis: int, fan_in: int, *, rngs: nnx.Rngs):
-        self.normed_axis = normed_axis
-        direction = jax.random.uniform(rngs.params(), shape, minval=-(fan_in**-0.5), maxval=fan_in**-0.5)
-        self.weight_v = nnx.Param(direction)
-        self.weight_g = nnx.Param(self._norm(direction))
+    def __init__(self, shape: tuple[int, int, int], norm: ConvNorm, normed_axis: int, fan_in: int, *, rngs: nnx.Rngs):
+        self.norm = norm
+        weight = jax.random.uniform(rngs.params(), shape, minval=-(fan_in**-0.5), maxval=fan_in**-0.5)
         self.bias = nnx.Param(jnp.zeros(shape[-1]))
-
-    def _norm(self, direction: Float[Array, "X Y O"]) -> Float[Array, "..."]:
-        others = tuple(axis for axis in range(3) if axis != self.normed_axis)
-        return jnp.sqrt(jnp.sum(jnp.square(direction), axis=others, keepdims=True))
+        if norm == "weight_norm":
+            others = tuple(axis for axis in range(3) if axis != normed_axis)
+            self.weight_v = nnx.Param(weight)
+            self.weight_g = nnx.Param(jnp.sqrt(jnp.sum(jnp.square(weight), axis=others, keepdims=True)))
+        else:
+            self.weight = nnx.Param(weight)
+        if norm == "time_group_norm":
+            self.scale, self.shift = nnx.Param(jnp.ones(shape[-1])), nnx.Param(jnp.zeros(shape[-1]))
 
     def kernel(self) -> Float[Array, "X Y O"]:
-        """g v / |v|."""
-        return self.weight_v[...] * (self.weight_g[...] / self._norm(self.weight_v[...]))
+        if self.norm == "weight_norm":
+            return weight_norm(self.weight_v[...], self.weight_g[...])
+        return self.weight[...]
+
+    def normed(self, x: Float[Array, "B T O"]) -> Float[Array, "B T O"]:
+        """What follows the convolution and its bias."""
+        if self.norm != "time_group_norm":
+            return x
+        mean = jnp.mean(x, axis=(1, 2), keepdims=True)
+        variance = jnp.var(x, axis=(1, 2), keepdims=True)
+        return (x - mean) * jax.lax.rsqrt(variance + GROUP_NORM_EPSILON) * self.scale[...] + self.shift[...]
 
 
-class Conv(WeightNormed):
-    """A convolution that turns T frames into ceil(T / stride); `weight_v` is [kernel, inputs, outputs]."""
+class Conv(Kernel):
+    """A convolution that turns T frames into ceil(T / stride); its kernel is [kernel, inputs, outputs].
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, *, rngs: nnx.Rngs):
-        super().__init__((kernel, inputs, outputs), 2, inputs * kernel, rngs=rngs)
+    Causal ones mirror all their padding on the left.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, *, norm: ConvNorm, causal: bool,
+                 rngs: nnx.Rngs):  # fmt: skip
+        super().__init__((kernel, inputs, outputs), norm, 2, inputs * kernel, rngs=rngs)
         self.stride = stride
-        self.right = (kernel - stride) // 2
+        self.right = 0 if causal else (kernel - stride) // 2
         self.left = kernel - stride - self.right
 
     def __call__(self, x: Float[Array, "B T I"]) -> Float[Array, "B U O"]:
         # The last window is filled up on the right, so that no input frame is lost.
         fill = -x.shape[1] % self.stride
-        return convolve(reflect_pad(x, self.left, self.right + fill), self.kernel(), self.stride) + self.bias[...]
+        padded = reflect_pad(x, self.left, self.right + fill)
+        return self.normed(convolve(padded, self.kernel(), self.stride) + self.bias[...])
 
 
-class TransposedConv(WeightNormed):
-    """A transposed convolution that turns T frames into T * stride; `weight_v` is [inputs, kernel, outputs]."""
+class TransposedConv(Kernel):
+    """A transposed convolution that turns T frames into T * stride; its kernel is [inputs, kernel, outputs].
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, *, rngs: nnx.Rngs):
+    Causal ones trim all that is too much on the right.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, *, norm: ConvNorm, causal: bool,
+                 rngs: nnx.Rngs):  # fmt: skip
         # Each output frame sums `kernel / stride` taps of every input.
-        super().__init__((inputs, kernel, outputs), 0, inputs * kernel // stride, rngs=rngs)
+        super().__init__((inputs, kernel, outputs), norm, 0, inputs * kernel // stride, rngs=rngs)
         self.stride = stride
-        self.left = kernel - stride - (kernel - stride) // 2
+        self.left = 0 if causal else kernel - stride - (kernel - stride) // 2
 
     def __call__(self, x: Float[Array, "B T I"]) -> Float[Array, "B U O"]:
-        full = convolve_transposed(x, self.kernel(), self.stride)
-        return full[:, self.left : self.left + x.shape[1] * self.stride] + self.bias[...]
+        full = self.normed(convolve_transposed(x, self.kernel(), self.stride) + self.bias[...])
+        return full[:, self.left : self.left + x.shape[1] * self.stride]

@@ -1,7 +1,6 @@
 """A codec's folder: float weights beside a passport that names their hash; the shipped codecs are such folders."""
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import os
@@ -11,7 +10,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import safetensors.numpy
 
-from uniaudio_jax.config import CodecConfig, FrameRateConfig, QuantizerConfig, SeanetConfig
+from uniaudio_jax.config import (
+    CodecConfig,
+    FrameRateConfig,
+    QuantizerConfig,
+    SeanetConfig,
+    SegmentConfig,
+    did_you_mean,
+)
 
 SHIPPED = Path(__file__).parent / "shipped"
 WEIGHTS_FILE, PASSPORT_FILE = "weights.safetensors", "passport.json"
@@ -87,7 +93,8 @@ def _config_from(passport: dict, where: Path) -> CodecConfig:
         kind = LAYOUTS[fields.pop("layout_kind")]
         layout = {key: tuple(value) if isinstance(value, list) else value for key, value in fields["layout"].items()}
         quantizer = QuantizerConfig(**fields["quantizer"])
-        return CodecConfig(**{**fields, "layout": kind(**layout), "quantizer": quantizer})
+        segment = SegmentConfig(**fields["segment"]) if fields.get("segment") else None
+        return CodecConfig(**{**fields, "layout": kind(**layout), "quantizer": quantizer, "segment": segment})
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"{where}: not a codec passport of this version ({error}); "
@@ -102,11 +109,9 @@ def _folder_of(name_or_path: str | Path) -> Path:
     folder = Path(name_or_path)
     if (folder / PASSPORT_FILE).is_file():
         return folder
-    near = difflib.get_close_matches(str(name_or_path), shipped, n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(
         f"codec {str(name_or_path)!r}: neither a shipped codec ({', '.join(shipped) or 'none'}) "
-        f"nor a folder with {PASSPORT_FILE}{hint}"
+        f"nor a folder with {PASSPORT_FILE}{did_you_mean(str(name_or_path), shipped)}"
     )
 
 

@@ -27,8 +27,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from uniaudio_jax import cli
 from uniaudio_jax.codec import rvq
 from uniaudio_jax.codec.audio_files import read_audio
-from uniaudio_jax.codec.codec import Codec, build_module, decode_vectors, encode_vectors, with_params
+from uniaudio_jax.codec.codec import Codec, open_codec
 from uniaudio_jax.codec.losses import mel_distance, spectral_losses
+from uniaudio_jax.codec.module import build_module, decode_vectors, encode_vectors, with_params
 from uniaudio_jax.codec.storage import save_codec
 from uniaudio_jax.config import CodecTrainConfig, load_config, to_dict
 from uniaudio_jax.metrics.waveform import stoi
@@ -115,12 +116,22 @@ def optimizer(config: CodecTrainConfig) -> optax.GradientTransformation:
 
 
 def initial_state(config: CodecTrainConfig) -> State:
-    """Random parameters, empty optimizer moments, codebooks of zeros (they start after the warm-up)."""
-    params = nnx.to_pure_dict(nnx.state(build_module(config.codec, nnx.Rngs(config.seed)), nnx.Param))
+    """Parameters and codebooks of `start_from`, or random ones and zeros; empty optimizer moments."""
     quantizer = config.codec.quantizer
-    books = jnp.zeros((quantizer.codebooks, quantizer.entries, quantizer.width))
-    counts = jnp.zeros((quantizer.codebooks, quantizer.entries))
-    statistics = {"codebooks": books, "sums": jnp.zeros_like(books), "counts": counts}
+    if config.start_from is None:
+        params = nnx.to_pure_dict(nnx.state(build_module(config.codec, nnx.Rngs(config.seed)), nnx.Param))
+        books = jnp.zeros((quantizer.codebooks, quantizer.entries, quantizer.width))
+        counts = jnp.zeros((quantizer.codebooks, quantizer.entries))
+    else:
+        start = open_codec(config.start_from)
+        if (start.config.layout, start.config.quantizer) != (config.codec.layout, quantizer):
+            raise ValueError(f"start_from={config.start_from!r}: got a codec of {start.config.layout} and "
+                             f"{start.config.quantizer}, wanted {config.codec.layout} and {quantizer}")  # fmt: skip
+        params = {key: value for key, value in start.params.items() if key != "quantizer"}
+        params, books = jax.tree.map(jnp.asarray, (params, start.params["quantizer"]["codebooks"]))
+        frames = config.batch * config.segment_seconds * config.codec.frame_rate_hz
+        counts = jnp.full(books.shape[:2], frames / quantizer.entries)
+    statistics = {"codebooks": books, "sums": books * counts[..., None], "counts": counts}
     state = {"params": params, "moments": optimizer(config).init(params), "statistics": statistics}
     # Weak types would compile the step a second time.
     return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), state)
@@ -227,7 +238,7 @@ def train(
     bar = tqdm.tqdm(range(first, config.steps), initial=first, total=config.steps, desc="codec", mininterval=2)
     for step in bar:
         quantised = step >= config.warmup_steps
-        if step == config.warmup_steps:
+        if step == config.warmup_steps and config.start_from is None:
             state = start_codebooks(state, config, audio)
         since = step - config.warmup_steps + 1
         revive = quantised and since % config.revive_every_steps == 0 and step < 0.8 * config.steps

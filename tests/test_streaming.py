@@ -1,0 +1,153 @@
+"""Laws of streams: what comes out piece by piece equals the work on the whole, whatever the pieces."""
+
+import functools
+import sys
+import types
+import warnings
+
+import numpy as np
+import pytest
+
+from tests.test_codec import random_params
+from uniaudio_jax.codec import codec as codec_module
+from uniaudio_jax.codec.codec import Codec
+from uniaudio_jax.codec.segments import SegmentedCodec
+from uniaudio_jax.codec.streaming import Chain, Recurrent, Windowed
+from uniaudio_jax.config import CodecConfig, FrameRateConfig, QuantizerConfig, SeanetConfig, SegmentConfig
+
+QUANTIZER = QuantizerConfig(codebooks=3, entries=31, width=7)
+LAYOUTS = {
+    "frame rate": FrameRateConfig(width=13, hidden=17, mel_bands=11, encoder_blocks=2, decoder_blocks=3),
+    "seanet": SeanetConfig(filters=2, ratios=(4, 5), lstm_layers=2),
+    "causal": SeanetConfig(filters=2, ratios=(4, 5), lstm_layers=2, causal=True),
+    "odd": SeanetConfig(filters=2, ratios=(5, 3), lstm_layers=1, kernel=5),
+}
+
+
+@functools.cache
+def random_codec(layout: str) -> Codec:
+    config = CodecConfig(name=layout, layout=LAYOUTS[layout], quantizer=QUANTIZER)
+    return Codec(config, random_params(config))
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(shape[0]).normal(0, 0.3, shape).astype(np.float32)
+
+
+def cut(items: np.ndarray, size: int) -> list[np.ndarray]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+@pytest.mark.parametrize("frames", (1, 37))
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_streams_of_pieces_equal_the_whole(layout, frames):
+    codec = random_codec(layout)
+    wav = noise(codec.hop_samples * frames - min(frames - 1, 3))
+    codes = codec.encode(wav)
+    pieces = list(codec.encoder_chain().through(cut(wav, 9 * codec.hop_samples)))
+    np.testing.assert_array_equal(np.concatenate(pieces), codes)
+    pieces = list(codec.decoder_chain().through(cut(codes, 11)))
+    np.testing.assert_allclose(np.concatenate(pieces), codec.decode(codes), rtol=0, atol=1e-5)
+
+
+def test_the_cuts_of_a_stream_need_not_lie_between_frames():
+    codec = random_codec("frame rate")
+    wav = noise(codec.hop_samples * 41 + 7)
+    pieces = list(codec.encoder_chain().through(cut(wav, 3001)))
+    np.testing.assert_array_equal(np.concatenate(pieces), codec.encode(wav))
+
+
+def test_a_causal_layout_waits_for_no_frame_once_it_has_begun():
+    codec = random_codec("causal")
+    codes = codec.encode(noise(codec.hop_samples * 23))
+    chain = codec.decoder_chain()
+    made = [len(chain.push(codes[number : number + 1])) for number in range(len(codes))]
+    begun = next(number for number, samples in enumerate(made) if samples)
+    assert begun == 6  # kernel 7: the mirror at the start shows the first convolution six later frames
+    assert made[begun] == 7 * codec.hop_samples and set(made[begun + 1 :]) == {codec.hop_samples}
+
+
+@pytest.mark.parametrize("layout", ("seanet", "causal", "odd"))
+def test_long_recordings_go_through_in_pieces(layout, monkeypatch):
+    codec = random_codec(layout)
+    wav = noise(codec.hop_samples * 61 - 5)
+    codes = codec.encode(wav)
+    decoded = codec.decode(codes)
+    monkeypatch.setattr(codec_module, "PIECE_FRAMES", 17)
+    np.testing.assert_array_equal(codec.encode(wav), codes)
+    np.testing.assert_allclose(codec.decode(codes), decoded, rtol=0, atol=1e-5)
+
+
+def test_a_window_holds_no_more_than_its_sides_and_the_new_frames():
+    seen = []
+
+    def run(x: np.ndarray) -> np.ndarray:
+        seen.append(len(x))
+        return x
+
+    chain = Chain([Windowed(run, left=3, right=2, start=1)])
+    out = np.concatenate(list(chain.through(cut(np.arange(101), 5))))
+    np.testing.assert_array_equal(out, np.arange(101))
+    assert max(seen) == 5 + 3 + 2 + 1
+
+
+def test_a_recurrent_stage_carries_its_state():
+    chain = Chain([Recurrent(lambda x, state: (np.cumsum(x) + (state or 0), np.sum(x) + (state or 0)))])
+    out = np.concatenate(list(chain.through(cut(np.arange(11), 3))))
+    np.testing.assert_array_equal(out, np.cumsum(np.arange(11)))
+
+
+SEGMENTED = CodecConfig(name="segmented", layout=SeanetConfig(filters=2, channels=2, norm="time_group_norm"),
+                        quantizer=QUANTIZER, sample_rate_hz=4800,
+                        segment=SegmentConfig(samples=4800, stride=4752))  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def package():
+    """The package `encodec`, whose model of segments is the reference."""
+    pytest.importorskip("torch")
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patch.setitem(sys.modules, "torchaudio", types.ModuleType("torchaudio"))
+        return pytest.importorskip("encodec.model")
+
+
+@pytest.mark.parametrize("samples", (331, 4752, 4801, 11003))
+def test_segments_equal_encodec(package, samples):
+    import torch
+    from encodec.modules import SEANetDecoder, SEANetEncoder
+    from encodec.quantization import ResidualVectorQuantizer
+
+    from uniaudio_jax.codec.weights import from_torch
+
+    torch.manual_seed(3)
+    sizes = {"channels": 2, "n_filters": 2, "dimension": QUANTIZER.width, "norm": "time_group_norm"}
+    quantizer = ResidualVectorQuantizer(dimension=QUANTIZER.width, n_q=3, bins=32)
+    model = package.EncodecModel(SEANetEncoder(**sizes), SEANetDecoder(**sizes), quantizer, [1.0], 4800, 2,
+                                 normalize=True, segment=1.0).eval()  # fmt: skip
+    for layer in quantizer.vq.layers:
+        layer._codebook.embed.copy_(torch.randn_like(layer._codebook.embed))
+        layer._codebook.inited.fill_(1)
+    config = CodecConfig(**{**vars(SEGMENTED), "quantizer": QuantizerConfig(codebooks=3, entries=32, width=7)})
+    codec = SegmentedCodec(Codec(config, from_torch({n: t.numpy() for n, t in model.state_dict().items()}, config)))
+    wav = noise(samples, 2)
+    with torch.no_grad():
+        wanted = model.encode(torch.from_numpy(wav.T)[None])
+        segments = codec.encode(wav)
+        assert len(segments) == len(wanted)
+        for segment, (codes, scale) in zip(segments, wanted, strict=True):
+            np.testing.assert_array_equal(segment.codes, codes[0].T)
+            np.testing.assert_allclose(segment.scale, float(scale), rtol=1e-6)
+        decoded = model.decode(wanted)[0].T.numpy()
+    np.testing.assert_allclose(codec.decode(segments), decoded, rtol=0, atol=1e-4)
+    assert codec.decode(segments, samples).shape == (samples, 2)
+
+
+def test_a_codec_of_segments_is_no_stream():
+    codec = Codec(SEGMENTED, random_params(SEGMENTED))
+    with pytest.raises(ValueError, match="looks at a whole segment"):
+        codec.decoder_chain()
+    with pytest.raises(ValueError, match="got one without segments"):
+        SegmentedCodec(random_codec("causal"))
+    with pytest.raises(ValueError, match=r"got a waveform of shape \(7,\)"):
+        codec.encode_many([noise(7)])

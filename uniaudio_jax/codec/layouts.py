@@ -1,0 +1,32 @@
+"""The public codecs' layouts by name; weights for them come from their projects' files, see `import_torch.py`."""
+
+from uniaudio_jax.config import CodecConfig, QuantizerConfig, SeanetConfig, SegmentConfig, did_you_mean
+
+LAYOUTS = {
+    # 16 kHz, 50 frames a second, of which the language model of UniAudio (arXiv 2310.00704) uses 3 codebooks.
+    "uniaudio_16k": CodecConfig(
+        name="uniaudio_16k", layout=SeanetConfig(), quantizer=QuantizerConfig(codebooks=12, width=256)
+    ),
+    # Causal, 24 kHz, 75 frames a second: 0.75 kbit/s a codebook (arXiv 2210.13438).
+    "encodec_24khz": CodecConfig(
+        name="encodec_24khz",
+        layout=SeanetConfig(causal=True),
+        quantizer=QuantizerConfig(codebooks=32, width=128),
+        sample_rate_hz=24000,
+    ),
+    # Stereo, 48 kHz, 150 frames a second in normalised segments of one second: 1.5 kbit/s a codebook.
+    "encodec_48khz": CodecConfig(
+        name="encodec_48khz",
+        layout=SeanetConfig(channels=2, norm="time_group_norm"),
+        quantizer=QuantizerConfig(codebooks=16, width=128),
+        sample_rate_hz=48000,
+        segment=SegmentConfig(samples=48000, stride=47520),
+    ),
+}
+
+
+def layout_of(name: str) -> CodecConfig:
+    """The public layout of that name. Raises ValueError, with a suggestion, when there is none."""
+    if name not in LAYOUTS:
+        raise ValueError(f"codec layout: got {name!r}, wanted one of {', '.join(LAYOUTS)}{did_you_mean(name, LAYOUTS)}")
+    return LAYOUTS[name]
