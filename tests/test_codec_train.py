@@ -11,9 +11,22 @@ import pytest
 import soundfile
 
 from uniaudio_jax.codec import train as training
-from uniaudio_jax.codec.codec import load_codec
+from uniaudio_jax.codec.audio_data import Audio
+from uniaudio_jax.codec.balancer import balanced_gradient
+from uniaudio_jax.codec.codec import load_codec, save_codec
 from uniaudio_jax.codec.losses import spectral_losses
-from uniaudio_jax.config import CodecConfig, CodecTrainConfig, FrameRateConfig, QuantizerConfig, load_config
+from uniaudio_jax.codec.training import check_trainable, codebook_report, initial_state, place_wav, train_step
+from uniaudio_jax.config import (
+    AdversarialConfig,
+    CodecConfig,
+    CodecTrainConfig,
+    FrameRateConfig,
+    MeshConfig,
+    QuantizerConfig,
+    SeanetConfig,
+    load_config,
+)
+from uniaudio_jax.sharding import make_mesh
 
 LAYOUT = FrameRateConfig(width=23, hidden=29, mel_bands=19, encoder_blocks=1, decoder_blocks=1)
 
@@ -47,22 +60,106 @@ def config_for(folder: Path) -> CodecTrainConfig:
         save_every_steps=7,
         log_every_steps=1,
         revive_every_steps=5,
+        adversarial=AdversarialConfig(start=19, channels=5),
     )
 
 
 @pytest.fixture(scope="module")
 def finished(folder, tmp_path_factory):
-    """(config, audio, state, losses, folder) of an uninterrupted run."""
+    """(config, audio, state, metrics by step, folder) of an uninterrupted run."""
     config, out = config_for(folder), tmp_path_factory.mktemp("run")
-    audio, losses = training.Audio(config.audio, 16000), {}
-    state = training.train(config, out, audio, lambda step, metrics: losses.update({step: metrics["loss"]}))
-    return config, audio, state, losses, out
+    audio, metrics = Audio(config.audio, 16000), {}
+    board = training.Board(out, config, audio)
+    state = training.train(config, out, audio, lambda step, values: metrics.update({step: values}), board.show,
+                           jax.devices()[:1])  # fmt: skip
+    board.close()
+    return config, audio, state, metrics, out
 
 
 def test_training_lowers_the_loss_before_and_after_the_codebooks_start(finished):
-    _, _, _, losses, _ = finished
-    assert losses[11] < 0.8 * losses[1]
-    assert losses[30] < losses[12]
+    _, _, _, metrics, _ = finished
+    assert metrics[11]["loss"] < 0.8 * metrics[1]["loss"]
+    assert metrics[19]["loss"] < metrics[12]["loss"]
+
+
+def test_judges_come_in_where_the_config_says_and_learn(finished):
+    _, _, state, metrics, _ = finished
+    assert "judges" not in metrics[19] and metrics[30]["judges"] < metrics[20]["judges"]
+    assert all(np.isfinite(metrics[30][name]) for name in ("adversarial", "feature", "loss"))
+    assert all(float(norm) > 0 for norm in state["norms"].values())
+
+
+def test_codebook_use_is_reported_by_level(finished):
+    _, _, state, metrics, _ = finished
+    report = codebook_report(state)
+    assert all(1 <= report[f"perplexity/level_{level}"] <= 13 for level in (1, 2, 3))
+    assert all(0 < report[f"in_use/level_{level}"] <= 1 for level in (1, 2, 3))
+    assert metrics[30]["perplexity/level_2"] == report["perplexity/level_2"]
+    assert "perplexity/level_1" not in metrics[11]
+
+
+def test_pictures_and_sound_are_on_the_board(finished):
+    *_, out = finished
+    board = b"".join(path.read_bytes() for path in (out / "tensorboard").iterdir())
+    assert b"speech_like/3_codebooks" in board and b"speech_like/original_above_3_codebooks" in board
+
+
+def test_eight_devices_take_the_step_of_one(folder):
+    config = replace(config_for(folder), batch=8)
+    wav, key = Audio(config.audio, 16000).batch(config, 0, 0), jax.random.key(5)
+    ends = []
+    for mesh in (
+        make_mesh(MeshConfig(data=1), jax.devices()[:1]),
+        make_mesh(MeshConfig(data=2, fsdp=4), jax.devices()[:8]),
+    ):
+        state = initial_state(config)
+        books = jax.random.normal(jax.random.key(2), state["statistics"]["codebooks"].shape)
+        state["statistics"] = {"codebooks": books, "sums": books + 0, "counts": jnp.ones(books.shape[:2])}
+        state = jax.device_put(state, training.state_shardings(state, mesh))
+        ends.append(train_step(state, place_wav(wav, mesh), key, jnp.asarray(False), config=config, mesh=mesh,
+                               quantised=True, adversarial=True))  # fmt: skip
+    (one, one_metrics), (many, many_metrics) = jax.device_get(ends)
+    for name in one_metrics:
+        np.testing.assert_allclose(many_metrics[name], one_metrics[name], rtol=1e-5, atol=1e-6, err_msg=name)
+    for wanted, got in zip(jax.tree.leaves(one["statistics"]), jax.tree.leaves(many["statistics"]), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_training_can_start_from_another_codec(finished, tmp_path):
+    config, _, state, *_ = finished
+    save_codec(tmp_path, config.codec, training.codec_params(state), precision="float32")
+    start = initial_state(replace(config, start_from=str(tmp_path), warmup_steps=0))
+    for wanted, got in zip(jax.tree.leaves(state["params"]), jax.tree.leaves(start["params"]), strict=True):
+        np.testing.assert_array_equal(wanted, got)
+    np.testing.assert_array_equal(start["statistics"]["codebooks"], state["statistics"]["codebooks"])
+    other = replace(config.codec, quantizer=QuantizerConfig(codebooks=2, entries=13, width=5))
+    with pytest.raises(ValueError, match="start_from=.*codebooks=3.*wanted.*codebooks=2"):
+        initial_state(replace(config, codec=other, start_from=str(tmp_path), warmup_steps=0))
+    with pytest.raises(ValueError, match="wanted 0, as the codebooks"):
+        replace(config, start_from=str(tmp_path))
+
+
+def test_a_stereo_layout_is_not_trained(finished):
+    config, *_ = finished
+    stereo = replace(config.codec, layout=SeanetConfig(channels=2, norm="time_group_norm"))
+    with pytest.raises(ValueError, match="several channels"):
+        check_trainable(replace(config, codec=stereo))
+
+
+def test_the_balancer_gives_each_loss_its_share_whatever_its_scale():
+    output = jax.random.normal(jax.random.key(0), (3, 7))
+    one, other = jax.random.normal(jax.random.key(1), (2, 3, 7))
+
+    def gradient(scale: float):
+        losses = {"a": lambda x: jnp.sum(x * one), "b": lambda x: scale * jnp.sum(x * other)}
+        return balanced_gradient(losses, {"a": 3.0, "b": 1.0}, output, {"a": jnp.zeros(()), "b": jnp.zeros(())}, 0.9)
+
+    got, values, norms = gradient(1.0)
+    wanted = 0.75 * one / jnp.linalg.norm(one) + 0.25 * other / jnp.linalg.norm(other)
+    np.testing.assert_allclose(got, wanted, rtol=1e-5)
+    np.testing.assert_allclose(gradient(1e4)[0], wanted, rtol=1e-5)
+    np.testing.assert_allclose(norms["a"], jnp.linalg.norm(one), rtol=1e-5)
+    np.testing.assert_allclose(values["a"], jnp.sum(output * one), rtol=1e-4)
 
 
 def test_a_resumed_run_equals_one_that_was_not_stopped(finished, tmp_path):
@@ -76,8 +173,8 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(finished, tmp_path):
             raise Stopped
 
     with pytest.raises(Stopped):
-        training.train(config, tmp_path, audio, stop)
-    resumed = training.train(config, tmp_path, audio)
+        training.train(config, tmp_path, audio, stop, devices=jax.devices()[:1])
+    resumed = training.train(config, tmp_path, audio, devices=jax.devices()[:1])
     for wanted, got in zip(jax.tree.leaves(state), jax.tree.leaves(resumed), strict=True):
         np.testing.assert_array_equal(wanted, got)
 
@@ -85,7 +182,7 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(finished, tmp_path):
 def test_a_checkpoint_of_another_config_is_refused(finished):
     config, audio, _, _, out = finished
     with pytest.raises(ValueError, match="another config .*batch: checkpoint 3, this run 5"):
-        training.train(replace(config, batch=5), out, audio)
+        training.train(replace(config, batch=5), out, audio, devices=jax.devices()[:1])
 
 
 def test_the_end_of_a_run_is_a_codec_and_a_table(finished, tmp_path):
@@ -95,6 +192,7 @@ def test_the_end_of_a_run_is_a_codec_and_a_table(finished, tmp_path):
     assert codec.name == "tones" and codec.passport()["licence"] == "none"
     table = json.loads((tmp_path / "reconstruction.json").read_text())
     assert set(table["domains"]["speech_like"]) == {"1", "2", "3"}
+    assert set(table["domains"]["speech_like"]["3"]) == {"mel_distance", "si_sdr_db", "stoi", "pesq"}
     assert len(table["codebook_use"]) == 3 and "speech_like" in (tmp_path / "reconstruction.md").read_text()
 
 
@@ -102,7 +200,7 @@ def test_the_losses_of_silence_have_finite_gradients():
     silence = jnp.zeros((2, 4001))
     mel, magnitude = spectral_losses(silence, silence, 16000)
     assert float(mel) == 0 and float(magnitude) == 0
-    gradient = jax.grad(lambda got: sum(spectral_losses(silence, got, 16000)))(silence)
+    gradient = jax.jit(jax.grad(lambda got: sum(spectral_losses(silence, got, 16000))))(silence)
     assert np.isfinite(gradient).all()
 
 
@@ -118,13 +216,13 @@ def test_a_manifest_names_the_splits(tmp_path):
         soundfile.write(tmp_path / f"{name}.wav", np.full(1601, 0.1), 16000)
     lines = [{"audio": "a.wav", "split": "train"}, {"audio": "b.wav", "noisy_audio": "c.wav", "split": "heldout"}]
     (tmp_path / "manifest.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    audio = training.Audio((str(tmp_path),), 16000)
+    audio = Audio((str(tmp_path),), 16000)
     assert len(audio.train) == 1 and len(audio.heldout[tmp_path.name]) == 2
 
 
 def test_a_folder_without_audio_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no manifest.jsonl and no wav"):
-        training.Audio((str(tmp_path),), 16000)
+        Audio((str(tmp_path),), 16000)
 
 
 def test_the_config_of_the_shipped_codec_loads():

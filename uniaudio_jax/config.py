@@ -336,6 +336,23 @@ class CodecConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdversarialConfig:
+    """Judges beside the spectral losses, from step `start` on.
+
+    The weights are shares of the gradient at the codec's output (see `codec/balancer.py`); the spectral share counts
+    the mel and the magnitude loss as one. channels: width of the judges. norm_decay: of the running gradient lengths.
+    """
+
+    start: int
+    spectral_weight: float = 1.0
+    adversarial_weight: float = 0.3
+    feature_weight: float = 0.5
+    learning_rate: float = 3e-4
+    channels: int = 16
+    norm_decay: float = 0.99
+
+
+@dataclass(frozen=True, kw_only=True)
 class CodecTrainConfig:
     """Training of a codec: where its audio comes from, for how long, and the weights of its losses.
 
@@ -346,6 +363,7 @@ class CodecTrainConfig:
     main_codebooks: half of the rows train with this many levels, the rest with a random number of them.
     revive_every_steps, revive_below: how often, and under which share of even use, an entry is moved to a residual.
     mix_share: rows that are the sum of two clips, the second 0 to 20 dB below the first.
+    adversarial: judges of the waveforms; None trains with the spectral losses alone.
     """
 
     codec: CodecConfig
@@ -369,6 +387,8 @@ class CodecTrainConfig:
     clip_norm: float = 1.0
     save_every_steps: int = 500
     log_every_steps: int = 20
+    adversarial: AdversarialConfig | None = None
+    mesh: MeshConfig = field(default_factory=MeshConfig)
     seed: int = 0
 
     def __post_init__(self):

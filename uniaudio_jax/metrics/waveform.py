@@ -7,11 +7,13 @@ A silent estimate has the worst value, not nan. An empty, non-finite or many-cha
 import warnings
 
 import numpy as np
+import soxr
 from jaxtyping import Float
 
 from uniaudio_jax.codec import losses
 
 SI_SDR_LIMIT_DB = 100.0
+PESQ_RATE_HZ = 16000
 
 
 def stoi(reference: Float[np.ndarray, "S"], estimate: Float[np.ndarray, "S"], rate: int) -> float:
@@ -34,6 +36,26 @@ def stoi(reference: Float[np.ndarray, "S"], estimate: Float[np.ndarray, "S"], ra
             return float(pystoi.stoi(reference, estimate, rate))
         except (RuntimeWarning, ValueError, IndexError):  # the last two: shorter than one frame of the measure
             return float("nan")
+
+
+def pesq(reference: Float[np.ndarray, "S"], estimate: Float[np.ndarray, "S"], rate: int) -> float:
+    """Perceptual evaluation of speech quality, 1 to 4.64 and higher is better (ITU-T P.862.2 wideband, by pesq).
+
+    Rates other than 16 kHz are resampled. nan when the measure finds no utterance in the reference.
+    """
+    try:
+        from pesq import NoUtterancesError, PesqError  # an optional extra
+        from pesq import pesq as measure
+    except ImportError as error:
+        raise ValueError("pesq: got no package pesq, wanted it for this metric; "
+                         "run `pip install pesq==0.0.4` (it needs a C compiler)") from error  # fmt: skip
+    reference, estimate = _cut("pesq", reference, estimate)
+    if rate != PESQ_RATE_HZ:
+        reference, estimate = (soxr.resample(signal, rate, PESQ_RATE_HZ) for signal in (reference, estimate))
+    try:
+        return float(measure(PESQ_RATE_HZ, reference, estimate, "wb"))
+    except (NoUtterancesError, PesqError):
+        return float("nan")
 
 
 def mel_distance(reference: Float[np.ndarray, "S"], estimate: Float[np.ndarray, "S"], rate: int) -> float:

@@ -1,0 +1,76 @@
+"""The audio a codec trains on and is judged by: folders of files, each folder a domain."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from uniaudio_jax.codec.audio_files import read_audio
+from uniaudio_jax.config import CodecTrainConfig
+
+HELDOUT_CLIPS = 16  # of each domain
+
+
+class Audio:
+    """Training clips of every folder as int16, and held-out clips by domain."""
+
+    def __init__(self, folders: tuple[str, ...], sample_rate_hz: int):
+        self.train: list[np.ndarray] = []
+        self.heldout: dict[str, list[np.ndarray]] = {}
+        self.texts: dict[str, list[str | None]] = {}
+        self.converted = 0
+        self._sample_rate_hz = sample_rate_hz
+        for folder in map(Path, folders):
+            for path, heldout in _files_of(folder):
+                if heldout and len(self.heldout.get(folder.name, [])) == HELDOUT_CLIPS:
+                    continue
+                clip = read_audio(path, sample_rate_hz)
+                self.converted += bool(clip.converted)
+                if heldout:
+                    self.heldout.setdefault(folder.name, []).append(clip.samples)
+                    words = path.with_suffix(".txt")
+                    self.texts.setdefault(folder.name, []).append(words.read_text() if words.is_file() else None)
+                else:
+                    self.train.append(np.round(clip.samples * 32767).astype(np.int16))
+        self._ends = np.cumsum([len(clip) for clip in self.train])
+
+    def check_trainable(self) -> None:
+        """Raises ValueError when there is nothing to train on."""
+        if not self.train:
+            raise ValueError("CodecTrainConfig.audio: got no training clip, wanted wav files in the folders")
+
+    @property
+    def minutes(self) -> float:
+        return float(self._ends[-1]) / self._sample_rate_hz / 60
+
+    def _segment(self, rng: np.random.Generator, samples: int) -> np.ndarray:
+        clip = self.train[int(np.searchsorted(self._ends, rng.integers(self._ends[-1]), side="right"))]
+        start = int(rng.integers(max(1, len(clip) - samples + 1)))
+        part = clip[start : start + samples].astype(np.float32) / 32767
+        return np.pad(part, (0, samples - len(part)))
+
+    def batch(self, config: CodecTrainConfig, *key: int) -> Float[np.ndarray, "B S"]:
+        """Random segments at 0 to -12 dB, some of them sums of two clips; a function of (seed, key)."""
+        rng = np.random.default_rng([config.seed, *key])
+        hop = config.codec.hop_samples
+        samples = round(config.segment_seconds * config.codec.sample_rate_hz / hop) * hop
+        rows = np.zeros((config.batch, samples), np.float32)
+        for row in rows:
+            row += self._segment(rng, samples)
+            if rng.random() < config.mix_share:
+                row += self._segment(rng, samples) * 10 ** (-rng.uniform(0, 20) / 20)
+            row *= 10 ** (-rng.uniform(0, 12) / 20) / max(1.0, float(np.abs(row).max()))
+        return rows
+
+
+def _files_of(folder: Path) -> list[tuple[Path, bool]]:
+    """(path, held out?) of the folder's audio, in a fixed order."""
+    if (folder / "manifest.jsonl").is_file():
+        lines = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+        names = [(line[key], line["split"]) for line in lines for key in ("audio", "noisy_audio") if line.get(key)]
+        return [(folder / name, split == "heldout") for name, split in names]
+    paths = sorted(path for path in folder.rglob("*") if path.suffix in (".wav", ".flac", ".ogg"))
+    if not paths:
+        raise ValueError(f"{folder}: no manifest.jsonl and no wav, flac or ogg file; wanted a folder of audio")
+    return [(path, "heldout" in path.relative_to(folder).parts) for path in paths]

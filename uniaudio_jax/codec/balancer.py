@@ -1,0 +1,31 @@
+"""EnCodec's loss balancer (arXiv 2210.13438 equation 5): a loss has its share of the gradient, whatever its scale."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+EPSILON = 1e-12
+
+
+def balanced_gradient(
+    losses: Mapping[str, Callable[[Float[Array, "B S"]], Float[Array, ""]]],
+    weights: Mapping[str, float],
+    output: Float[Array, "B S"],
+    norms: Mapping[str, Float[Array, ""]],
+    decay: float,
+) -> tuple[Float[Array, "B S"], dict[str, Float[Array, ""]], dict[str, Float[Array, ""]]]:
+    """The gradient at `output` of a sum in which each loss has the share weight / sum of weights of the size.
+
+    Each loss's own gradient is divided by the running mean of its length, `norms` (0: none yet). Returns the gradient,
+    the values of the losses, and the new norms.
+    """
+    total, values, fresh = jnp.zeros_like(output), {}, {}
+    share = sum(weights[name] for name in losses)
+    for name, loss in losses.items():
+        values[name], gradient = jax.value_and_grad(loss)(output)
+        length = jnp.sqrt(jnp.sum(jnp.square(gradient)))
+        fresh[name] = jnp.where(norms[name] > 0, decay * norms[name] + (1 - decay) * length, length)
+        total += weights[name] / share * gradient / (fresh[name] + EPSILON)
+    return total, values, fresh

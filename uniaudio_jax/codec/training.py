@@ -1,0 +1,243 @@
+"""The programs of codec training: the state, one update, the start of the codebooks.
+
+Three phases in one run: unquantised warm-up; straight-through training with codebooks that follow running means, after
+a k-means start on the residuals of training batches; and, where the config asks for it, adversarial training with
+judges (`discriminators.py`) whose losses a balancer weighs against the spectral one.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from uniaudio_jax.codec import rvq
+from uniaudio_jax.codec.audio_data import Audio
+from uniaudio_jax.codec.balancer import balanced_gradient
+from uniaudio_jax.codec.codec import open_codec
+from uniaudio_jax.codec.discriminators import Judgement, Judges, adversarial_loss, feature_loss, judge_loss
+from uniaudio_jax.codec.losses import spectral_losses
+from uniaudio_jax.codec.module import build_module, decode_vectors, encode_vectors, with_params
+from uniaudio_jax.config import AdversarialConfig, CodecTrainConfig, SeanetConfig
+from uniaudio_jax.sharding import axes_sharding, replicated
+
+KMEANS_VECTORS_PER_ENTRY = 40
+BALANCED = ("spectral", "adversarial", "feature")
+
+State = dict[str, Any]
+
+
+def optimizer(config: CodecTrainConfig) -> optax.GradientTransformation:
+    """AdamW with clipping, linear warm-up and cosine decay to a hundredth of the peak."""
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0,
+        config.peak_learning_rate,
+        min(config.learning_rate_warmup_steps, config.steps - 1),
+        config.steps,
+        config.peak_learning_rate / 100,
+    )
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.adamw(schedule, b1=0.9, b2=0.99, weight_decay=config.weight_decay),
+    )
+
+
+def judge_optimizer(config: AdversarialConfig) -> optax.GradientTransformation:
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(config.learning_rate, b1=0.5, b2=0.9))
+
+
+def check_trainable(config: CodecTrainConfig) -> None:
+    """Raises ValueError for a layout that this trainer has no losses for."""
+    layout = config.codec.layout
+    if config.codec.segment is not None or (isinstance(layout, SeanetConfig) and layout.channels != 1):
+        raise ValueError(f"codec {config.codec.name}: got a layout with segments or several channels, wanted mono "
+                         "without segments; this trainer has no losses for others")  # fmt: skip
+
+
+def initial_state(config: CodecTrainConfig) -> State:
+    """Parameters and codebooks of `start_from`, or random ones and zeros; empty optimizer moments; fresh judges."""
+    check_trainable(config)
+    quantizer = config.codec.quantizer
+    if config.start_from is None:
+        params = nnx.to_pure_dict(nnx.state(build_module(config.codec, nnx.Rngs(config.seed)), nnx.Param))
+        books = jnp.zeros((quantizer.codebooks, quantizer.entries, quantizer.width))
+        counts = jnp.zeros((quantizer.codebooks, quantizer.entries))
+    else:
+        params, books = _start_from(config)
+        frames = config.batch * config.segment_seconds * config.codec.frame_rate_hz
+        counts = jnp.full(books.shape[:2], frames / quantizer.entries)
+    statistics = {"codebooks": books, "sums": books * counts[..., None], "counts": counts}
+    state = {"params": params, "moments": optimizer(config).init(params), "statistics": statistics}
+    if config.adversarial is not None:
+        judges = nnx.to_pure_dict(nnx.state(_judges(config, nnx.Rngs(config.seed + 1)), nnx.Param))
+        state["judges"] = judges
+        state["judge_moments"] = judge_optimizer(config.adversarial).init(judges)
+        state["norms"] = {name: jnp.zeros(()) for name in BALANCED}
+    # Weak types would compile the step a second time.
+    return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), state)
+
+
+def _start_from(config: CodecTrainConfig) -> tuple[dict, Array]:
+    """Parameters and codebooks of another codec of the same sizes. Raises ValueError when they differ."""
+    start = open_codec(config.start_from or "")
+    got, wanted = (start.config.layout, start.config.quantizer), (config.codec.layout, config.codec.quantizer)
+    if got != wanted:
+        raise ValueError(f"start_from={config.start_from!r}: got a codec of {got[0]} and {got[1]}, wanted {wanted[0]} "
+                         f"and {wanted[1]}")  # fmt: skip
+    params = {key: value for key, value in start.params.items() if key != "quantizer"}
+    return jax.tree.map(jnp.asarray, (params, start.params["quantizer"]["codebooks"]))
+
+
+def _judges(config: CodecTrainConfig, rngs: nnx.Rngs) -> Judges:
+    assert config.adversarial is not None
+    return Judges(config.codec.sample_rate_hz, config.adversarial.channels, rngs=rngs)
+
+
+@functools.cache
+def _judges_skeleton(config: CodecTrainConfig) -> tuple[Any, Any]:
+    return nnx.split(nnx.eval_shape(lambda: _judges(config, nnx.Rngs(0))))
+
+
+def _judge(config: CodecTrainConfig, params: dict, wav: Float[Array, "B S"]) -> list[Judgement]:
+    graph, abstract = _judges_skeleton(config)
+    state = jax.tree.map(lambda leaf: leaf, abstract)
+    nnx.replace_by_pure_dict(state, params)
+    return nnx.merge(graph, state)(wav)
+
+
+def state_shardings(state: State, mesh: Mesh) -> State:
+    """Matrices are cut along their last axis over fsdp where it divides them; everything else is whole everywhere."""
+
+    def place(leaf: Any) -> Any:
+        axes = ("none",) * (leaf.ndim - 1) + ("embed",) if leaf.ndim > 1 else ("none",) * leaf.ndim
+        return axes_sharding(mesh, axes, leaf.shape)
+
+    return jax.tree.map(place, state)
+
+
+def place_wav(wav: Float[np.ndarray, "B S"], mesh: Mesh) -> jax.Array:
+    """The batch, which every process has whole, with its rows spread over the mesh."""
+    return jax.make_array_from_callback(wav.shape, axes_sharding(mesh, ("act_rows", "none")), lambda part: wav[part])
+
+
+def random_levels(config: CodecTrainConfig, key: PRNGKeyArray, rows: int) -> Int[Array, "B"]:
+    """Levels each row trains with: `main_codebooks` for half of them, else 1 to all."""
+    stored = config.codec.quantizer.codebooks
+    half, other = jax.random.split(key)
+    anything = jax.random.randint(other, (rows,), 1, stored + 1)
+    return jnp.where(jax.random.bernoulli(half, 0.5, (rows,)), min(config.main_codebooks, stored), anything)
+
+
+def _spectral(config: CodecTrainConfig, wanted: Array, got: Array) -> tuple[Array, dict[str, Array]]:
+    mel, magnitude = spectral_losses(wanted, got, config.codec.sample_rate_hz)
+    return config.mel_weight * mel + config.magnitude_weight * magnitude, {"mel": mel, "magnitude": magnitude}
+
+
+@functools.partial(jax.jit, static_argnames=("config", "mesh", "quantised", "adversarial"), donate_argnums=0)
+def train_step(
+    state: State,
+    wav: Float[Array, "B S"],
+    key: PRNGKeyArray,
+    revive: Bool[Array, ""],
+    *,
+    config: CodecTrainConfig,
+    mesh: Mesh,
+    quantised: bool,
+    adversarial: bool = False,
+) -> tuple[State, dict[str, Array]]:
+    """One update. `quantised`: the codebooks stand between encoder and decoder; `adversarial`: with the judges."""
+    level_key, revive_key = jax.random.split(key)
+    statistics = rvq.Statistics(**state["statistics"])
+
+    def forward(params: dict) -> tuple[tuple[Array, Array], rvq.Quantised | None]:
+        module = with_params(config.codec, params)
+        frames = jnp.full(wav.shape[0], wav.shape[1] // config.codec.hop_samples)
+        vectors = encode_vectors(module, wav, frames)
+        if not quantised:
+            return (decode_vectors(module, vectors, frames), jnp.zeros(())), None
+        result = rvq.quantise(vectors, statistics.codebooks, random_levels(config, level_key, len(wav)))
+        return (decode_vectors(module, result.vectors, frames), result.commitment), result
+
+    (got, commitment), pull, result = jax.vjp(forward, state["params"], has_aux=True)
+    (spectral, metrics), gradient = jax.value_and_grad(lambda x: _spectral(config, wav, x), has_aux=True)(got)
+    new = dict(state)
+    if adversarial:
+        gradient, values = _judged(state, new, config, wav, got)
+        metrics |= values
+    gradients = pull((gradient, jnp.asarray(config.commitment_weight)))[0]
+    updates, new["moments"] = optimizer(config).update(gradients, state["moments"], state["params"])
+    new["params"] = optax.apply_updates(state["params"], updates)
+    metrics = {"loss": spectral + config.commitment_weight * commitment, **metrics}
+    if result is not None:
+        metrics["commitment"] = commitment
+        statistics = rvq.follow(statistics, result, config.codebook_decay)
+        revived, dead = rvq.revive(statistics, result.residuals, config.revive_below, revive_key)
+        metrics["dead_entries"] = jnp.sum(dead)
+        statistics = jax.tree.map(lambda new, old: jnp.where(revive, new, old), revived, statistics)
+    new["statistics"] = statistics._asdict()
+    return jax.lax.with_sharding_constraint(new, state_shardings(new, mesh)), metrics
+
+
+def _judged(
+    state: State, new: State, config: CodecTrainConfig, wav: Array, got: Array
+) -> tuple[Float[Array, "B S"], dict[str, Array]]:
+    """The balanced gradient at the codec's output; moves the judges and the norms in `new`."""
+    settings = config.adversarial
+    assert settings is not None
+    real = _judge(config, state["judges"], wav)
+
+    losses = {
+        "spectral": lambda x: _spectral(config, wav, x)[0],
+        "adversarial": lambda x: adversarial_loss(_judge(config, state["judges"], x)),
+        "feature": lambda x: feature_loss(real, _judge(config, state["judges"], x)),
+    }
+    weights = {"spectral": settings.spectral_weight, "adversarial": settings.adversarial_weight,
+               "feature": settings.feature_weight}  # fmt: skip
+    gradient, values, new["norms"] = balanced_gradient(losses, weights, got, state["norms"], settings.norm_decay)
+    fixed = jax.lax.stop_gradient(got)
+    values["judges"], slopes = jax.value_and_grad(
+        lambda params: judge_loss(_judge(config, params, wav), _judge(config, params, fixed))
+    )(state["judges"])
+    updates, new["judge_moments"] = judge_optimizer(settings).update(slopes, state["judge_moments"], state["judges"])
+    new["judges"] = optax.apply_updates(state["judges"], updates)
+    return gradient, {name: values[name] for name in ("adversarial", "feature", "judges")}
+
+
+@functools.partial(jax.jit, static_argnames=("config", "mesh"))
+def _vectors(params: dict, wav: Array, *, config: CodecTrainConfig, mesh: Mesh) -> Float[Array, "N width"]:
+    module = with_params(config.codec, params)
+    frames = jnp.full(wav.shape[0], wav.shape[1] // config.codec.hop_samples)
+    vectors = encode_vectors(module, wav, frames)
+    return jax.lax.with_sharding_constraint(vectors.reshape(-1, vectors.shape[-1]), replicated(mesh))
+
+
+def start_codebooks(state: State, config: CodecTrainConfig, audio: Audio, mesh: Mesh) -> State:
+    """The state with every codebook started by k-means on encoded training batches."""
+    quantizer, parts, count = config.codec.quantizer, [], 0
+    while count < quantizer.entries * KMEANS_VECTORS_PER_ENTRY:
+        wav = place_wav(audio.batch(config, 1, len(parts)), mesh)
+        parts.append(np.asarray(_vectors(state["params"], wav, config=config, mesh=mesh)))
+        count += len(parts[-1])
+    share = len(parts[0]) / count
+    key = jax.random.key(config.seed)
+    start = rvq.kmeans_start(jnp.concatenate(parts), quantizer.codebooks, quantizer.entries, key, share)
+    statistics = start._asdict()
+    return {**state, "statistics": jax.device_put(statistics, state_shardings(statistics, mesh))}
+
+
+def codebook_report(state: State) -> dict[str, float]:
+    """Per level: perplexity of the codes (at most the number of entries), and the share of entries in use.
+
+    An entry is in use when its running count is above a hundredth of an even share.
+    """
+    report = {}
+    for level, counts in enumerate(np.asarray(jax.device_get(state["statistics"]["counts"]), np.float64)):
+        share = counts / max(counts.sum(), 1e-9)
+        report[f"perplexity/level_{level + 1}"] = float(np.exp(-np.sum(share * np.log(share + 1e-12))))
+        report[f"in_use/level_{level + 1}"] = float(np.mean(share > 0.01 / len(share)))
+    return report
