@@ -1,16 +1,25 @@
 """Codec speed: our SEANet port against the package `encodec` with the same weights, and the shipped codec."""
 
 import sys
+import warnings
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 
 from uniaudio_jax.bench.options import CodecBench
 from uniaudio_jax.bench.timing import ratios, side_by_side
 from uniaudio_jax.codec.codec import Codec, load_codec
+from uniaudio_jax.codec.module import with_params
 from uniaudio_jax.codec.weights import from_torch
 from uniaudio_jax.config import CodecConfig, QuantizerConfig, SeanetConfig
+
+TRAIN_ROWS, TRAIN_SECONDS = 8, 1
+LEARNING_RATE = 1e-4
 
 
 def run(options: CodecBench) -> dict[str, Any]:
@@ -47,16 +56,53 @@ def run(options: CodecBench) -> dict[str, Any]:
                            "decode tiny_16k": lambda: tiny.decode(codes)}, options.rounds)  # fmt: skip
     encode = side_by_side({"encode seanet": lambda: ours.encode(wav), "encode encodec (pytorch)": torch_encode,
                            "encode tiny_16k": lambda: tiny.encode(wav)}, options.rounds)  # fmt: skip
+    steps = _train_steps(torch, encoder, decoder, config, ours.params)
+    train = side_by_side({"train seanet": steps[0], "train encodec (pytorch)": steps[1]}, options.rounds)
     seconds = options.rows * options.seconds
-    medians = {name: float(np.median(times)) for name, times in (decode | encode).items()}
-    found = ratios(decode, "decode seanet") | ratios(encode, "encode seanet")
+    medians = {name: float(np.median(times)) for name, times in (decode | encode | train).items()}
+    found = ratios(decode, "decode seanet") | ratios(encode, "encode seanet") | ratios(train, "train seanet")
     return {
         "unit": "audio s/s",
-        "rates": {name: seconds / median for name, median in medians.items()},
+        "rates": {name: (TRAIN_ROWS * TRAIN_SECONDS if name in train else seconds) / median
+                  for name, median in medians.items()},
         "ratios": {name: ratio for name, ratio in found.items() if "encodec" in name},
         "real_time_factor_tiny_16k_decode": medians["decode tiny_16k"] / seconds,
         "rounds": options.rounds,
-    }
+    }  # fmt: skip
+
+
+def _train_steps(
+    torch: Any, encoder: Any, decoder: Any, config: CodecConfig, params: dict
+) -> tuple[Callable, Callable]:
+    """(ours, theirs): one step from waveform to waveform without the quantiser: squared error, gradients, AdamW."""
+    wav = np.random.default_rng(1).normal(0, 0.1, (TRAIN_ROWS, TRAIN_SECONDS * 16000)).astype(np.float32)
+    optimizer = optax.adamw(LEARNING_RATE)
+
+    @jax.jit
+    def step(params: dict, moments: Any) -> tuple[dict, Any]:
+        def loss(params: dict) -> jax.Array:
+            module = with_params(config, params)
+            return jnp.mean(jnp.square(module.decode(module.encode(wav)) - wav))
+
+        updates, moments = optimizer.update(jax.grad(loss)(params), moments, params)
+        return optax.apply_updates(params, updates), moments  # pyright: ignore[reportReturnType]
+
+    state = [jax.tree.map(jnp.asarray, {part: params[part] for part in ("encoder", "decoder")})]
+    state.append(optimizer.init(state[0]))
+
+    def ours() -> None:
+        state[:] = jax.block_until_ready(step(*state))
+
+    encoder, decoder = encoder.train(), decoder.train()
+    rival = torch.optim.AdamW([*encoder.parameters(), *decoder.parameters()], LEARNING_RATE)
+    target = torch.from_numpy(wav)[:, None]
+
+    def theirs() -> None:
+        rival.zero_grad()
+        (decoder(encoder(target)) - target).square().mean().backward()
+        rival.step()
+
+    return ours, theirs
 
 
 def _rival(config: CodecConfig) -> tuple[Any, Any, Any]:
@@ -72,4 +118,6 @@ def _rival(config: CodecConfig) -> tuple[Any, Any, Any]:
     shared = {"n_filters": layout.filters, "dimension": config.quantizer.width, "ratios": list(layout.ratios),
               "causal": False, "norm": "weight_norm", "true_skip": False, "lstm": layout.lstm_layers}  # fmt: skip
     torch.manual_seed(0)
-    return torch, SEANetEncoder(**shared).eval(), SEANetDecoder(**shared).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of the package's weight norm
+        return torch, SEANetEncoder(**shared).eval(), SEANetDecoder(**shared).eval()

@@ -35,7 +35,10 @@ class GenerateBench(BenchOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class CodecBench(BenchOptions):
-    """Codec encode and decode of `rows` clips of `seconds`; `filters` is the base width of the SEANet."""
+    """Codec encode and decode of `rows` clips of `seconds`, and a training step on 8 clips of a second.
+
+    filters: base width of the SEANet.
+    """
 
     rows: int = 1
     seconds: float = 10.0

@@ -1,13 +1,12 @@
 """Convolutions over [B, T, D] with the paddings and norms of EnCodec (arXiv 2210.13438).
 
 In these layouts every kernel is a whole number of strides long. Cut the input into hops of `stride` frames and a
-convolution is a sum of matrix products over shifted hops. So are its gradients, which on a CPU take half the time of
-XLA's gradients of a convolution, or less. A transposed convolution is the mirror: each input frame makes
-`kernel / stride` hops, which are added up with a shift. Other platforms get XLA's own convolution, see `_on_cpu`.
+convolution has stride 1 over hops; a transposed one is a plain one that makes a hop from each frame. So XLA sees plain
+convolutions of stride 1 alone, forward and backward: those are its fast ones on a CPU (its gradients of strided and
+transposed convolutions are not), and good ones everywhere.
 """
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -28,53 +27,34 @@ def reflect_pad(x: Float[Array, "B T D"], left: int, right: int) -> Float[Array,
     cut from the right of the result, so that U = left + T + right (the rule of the `encodec` package).
     """
     short = max(0, max(left, right) + 1 - x.shape[1])
-    x = jnp.pad(x, ((0, 0), (0, short), (0, 0)))
-    padded = jnp.pad(x, ((0, 0), (left, right), (0, 0)), mode="reflect")
+    x = jnp.pad(x, ((0, 0), (0, short), (0, 0))) if short else x
+    # One copy; the pad of jax.numpy makes one for each side.
+    end = x.shape[1] - 1
+    padded = jnp.concatenate([x[:, left:0:-1], x, x[:, end - right : end][:, ::-1]], axis=1)
     return padded[:, : padded.shape[1] - short]
 
 
-def _on_cpu(products: Callable, convolution: Callable, *arrays: Array) -> Array:
-    """The one switch: `products` on a CPU, XLA's `convolution` on an accelerator, decided when a program is lowered."""
-    return jax.lax.platform_dependent(*arrays, cpu=products, default=convolution)
+def _correlate(x: Float[Array, "B U I"], kernel: Float[Array, "K I O"]) -> Float[Array, "B T O"]:
+    return jax.lax.conv_general_dilated(x, kernel, (1,), "VALID", dimension_numbers=("NWC", "WIO", "NWC"))
 
 
 def convolve(x: Float[Array, "B U I"], kernel: Float[Array, "K I O"], stride: int) -> Float[Array, "B T O"]:
     """The convolution of x without padding; U and K are multiples of the stride, T = (U - K) / stride + 1."""
     width, inputs, outputs = kernel.shape
-    blocks = width // stride
-
-    def products(x, kernel):
-        hops = x.reshape(x.shape[0], x.shape[1] // stride, stride * inputs)
-        weights = kernel.reshape(blocks, stride * inputs, outputs)
-        frames = hops.shape[1] - blocks + 1
-        return sum(
-            (hops[:, j : j + frames] @ weights[j] for j in range(1, blocks)), start=hops[:, :frames] @ weights[0]
-        )
-
-    def convolution(x, kernel):
-        return jax.lax.conv_general_dilated(x, kernel, (stride,), "VALID", dimension_numbers=("NWC", "WIO", "NWC"))
-
-    return _on_cpu(products, convolution, x, kernel)
+    hops = x.reshape(x.shape[0], x.shape[1] // stride, stride * inputs)
+    return _correlate(hops, kernel.reshape(width // stride, stride * inputs, outputs))
 
 
 def convolve_transposed(x: Float[Array, "B T I"], kernel: Float[Array, "I K O"], stride: int) -> Float[Array, "B U O"]:
-    """The transposed convolution of x, nothing trimmed; K is a multiple of the stride, U = (T - 1) * stride + K."""
+    """The transposed convolution of x, nothing trimmed; K is a multiple of the stride, U = (T - 1) * stride + K.
+
+    Output hop t sums what the inputs t, t - 1, … leave in it.
+    """
     inputs, width, outputs = kernel.shape
     blocks = width // stride
-
-    def products(x, kernel):
-        rows, frames, _ = x.shape
-        hops = (x @ kernel.reshape(inputs, width * outputs)).reshape(rows, frames, blocks, stride * outputs)
-        shifted = (jnp.pad(hops[:, :, j], ((0, 0), (j, blocks - 1 - j), (0, 0))) for j in range(blocks))
-        summed = functools.reduce(jnp.add, shifted)
-        return summed.reshape(rows, (frames + blocks - 1) * stride, outputs)
-
-    def convolution(x, kernel):
-        flipped = jnp.flip(kernel.swapaxes(0, 1), 0)
-        return jax.lax.conv_general_dilated(x, flipped, (1,), [(width - 1, width - 1)], lhs_dilation=(stride,),
-                                            dimension_numbers=("NWC", "WIO", "NWC"))  # fmt: skip
-
-    return _on_cpu(products, convolution, x, kernel)
+    hops = kernel.reshape(inputs, blocks, stride * outputs).swapaxes(0, 1)[::-1]
+    made = _correlate(jnp.pad(x, ((0, 0), (blocks - 1, blocks - 1), (0, 0))), hops)
+    return made.reshape(x.shape[0], -1, outputs)
 
 
 def weight_norm(direction: Any, length: Any) -> Any:
