@@ -46,6 +46,17 @@ def test_a_stereo_48_khz_file_is_converted_and_said(run, voice, tmp_path):
     assert rate == 16000 and 320 <= len(samples) <= 6400
 
 
+def test_streamed_audio_is_the_audio_and_its_file_grows(run, voice, tmp_path):
+    words = ["--run", run, "--task", "enhancement", "--noisy-audio", voice, "--seconds", 2, "--out", tmp_path,
+             "--sampling.min-frames", 100]  # fmt: skip
+    finish(python("uniaudio_jax.generate", *words))
+    out, _ = finish(python("uniaudio_jax.generate", *words, "--stream"))
+    assert out.count("s of audio after") >= 2
+    whole, streamed = (soundfile.read(tmp_path / f"enhancement_00{n}.wav")[0] for n in (0, 1))
+    assert len(whole) == 32000
+    np.testing.assert_allclose(streamed, whole, rtol=0, atol=2**-14)
+
+
 def test_the_python_api_generates_what_it_says(run):
     loaded = load_run(run)
     noisy = np.random.default_rng(0).normal(0, 0.1, 8000).astype(np.float32)

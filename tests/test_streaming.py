@@ -13,6 +13,7 @@ from uniaudio_jax.codec import codec as codec_module
 from uniaudio_jax.codec.codec import Codec
 from uniaudio_jax.codec.segments import SegmentedCodec
 from uniaudio_jax.codec.streaming import Chain, Recurrent, Windowed
+from uniaudio_jax.codec.weights import from_torch
 from uniaudio_jax.config import CodecConfig, FrameRateConfig, QuantizerConfig, SeanetConfig, SegmentConfig
 
 QUANTIZER = QuantizerConfig(codebooks=3, entries=31, width=7)
@@ -115,19 +116,17 @@ def package():
 @pytest.mark.parametrize("samples", (331, 4752, 4801, 11003))
 def test_segments_equal_encodec(package, samples):
     import torch
-    from encodec.modules import SEANetDecoder, SEANetEncoder
-    from encodec.quantization import ResidualVectorQuantizer
-
-    from uniaudio_jax.codec.weights import from_torch
+    from encodec.modules.seanet import SEANetDecoder, SEANetEncoder
+    from encodec.quantization.vq import ResidualVectorQuantizer
 
     torch.manual_seed(3)
     sizes = {"channels": 2, "n_filters": 2, "dimension": QUANTIZER.width, "norm": "time_group_norm"}
     quantizer = ResidualVectorQuantizer(dimension=QUANTIZER.width, n_q=3, bins=32)
     model = package.EncodecModel(SEANetEncoder(**sizes), SEANetDecoder(**sizes), quantizer, [1.0], 4800, 2,
                                  normalize=True, segment=1.0).eval()  # fmt: skip
-    for layer in quantizer.vq.layers:
-        layer._codebook.embed.copy_(torch.randn_like(layer._codebook.embed))
-        layer._codebook.inited.fill_(1)
+    for name, tensor in quantizer.state_dict().items():
+        if name.endswith("embed"):
+            tensor.copy_(torch.randn_like(tensor))
     config = CodecConfig(**{**vars(SEGMENTED), "quantizer": QuantizerConfig(codebooks=3, entries=32, width=7)})
     codec = SegmentedCodec(Codec(config, from_torch({n: t.numpy() for n, t in model.state_dict().items()}, config)))
     wav = noise(samples, 2)

@@ -156,6 +156,12 @@ class Decoder:
         tokens = np.concatenate(blocks, axis=1)
         return [self._raw(task, row) for row in tokens]
 
+    def stream(self, task: Task, prefix: Frames, sampling: Sampling, frames: int | None = None) -> Iterator[np.ndarray]:
+        """The raw target of one prefix, block after block while it is made."""
+        for block in self.blocks(task, [prefix], sampling, frames):
+            if len(raw := self._raw(task, block[0])):
+                yield raw
+
     def blocks(
         self, task: Task, prefixes: Sequence[Frames], sampling: Sampling, frames: int | None = None
     ) -> Iterator[np.ndarray]:

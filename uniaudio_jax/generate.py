@@ -3,20 +3,24 @@
     python -m uniaudio_jax.generate --run RUN --task tts --text "Good morning." --speaker-prompt voice.wav --out DIR
     python -m uniaudio_jax.generate --run RUN --task enhancement --split heldout --count 2 --out DIR
 
-writes 16 kHz wav files and samples.json, which says what each was made from.
+writes 16 kHz wav files and samples.json, which says what each was made from. With `--stream` the wav file grows while
+its audio is being made, and can be played meanwhile.
 """
 
 import json
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import tyro
 from tqdm import tqdm
 
 from data_pipelines.heldout import HeldOut
 from uniaudio_jax.cli import main_guard, use_compile_cache
-from uniaudio_jax.codec.audio_files import read_audio, write_audio
+from uniaudio_jax.codec.audio_files import read_audio, write_audio, write_growing
 from uniaudio_jax.decoding import Sampling
 from uniaudio_jax.run import Run, load_run
 from uniaudio_jax.tasks import KINDS, Task, get_task
@@ -27,7 +31,7 @@ class GenerateOptions:
     """run: folder of a training. Give the task's conditions, or `--split` to take them from the run's data.
 
     text: what to say, or the caption. speaker_prompt, noisy_audio: audio files. seconds: the most to make.
-    count: held-out examples.
+    count: held-out examples. stream: write the audio while it is being made.
     """
 
     run: Path
@@ -39,6 +43,7 @@ class GenerateOptions:
     seconds: float | None = None
     split: Literal["heldout"] | None = None
     count: int = 1
+    stream: bool = False
     sampling: Sampling = field(default_factory=Sampling)
 
     def __post_init__(self):
@@ -47,6 +52,8 @@ class GenerateOptions:
             raise ValueError(
                 f"--split takes the conditions from the data, but {given} were given too; give one or the other"
             )
+        if self.split and self.stream:
+            raise ValueError("--stream makes one waveform from given conditions; leave --split or --stream out")
         if self.count < 1:
             raise ValueError(f"--count: got {self.count}, wanted at least 1")
 
@@ -91,13 +98,27 @@ def write_heldout(run: Run, task: Task, options: GenerateOptions) -> list[dict[s
 def write_given(run: Run, task: Task, options: GenerateOptions) -> list[dict[str, Any]]:
     """Writes what was generated for the conditions on the command line; returns the row of samples.json."""
     conditions = given_conditions(options, run.codec.sample_rate_hz)
-    wav = run.generate(task.name, sampling=options.sampling, seconds=options.seconds, **conditions)
     number = len(list(options.out.glob(f"{task.name}_*.wav")))
-    path = options.out / f"{task.name}_{number:03d}.wav"
-    write_audio(path, wav, run.codec.sample_rate_hz)
+    path, rate_hz = options.out / f"{task.name}_{number:03d}.wav", run.codec.sample_rate_hz
+    if options.stream:
+        pieces = run.stream(task.name, sampling=options.sampling, seconds=options.seconds, **conditions)
+        samples = write_growing(path, _told(pieces, path, rate_hz), rate_hz)
+    else:
+        wav = run.generate(task.name, sampling=options.sampling, seconds=options.seconds, **conditions)
+        write_audio(path, wav, rate_hz)
+        samples = len(wav)
     about = {name: str(getattr(options, name)) for name in conditions}
     return [{"id": path.stem, "task": task.name, **about, "generated": path.name,
-             "generated_seconds": round(len(wav) / run.codec.sample_rate_hz, 2)}]  # fmt: skip
+             "generated_seconds": round(samples / rate_hz, 2)}]  # fmt: skip
+
+
+def _told(pieces: Iterator[np.ndarray], path: Path, rate_hz: int) -> Iterator[np.ndarray]:
+    """The pieces, with a line for each."""
+    start, samples = time.perf_counter(), 0
+    for piece in pieces:
+        samples += len(piece)
+        print(f"{path}: {samples / rate_hz:.2f} s of audio after {time.perf_counter() - start:.2f} s", flush=True)
+        yield piece
 
 
 def main() -> None:

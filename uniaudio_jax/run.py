@@ -1,6 +1,6 @@
 """A trained run, for notebooks and entry points: logits, generation, codec."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -97,13 +97,26 @@ class Run:
         run.generate("tts", text="Hello there.", speaker_prompt=wav). seconds: the most to make; without it as long as
         the model's positions allow. Raises ValueError for a missing or surplus condition, or a prompt too long.
         """
+        streams, frames = self._conditions(task, conditions), self._frames(seconds)
+        return self.codec.decode(self.generate_streams(task, [streams], sampling=sampling, frames=frames)[0])
+
+    def stream(self, task: str, *, sampling: Sampling | None = None, seconds: float | None = None,
+               **conditions: Any) -> Iterator[np.ndarray]:  # fmt: skip
+        """As `generate`, but pieces of the waveform while it is being made; together they are the same samples."""
+        row, streams = get_task(task), self._conditions(task, conditions)
+        prefix = to_prefix(row, streams, self.vocabulary, self.config.model.text_width)
+        codes = self.decoder.stream(row, prefix, sampling or Sampling(), self._frames(seconds))
+        return self.codec.decoder_chain().through(codes)
+
+    def _conditions(self, task: str, conditions: Mapping[str, Any]) -> dict[str, np.ndarray]:
         from data_pipelines.streams import Tokenizers, conditions_from_fields
 
-        streams = conditions_from_fields(Tokenizers(self.codec), get_task(task), conditions, self.prompt_frames)
-        frames = (
-            None if seconds is None else max(1, round(seconds * self.codec.sample_rate_hz / self.codec.hop_samples))
-        )
-        return self.codec.decode(self.generate_streams(task, [streams], sampling=sampling, frames=frames)[0])
+        return conditions_from_fields(Tokenizers(self.codec), get_task(task), conditions, self.prompt_frames)
+
+    def _frames(self, seconds: float | None) -> int | None:
+        if seconds is None:
+            return None
+        return max(1, round(seconds * self.codec.sample_rate_hz / self.codec.hop_samples))
 
     def generate_streams(self, task: str, streams: Sequence[Mapping[str, np.ndarray]], *,
                          sampling: Sampling | None = None, frames: int | None = None) -> list[np.ndarray]:  # fmt: skip

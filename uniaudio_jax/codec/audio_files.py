@@ -1,8 +1,10 @@
-"""Audio files in and out: mono float32 at one sample rate, every conversion named, every broken file refused."""
+"""Audio files in and out: float32 at one sample rate, every conversion named, every broken file refused."""
 
 import os
+import wave
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
@@ -11,48 +13,94 @@ from jaxtyping import Float
 
 WAV_HEADER_BYTES = 12
 CHUNK_HEADER_BYTES = 8
+BYTES_PER_SAMPLE = 2
 
 
 class AudioFile(NamedTuple):
-    """Mono samples in -1 … 1, and what was done to get them, such as ("stereo", "48000 Hz")."""
+    """Samples in -1 … 1, and what was done to get them, such as ("stereo", "48000 Hz")."""
 
-    samples: Float[np.ndarray, "S"]
+    samples: Float[np.ndarray, "S *C"]
     converted: tuple[str, ...]
 
 
-def read_audio(path: str | Path, sample_rate_hz: int = 16000) -> AudioFile:
-    """The file as mono at `sample_rate_hz`: channels are averaged, other rates resampled.
+class AudioStream:
+    """A file as pieces of samples at one rate: mono [S], or [S, 2] of a mono or stereo file when 2 channels are wanted.
 
-    Raises ValueError for a file that is missing, unreadable, truncated, empty, or holds NaN or infinite samples.
+    Other numbers of channels are averaged, other rates resampled; `converted` names what is done. Making one raises
+    ValueError for a file that is missing, unreadable, truncated or empty, and reading it for NaN or infinite samples.
     """
-    path = Path(path)
+
+    def __init__(self, path: str | Path, sample_rate_hz: int = 16000, channels: int = 1):
+        self.path, self.sample_rate_hz, self.channels = Path(path), sample_rate_hz, channels
+        _check_there(self.path)
+        _check_complete(self.path)
+        info = self._opened(soundfile.info)
+        if not info.frames:
+            raise ValueError(f"{path}: got 0 samples, wanted at least one; remove the file or record it again")
+        self.rate_hz = info.samplerate
+        self.samples = max(1, round(info.frames * sample_rate_hz / info.samplerate))
+        names = {1: "mono", 2: "stereo"}
+        self.converted = tuple(
+            name
+            for name, is_done in (
+                (names.get(info.channels, f"{info.channels} channels"), info.channels != channels),
+                (f"{info.samplerate} Hz", info.samplerate != sample_rate_hz),
+            )
+            if is_done
+        )
+
+    def _opened(self, opener: Callable[..., Any]) -> Any:
+        try:
+            return opener(self.path)
+        except soundfile.LibsndfileError as error:
+            raise ValueError(
+                f"{self.path}: got a file that cannot be read as audio ({error.error_string.strip()}), "
+                "wanted wav, flac or ogg; convert it, for example with `ffmpeg -i IN OUT.wav`"
+            ) from error
+
+    def pieces(self, seconds: float = 60.0) -> Iterator[Float[np.ndarray, "S *C"]]:
+        """The samples from the beginning, about `seconds` at a time; exactly `self.samples` in all."""
+        left = self.samples
+        resampler = None
+        if self.rate_hz != self.sample_rate_hz:
+            resampler = soxr.ResampleStream(self.rate_hz, self.sample_rate_hz, self.channels, dtype="float32")
+        with self._opened(soundfile.SoundFile) as file:
+            while left and len(data := file.read(round(seconds * self.rate_hz), dtype="float32", always_2d=True)):
+                piece = self._channels_of(data)
+                if resampler is not None:
+                    piece = resampler.resample_chunk(piece, last=file.tell() == file.frames)
+                piece = piece[:left]
+                left -= len(piece)
+                if len(piece):
+                    yield piece
+        if left:  # a resampler may end a little early
+            yield np.zeros((left, self.channels)[: 1 + (self.channels > 1)], np.float32)
+
+    def _channels_of(self, data: np.ndarray) -> np.ndarray:
+        """Checked samples in the wanted channels."""
+        if not np.isfinite(data).all():
+            count = int(np.count_nonzero(~np.isfinite(data)))
+            raise ValueError(
+                f"{self.path}: got {count} NaN or infinite samples, wanted finite ones; write the file again"
+            )
+        if self.channels == 1:
+            return np.ascontiguousarray(data.mean(axis=1))
+        if data.shape[1] == self.channels:
+            return np.ascontiguousarray(data)
+        return np.repeat(data.mean(axis=1, keepdims=True), self.channels, axis=1)
+
+
+def read_audio(path: str | Path, sample_rate_hz: int = 16000, channels: int = 1) -> AudioFile:
+    """The whole file, as `AudioStream` has it."""
+    stream = AudioStream(path, sample_rate_hz, channels)
+    return AudioFile(np.concatenate(list(stream.pieces())).astype(np.float32, copy=False), stream.converted)
+
+
+def _check_there(path: Path) -> None:
     if not path.is_file():
         near = sorted(other.name for other in path.parent.glob(f"*{path.suffix}"))[:5] if path.parent.is_dir() else []
         beside = f"beside it: {', '.join(near)}" if near else "there is no such file beside it either"
         raise ValueError(f"{path}: got no file, wanted an audio file; check the path ({beside})")
-    _check_complete(path)
-    try:
-        data, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise ValueError(
-            f"{path}: got a file that cannot be read as audio ({error.error_string.strip()}), "
-            "wanted wav, flac or ogg; convert it, for example with `ffmpeg -i IN OUT.wav`"
-        ) from error
-    if not len(data):
-        raise ValueError(f"{path}: got 0 samples, wanted at least one; remove the file or record it again")
-    if not np.isfinite(data).all():
-        count = int(np.count_nonzero(~np.isfinite(data)))
-        raise ValueError(f"{path}: got {count} NaN or infinite samples, wanted finite ones; write the file again")
-    converted = []
-    if data.shape[1] > 1:
-        converted.append("stereo" if data.shape[1] == 2 else f"{data.shape[1]} channels")
-    samples = data.mean(axis=1)
-    if rate != sample_rate_hz:
-        converted.append(f"{rate} Hz")
-        wanted = max(1, round(len(samples) * sample_rate_hz / rate))
-        resampled = soxr.resample(samples, rate, sample_rate_hz)[:wanted]
-        samples = np.pad(resampled, (0, wanted - len(resampled)))
-    return AudioFile(np.ascontiguousarray(samples, np.float32), tuple(converted))
 
 
 def _check_complete(path: Path) -> None:
@@ -76,16 +124,40 @@ def _check_complete(path: Path) -> None:
     raise ValueError(f"{path}: got a wav file without a data chunk (truncated?), wanted samples; write the file again")
 
 
-def write_audio(path: str | Path, samples: Float[np.ndarray, "S"], sample_rate_hz: int) -> None:
+def write_audio(path: str | Path, samples: Float[np.ndarray, "S *C"], sample_rate_hz: int) -> None:
     """Writes 16-bit PCM wav; louder samples than ±1 are clipped. The file appears whole or not at all."""
-    path = Path(path)
     samples = np.asarray(samples)
-    if samples.ndim != 1 or not np.isfinite(samples).all():
-        raise ValueError(f"{path}: got samples of shape {samples.shape}, wanted finite mono [S]; nothing was written")
+    if samples.ndim not in (1, 2) or not np.isfinite(samples).all():
+        raise ValueError(
+            f"{path}: got samples of shape {samples.shape}, wanted finite [S] or [S, C]; nothing was written"
+        )
+    write_pieces(path, [samples], sample_rate_hz)
+
+
+def write_pieces(path: str | Path, pieces: Iterable[Float[np.ndarray, "S *C"]], sample_rate_hz: int) -> int:
+    """As `write_audio`, from a stream; returns the number of samples."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        soundfile.write(partial, np.clip(samples, -1, 1), sample_rate_hz, subtype="PCM_16", format="WAV")
+        count = write_growing(partial, pieces, sample_rate_hz)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+    return count
+
+
+def write_growing(path: str | Path, pieces: Iterable[Float[np.ndarray, "S *C"]], sample_rate_hz: int) -> int:
+    """Writes 16-bit PCM wav piece by piece; after each, the file is whole and can be played. Returns the samples."""
+    count = 0
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, BYTES_PER_SAMPLE, sample_rate_hz, 0, "NONE", ""))
+        for piece in pieces:
+            if not count:
+                file.setnchannels(1 if piece.ndim == 1 else piece.shape[1])
+            whole = np.round(np.clip(piece, -1, 1) * 32767)
+            file.writeframes(whole.astype("<i2").tobytes())
+            count += len(piece)
+        if not count:
+            file.writeframes(b"")
+    return count

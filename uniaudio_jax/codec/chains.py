@@ -9,34 +9,40 @@ import numpy as np
 
 from uniaudio_jax.codec import rvq
 from uniaudio_jax.codec.module import with_params
-from uniaudio_jax.codec.seanet import margins
+from uniaudio_jax.codec.seanet import Seanet, margins
 from uniaudio_jax.codec.streaming import Chain, Recurrent, Windowed
 from uniaudio_jax.config import CodecConfig, SeanetConfig
 
 
+def _seanet(config: CodecConfig, params: dict) -> Seanet:
+    module = with_params(config, params)
+    assert isinstance(module, Seanet)
+    return module
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _encoder_before(config: CodecConfig, params: dict, wav: jax.Array) -> jax.Array:
-    return with_params(config, params).encoder.before(wav)
+    return _seanet(config, params).encoder.before(wav)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _encoder_after(config: CodecConfig, params: dict, codebooks: jax.Array, x: jax.Array) -> jax.Array:
-    return rvq.encode(with_params(config, params).encoder.after(x), codebooks).astype(jnp.int16)
+    return rvq.encode(_seanet(config, params).encoder.after(x), codebooks).astype(jnp.int16)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _decoder_before(config: CodecConfig, params: dict, codebooks: jax.Array, codes: jax.Array) -> jax.Array:
-    return with_params(config, params).decoder.before(rvq.decode(codes, codebooks))
+    return _seanet(config, params).decoder.before(rvq.decode(codes, codebooks))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _decoder_after(config: CodecConfig, params: dict, x: jax.Array) -> jax.Array:
-    return with_params(config, params).decoder.after(x)
+    return _seanet(config, params).decoder.after(x)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _lstm(config: CodecConfig, side: str, params: dict, x: jax.Array, state: Any) -> tuple[jax.Array, Any]:
-    lstm = getattr(with_params(config, params), side).lstm
+    lstm = (_seanet(config, params).encoder if side == "encoder" else _seanet(config, params).decoder).lstm
     return lstm.advance(x, lstm.rest(x) if state is None else state)
 
 

@@ -2,18 +2,22 @@
 
 import json
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tqdm
 import tyro
 
 from uniaudio_jax import cli
-from uniaudio_jax.codec.audio_files import write_audio
-from uniaudio_jax.codec.codec import Codec, load_codec
+from uniaudio_jax.codec.audio_files import write_audio, write_pieces
+from uniaudio_jax.codec.codec import Codec, open_codec
+from uniaudio_jax.codec.segments import Segment, SegmentedCodec
 
-FILES_AT_ONCE = 64
+FRAMES_AT_ONCE = 30_000  # of files in one batch; a longer file is a stream
+PIECE_FRAMES = 1000
 
 
 @dataclass(frozen=True)
@@ -30,15 +34,25 @@ class Arguments:
     """levels to use; all that the file has when not given"""
 
 
-def load_codes(path: Path) -> tuple[np.ndarray, int, dict]:
-    """(codes [T, Q], samples, passport) of one file."""
+class CodesFile(NamedTuple):
+    """What a file of `encode` holds; `segments`, (scales, frames) of each segment, of a codec with segments alone."""
+
+    codes: np.ndarray
+    samples: int
+    passport: dict
+    segments: tuple[np.ndarray, np.ndarray] | None
+
+
+def load_codes(path: Path) -> CodesFile:
+    """One file of codes."""
     if not path.is_file():
         raise ValueError(
             f"{path}: got no file, wanted an .npz of `python -m uniaudio_jax.codec.encode`; check the path"
         )
     try:
         with np.load(path, allow_pickle=False) as file:
-            return file["codes"], int(file["samples"]), json.loads(str(file["passport"]))
+            segments = (file["scales"], file["frames"]) if "scales" in file else None
+            return CodesFile(file["codes"], int(file["samples"]), json.loads(str(file["passport"])), segments)
     except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path}: got a file that is no .npz with codes, samples and passport ({error}); "
@@ -62,22 +76,65 @@ def decode_files(arguments: Arguments) -> str:
         raise ValueError("decode: got no file, wanted at least one .npz path")
     if arguments.codebooks is not None and arguments.codebooks < 1:
         raise ValueError(f"decode: got codebooks={arguments.codebooks}, wanted at least 1")
-    name = arguments.codec or load_codes(arguments.codes[0])[2].get("codec", "")
-    codec, seconds = load_codec(name), 0.0
-    total = len(arguments.codes)
+    name = arguments.codec or load_codes(arguments.codes[0]).passport.get("codec", "")
+    codec, seconds, total = open_codec(name), 0.0, len(arguments.codes)
     with tqdm.tqdm(total=total, desc="decode", unit="file", disable=total == 1) as bar:
-        for start in range(0, total, FILES_AT_ONCE):
-            paths = arguments.codes[start : start + FILES_AT_ONCE]
-            items = [load_codes(path) for path in paths]
-            for path, (_, _, passport) in zip(paths, items, strict=True):
-                check_codec(path, passport, codec)
-            levels = [codes[:, : arguments.codebooks] for codes, _, _ in items]
-            wavs = codec.decode_many(levels, [samples for _, samples, _ in items])
-            for path, wav in zip(paths, wavs, strict=True):
-                write_audio(arguments.out / f"{path.stem}.wav", wav, codec.sample_rate_hz)
-                seconds += len(wav) / codec.sample_rate_hz
-            bar.update(len(paths))
+        for group in _groups(arguments.codes, codec):
+            for path, file in group:
+                check_codec(path, file.passport, codec)
+                seconds += file.samples / codec.sample_rate_hz
+            cut = [(path, file._replace(codes=file.codes[:, : arguments.codebooks])) for path, file in group]
+            _decode_group(cut, codec, arguments.out)
+            bar.update(len(group))
     return f"decoded {total} files, {seconds:.1f} s of audio, into {arguments.out}"
+
+
+Group = list[tuple[Path, CodesFile]]
+
+
+def _groups(paths: tuple[Path, ...], codec: Codec) -> Iterator[Group]:
+    """Files that are decoded together, up to FRAMES_AT_ONCE; a file of segments alone."""
+    group: Group = []
+    for path in paths:
+        file = load_codes(path)
+        frames = sum(len(member.codes) for _, member in group) + len(file.codes)
+        if group and (frames > FRAMES_AT_ONCE or codec.config.segment is not None):
+            yield group
+            group = []
+        group.append((path, file))
+    yield group
+
+
+def _decode_group(group: Group, codec: Codec, out: Path) -> None:
+    path, file = group[0]
+    if codec.config.segment is None and len(file.codes) <= FRAMES_AT_ONCE:
+        wavs = codec.decode_many([file.codes for _, file in group], [file.samples for _, file in group])
+        for (path, _), wav in zip(group, wavs, strict=True):
+            write_audio(out / f"{path.stem}.wav", wav, codec.sample_rate_hz)
+        return
+    if codec.config.segment is None:
+        starts = range(0, len(file.codes), PIECE_FRAMES)
+        pieces = codec.decoder_chain().through(file.codes[start : start + PIECE_FRAMES] for start in starts)
+    else:
+        pieces = SegmentedCodec(codec).decode_stream(_segments(path, file))
+    write_pieces(out / f"{path.stem}.wav", _first(pieces, file.samples), codec.sample_rate_hz)
+
+
+def _segments(path: Path, file: CodesFile) -> list[Segment]:
+    """The segments of a file. Raises ValueError when it has none, or they are not its codes."""
+    scales, frames = file.segments or (np.zeros(0), np.zeros(0, int))
+    if not len(frames) or frames.sum() != len(file.codes):
+        raise ValueError(f"{path}: got segments of {frames.sum()} frames for {len(file.codes)} frames of codes, wanted "
+                         "all of them; encode the audio again")  # fmt: skip
+    parts = np.split(file.codes, np.cumsum(frames)[:-1])
+    return [Segment(codes, float(scale)) for codes, scale in zip(parts, scales, strict=True)]
+
+
+def _first(pieces: Iterator[np.ndarray], samples: int) -> Iterator[np.ndarray]:
+    for piece in pieces:
+        if len(piece := piece[:samples]):
+            yield piece
+        samples -= len(piece)
 
 
 if __name__ == "__main__":

@@ -35,16 +35,28 @@ class SegmentedCodec:
 
     def encode(self, wav: Float[np.ndarray, "S *C"], codebooks: int | None = None) -> list[Segment]:
         """One segment for every stride of samples; the last ones may be shorter."""
-        starts = range(0, len(wav), self.config.stride)
-        return list(self.encode_pieces((wav[start : start + self.config.samples] for start in starts), codebooks))
+        return list(self.encode_stream([wav], codebooks))
 
-    def encode_pieces(self, pieces: Iterable[Float[np.ndarray, "S *C"]], codebooks: int | None) -> Iterator[Segment]:
-        """The segments of pieces that are cut already, a few at a time."""
-        for group in _groups(pieces, SEGMENTS_AT_ONCE):
+    def encode_stream(
+        self, pieces: Iterable[Float[np.ndarray, "S *C"]], codebooks: int | None = None
+    ) -> Iterator[Segment]:
+        """The segments of a waveform that comes in pieces of any length."""
+        for group in _groups(self._cut(pieces), SEGMENTS_AT_ONCE):
             scales = [_volume(piece) for piece in group]
             quiet = [(piece / scale).astype(np.float32) for piece, scale in zip(group, scales, strict=True)]
             for codes, scale in zip(self.codec.encode_many(quiet, codebooks), scales, strict=True):
                 yield Segment(codes, float(scale))
+
+    def _cut(self, pieces: Iterable[Float[np.ndarray, "S *C"]]) -> Iterator[Float[np.ndarray, "S *C"]]:
+        held: np.ndarray | None = None
+        for piece in pieces:
+            held = piece if held is None else np.concatenate([held, piece])
+            while len(held) >= self.config.samples:
+                yield held[: self.config.samples]
+                held = held[self.config.stride :]
+        while held is not None and len(held):
+            yield held
+            held = held[self.config.stride :]
 
     def decode(self, segments: Sequence[Segment], samples: int | None = None) -> Float[np.ndarray, "S *C"]:
         """The waveform, or its first `samples`; a little longer than what was encoded when `samples` is not given."""
