@@ -2,9 +2,10 @@
 
     python -m data_pipelines.corpora.codec_training --out runs/codec_data
 
-makes `speech_espeak/`, `speech_piper/`, `music/` and `sound/`, each with `train/` and `heldout/`, and `quickstart/`,
-the quickstart corpus of a seed of its own. A finished domain is left alone; one that was cut off starts again.
-Sentences and tunes are split as in the quickstart corpus, so that nothing which is held out there is trained on here.
+makes `speech_espeak/`, `speech_piper/`, `music/` and `sound/`, each with `train/` and `heldout/` (there the words of
+speech stand in .txt files), and `quickstart/`, the quickstart corpus of a seed of its own. A finished domain is left
+alone; one that was cut off starts again. Sentences and tunes are split as in the quickstart corpus, so that nothing
+which is held out there is trained on here.
 The same seed gives the same bytes, but for Piper, which draws its noise without a seed.
 
 Piper (GPL) is a tool beside this program, called as a command. Where it or its voice is missing, `speech_piper` is left
@@ -41,11 +42,11 @@ from uniaudio_jax.codec.audio_files import write_audio
 
 MINUTES = {"speech_espeak": 25.0, "speech_piper": 40.0, "music": 15.0, "sound": 10.0, "quickstart": 30.0}
 QUICKSTART_SEED = 7  # beyond ours; launch/quickstart.sh trains on seed 0
-HELDOUT_CLIPS = 16  # as many as the reconstruction table of codec/train.py measures
+HELDOUT_CLIPS = 16  # as many as the reconstruction table of the codec measures
 PEAK = 0.7
 SOUND_SECONDS = 4.0
 RECIPE = "recipe.json"
-FORMAT = 1
+FORMAT = 2
 
 ACCENTS = ("en-us", "en-us", "en-gb-x-rp", "en-gb-scotland", "en-029")
 VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f4", "Annie", "Andy", "Alex", "belinda", "Denis",
@@ -67,7 +68,8 @@ ESPEAK_PITCHES = (0.9, 1.15)  # above 1: higher, and faster
 PIPER_PITCHES = (1.0, 1.0, 0.84, 0.92, 1.1, 1.2, 1.3, 1.4)
 PIPER_CLIPS_A_CALL = 4  # each call loads the voice, about half a second
 
-Round = list[Float[np.ndarray, "S"]]
+Round = list[tuple[Float[np.ndarray, "S"], str | None]]
+"""Samples, and the words of speech in English."""
 Maker = Callable[[np.random.Generator, Split], Round]
 
 
@@ -144,22 +146,22 @@ def _espeak(rng: np.random.Generator, split: Split) -> Round:
     else:
         language, text = rng.choice(ACCENTS), sentence(rng, split)
     pitch = rng.uniform(*ESPEAK_PITCHES) if split == "train" else 1.0
-    return [_at_pitch(*espeak.speak(text, f"{language}+{variant}"), pitch)]
+    return [(_at_pitch(*espeak.speak(text, f"{language}+{variant}"), pitch), text)]
 
 
 def _piper(rng: np.random.Generator, split: Split, piper: Piper) -> Round:
     """Pairs of sentences in a neural voice; in training shifted in pitch, at about the same pace."""
     texts = [f"{sentence(rng, split)} {sentence(rng, split)}" for _ in range(PIPER_CLIPS_A_CALL)]
     if split == "heldout":
-        return [_at_pitch(*speech, 1.0) for speech in piper_speech(piper, texts)]
+        return [(_at_pitch(*speech, 1.0), text) for speech, text in zip(piper_speech(piper, texts), texts, strict=True)]
     pitch = float(rng.choice(PIPER_PITCHES))
     made = piper_speech(piper, texts, length_scale=rng.uniform(0.9, 1.15) * max(1.0, pitch),
                         noise_scale=rng.uniform(0.5, 0.8), noise_w=rng.uniform(0.6, 1.0))  # fmt: skip
-    return [_at_pitch(*speech, pitch) for speech in made]
+    return [(_at_pitch(*speech, pitch), text) for speech, text in zip(made, texts, strict=True)]
 
 
 def _music(rng: np.random.Generator, split: Split) -> Round:
-    return [music_clip(rng, split)[0]]
+    return [(music_clip(rng, split)[0], None)]
 
 
 def siren(rng: np.random.Generator) -> Float[np.ndarray, "S"]:
@@ -186,16 +188,16 @@ def _sound(rng: np.random.Generator, split: Split) -> Round:
     """A noise of the quickstart corpus other than babble, which is speech, or a siren or strikes."""
     kind = rng.choice([*(name for name in NOISES if name != "babble"), "siren", "strikes"])
     if kind in NOISES:
-        return [noise_clip(rng, SOUND_SECONDS, kind, split)]
-    return [siren(rng) if kind == "siren" else strikes(rng)]
+        return [(noise_clip(rng, SOUND_SECONDS, kind, split), None)]
+    return [(siren(rng) if kind == "siren" else strikes(rng), None)]
 
 
-def clips(domain: str, make: Maker, seed: int, split: Split) -> Iterator[Float[np.ndarray, "S"]]:
-    """Clips without end, all at the same peak; each round is a function of domain, seed, split and number alone."""
+def clips(domain: str, make: Maker, seed: int, split: Split) -> Iterator[tuple[Float[np.ndarray, "S"], str | None]]:
+    """Clips without end, all at one peak, and their words; each round depends on domain, seed, split and number alone."""
     for number in itertools.count():
         rng = np.random.default_rng([seed, split_number(domain), SPLITS.index(split), number])
-        for samples in make(rng, split):
-            yield (samples * (PEAK / max(1e-3, float(np.abs(samples).max())))).astype(np.float32)
+        for samples, text in make(rng, split):
+            yield (samples * (PEAK / max(1e-3, float(np.abs(samples).max())))).astype(np.float32), text
 
 
 def write_domain(domain: str, make: Maker, options: TrainingAudioOptions, bar: tqdm) -> None:
@@ -208,9 +210,12 @@ def write_domain(domain: str, make: Maker, options: TrainingAudioOptions, bar: t
         return
     partial = place.with_name(f".{domain}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    for number, samples in enumerate(itertools.islice(clips(domain, make, options.seed, "heldout"), HELDOUT_CLIPS)):
+    heldout = itertools.islice(clips(domain, make, options.seed, "heldout"), HELDOUT_CLIPS)
+    for number, (samples, text) in enumerate(heldout):
         write_audio(partial / "heldout" / f"{number:04d}.wav", samples, SAMPLE_RATE_HZ)
-    for number, samples in enumerate(clips(domain, make, options.seed, "train")):
+        if text is not None:
+            (partial / "heldout" / f"{number:04d}.txt").write_text(text, encoding="utf-8")
+    for number, (samples, _) in enumerate(clips(domain, make, options.seed, "train")):
         write_audio(partial / "train" / f"{number:04d}.wav", samples, SAMPLE_RATE_HZ)
         made += len(samples) / SAMPLE_RATE_HZ / 60
         bar.update(start + min(made, minutes) - bar.n)

@@ -9,23 +9,36 @@ import numpy as np
 from uniaudio_jax.codec.audio_data import Audio
 from uniaudio_jax.codec.codec import Codec
 from uniaudio_jax.metrics.waveform import mel_distance, pesq, si_sdr_db, stoi
+from uniaudio_jax.metrics.words import RATE_HZ, can_hear, word_error_rate
 
 TABLE_LEVELS = (1, 2, 3, 8)
+COLUMNS = {"mel distance": ("mel_distance", 3), "SI-SDR dB": ("si_sdr_db", 1), "STOI": ("stoi", 3),
+           "PESQ": ("pesq", 2), "WER": ("word_error_rate", 3)}  # fmt: skip
 CLEAN_SPEECH = ("speech", "tts")  # beginnings of the domains that STOI and PESQ are meant for
 
 
 def reconstruction_table(codec: Codec, audio: Audio) -> dict:
-    """Mel distance and SI-SDR per domain and number of codebooks; STOI and PESQ of speech; each codebook's use."""
+    """Mel distance and SI-SDR per domain and number of codebooks; STOI and PESQ of speech; each codebook's use.
+
+    Where every clip of a domain has its words, also the word error rate, with that of the originals as level
+    "original".
+    """
     table: dict[str, Any] = {"domains": {}}
     every = []
     for domain, clips in sorted(audio.heldout.items()):
         codes = codec.encode_many(clips)
         every += codes
-        rows = {}
+        rows: dict[str, dict[str, float | None]] = {}
+        texts = [text for text in audio.texts[domain] if text is not None]
+        heard = len(texts) == len(clips) and codec.sample_rate_hz == RATE_HZ and can_hear()
+        if heard:
+            rows["original"] = {"word_error_rate": word_error_rate(texts, clips)}
         for levels in sorted({min(level, codec.codebooks) for level in TABLE_LEVELS}):
             wavs = codec.decode_many([item[:, :levels] for item in codes], [len(clip) for clip in clips])
             pairs = list(zip(clips, wavs, strict=True))
             rows[str(levels)] = _row(pairs, codec.sample_rate_hz, domain.startswith(CLEAN_SPEECH))
+            if heard:
+                rows[str(levels)]["word_error_rate"] = word_error_rate(texts, wavs)
         table["domains"][domain] = rows
     codes = np.concatenate(every)
     entries = codec.config.quantizer.entries
@@ -54,15 +67,11 @@ def _mean(pairs: list[tuple[np.ndarray, np.ndarray]], measure: Callable[..., flo
 
 def markdown(table: dict) -> str:
     """The reconstruction table as Markdown."""
-    lines = ["| domain | codebooks | mel distance | SI-SDR dB | STOI | PESQ |", "|---|---|---|---|---|---|"]
-
-    def shown(value: float | None, digits: int) -> str:
-        return "" if value is None else f"{value:.{digits}f}"
-
+    lines = [f"| domain | codebooks | {' | '.join(COLUMNS)} |", "|---" * (2 + len(COLUMNS)) + "|"]
     for domain, rows in table["domains"].items():
         for levels, row in rows.items():
-            cells = [shown(row["mel_distance"], 3), shown(row["si_sdr_db"], 1), shown(row.get("stoi"), 3),
-                     shown(row.get("pesq"), 2)]  # fmt: skip
+            values = [(row.get(key), digits) for key, digits in COLUMNS.values()]
+            cells = ["" if value is None else f"{value:.{digits}f}" for value, digits in values]
             lines.append(f"| {domain} | {levels} | {' | '.join(cells)} |")
     use = ", ".join(f"{100 * share:.0f} %" for share in table["codebook_use"])
     return "\n".join([*lines, "", f"Entries in use per codebook over {table['frames']} held-out frames: {use}", ""])
