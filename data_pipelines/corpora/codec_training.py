@@ -193,7 +193,7 @@ def _sound(rng: np.random.Generator, split: Split) -> Round:
 
 
 def clips(domain: str, make: Maker, seed: int, split: Split) -> Iterator[tuple[Float[np.ndarray, "S"], str | None]]:
-    """Clips without end, all at one peak, and their words; each round depends on domain, seed, split and number alone."""
+    """Clips without end, all at one peak, and their words; a round depends on domain, seed, split and number alone."""
     for number in itertools.count():
         rng = np.random.default_rng([seed, split_number(domain), SPLITS.index(split), number])
         for samples, text in make(rng, split):
