@@ -1,6 +1,7 @@
 """Laws of codec training, on tones and noise."""
 
 import json
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.small_run import finish, python
 from uniaudio_jax.codec import train as training
 from uniaudio_jax.codec.audio_data import Audio
 from uniaudio_jax.codec.balancer import balanced_gradient
@@ -101,6 +103,9 @@ def test_codebook_use_is_reported_by_level(finished):
 def test_pictures_and_sound_are_on_the_board(finished):
     *_, out = finished
     board = b"".join(path.read_bytes() for path in (out / "tensorboard").iterdir())
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 31))
+    assert lines[29]["mel"] == finished[3][30]["mel"]
     assert b"speech_like/3_codebooks" in board and b"speech_like/original_above_3_codebooks" in board
 
 
@@ -191,6 +196,9 @@ def test_the_end_of_a_run_is_a_codec_and_a_table(finished, tmp_path):
     codec = load_codec(folder)
     assert codec.name == "tones" and codec.passport()["licence"] == "none"
     table = json.loads((tmp_path / "reconstruction.json").read_text())
+    assert not (tmp_path / "curve.png").exists()  # there is no metrics.jsonl in this folder
+    assert training.draw_curve(finished[4]) == finished[4] / "curve.png"
+    assert (finished[4] / "curve.png").read_bytes()[:4] == b"\x89PNG"
     assert set(table["domains"]["speech_like"]) == {"1", "2", "3"}
     assert set(table["domains"]["speech_like"]["3"]) == {"mel_distance", "si_sdr_db", "stoi", "pesq"}
     assert len(table["codebook_use"]) == 3 and "speech_like" in (tmp_path / "reconstruction.md").read_text()
@@ -228,3 +236,28 @@ def test_a_folder_without_audio_is_refused(tmp_path):
 def test_the_config_of_the_shipped_codec_loads():
     config = load_config(Path(__file__).parents[1] / "configs" / "codec_tiny_16k.py")
     assert isinstance(config, CodecTrainConfig) and config.codec.name == "tiny_16k"
+
+
+CONFIG_FILE = """
+from pathlib import Path
+from tests.test_codec_train import config_for
+from dataclasses import replace
+def get_config():
+    return replace(config_for(Path({folder!r})), batch=4, steps=14, adversarial=None)
+"""
+
+
+def test_two_processes_train_the_codec_of_one(folder, tmp_path):
+    (tmp_path / "config.py").write_text(CONFIG_FILE.format(folder=str(folder)))
+    words = ["uniaudio_jax.codec.train", tmp_path / "config.py", "--out"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    flags = ["--distributed.coordinator", address, "--distributed.processes", 2]
+    pair = [python(*words, tmp_path / "pair", *flags, "--distributed.process", n, "--mesh.fsdp", 2) for n in (0, 1)]
+    outs = [finish(process)[0] for process in pair]
+    assert "codec: " in outs[0] and "codec: " not in outs[1]
+    finish(python(*words, tmp_path / "alone"))
+    tables = [json.loads((tmp_path / name / "reconstruction.json").read_text()) for name in ("pair", "alone")]
+    one, other = (table["domains"]["speech_like"]["3"]["mel_distance"] for table in tables)
+    assert one == pytest.approx(other, rel=1e-3)

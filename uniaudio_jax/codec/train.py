@@ -38,9 +38,11 @@ from uniaudio_jax.codec.training import (
 )
 from uniaudio_jax.config import CodecTrainConfig, load_config, to_dict
 from uniaudio_jax.distributed import DistributedOptions, join
+from uniaudio_jax.metrics.plots import draw_metrics
 from uniaudio_jax.sharding import make_mesh
 from uniaudio_jax.tensorboard import open_board
 
+LOG = "metrics.jsonl"
 FREE_TO_CHANGE = ("steps", "save_every_steps", "log_every_steps", "mesh")  # between a run and its continuation
 SHOWN_SECONDS = 4.0  # of each domain's first held-out clip, in TensorBoard
 
@@ -127,20 +129,34 @@ def finish(config: CodecTrainConfig, state: State, audio: Audio, out: Path, pass
         (out / "reconstruction.json").write_text(json.dumps(table, indent=1) + "\n")
         (out / "reconstruction.md").write_text(markdown(table))
         print(markdown(table))
+    if (out / LOG).is_file():
+        draw_curve(out)
     return folder
 
 
+def draw_curve(out: Path) -> Path | None:
+    """Writes OUT/curve.png, losses and codebook perplexity by step; None without matplotlib, an optional extra."""
+    lines = [json.loads(line) for line in (out / LOG).read_text().splitlines()]
+    panels = {
+        "loss": ("mel", "magnitude"),
+        "perplexity": sorted({key for line in lines for key in line if "perp" in key}),
+    }
+    return draw_metrics(out / "curve.png", lines, panels)
+
+
 class Board:
-    """TensorBoard: metrics, and the reconstruction of one held-out clip of each domain as audio and spectrogram."""
+    """TensorBoard (and metrics.jsonl): metrics, and one held-out clip of each domain as audio and spectrogram."""
 
     def __init__(self, out: Path, config: CodecTrainConfig, audio: Audio):
-        self.writer, self.config = open_board(out / "tensorboard"), config
+        self.writer, self.config, self.log = open_board(out / "tensorboard"), config, out / LOG
         samples = round(SHOWN_SECONDS * config.codec.sample_rate_hz)
         self.clips = {domain: clips[0][:samples] for domain, clips in audio.heldout.items()}
 
     def report(self, step: int, metrics: dict[str, float]) -> None:
         for name, value in metrics.items():
             self.writer.add_scalar(name, value, step)
+        with self.log.open("a") as file:
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
 
     def show(self, step: int, state: State) -> None:
         codec, rate = Codec(self.config.codec, codec_params(state)), self.config.codec.sample_rate_hz

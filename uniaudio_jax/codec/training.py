@@ -111,13 +111,14 @@ def _judge(config: CodecTrainConfig, params: dict, wav: Float[Array, "B S"]) -> 
 
 
 def state_shardings(state: State, mesh: Mesh) -> State:
-    """Matrices are cut along their last axis over fsdp where it divides them; everything else is whole everywhere."""
+    """Matrices are cut along their last axis over fsdp where it divides them; the codebooks are whole everywhere."""
 
     def place(leaf: Any) -> Any:
         axes = ("none",) * (leaf.ndim - 1) + ("embed",) if leaf.ndim > 1 else ("none",) * leaf.ndim
         return axes_sharding(mesh, axes, leaf.shape)
 
-    return jax.tree.map(place, state)
+    whole = jax.tree.map(lambda _: replicated(mesh), state["statistics"])
+    return {**jax.tree.map(place, state), "statistics": whole}
 
 
 def place_wav(wav: Float[np.ndarray, "B S"], mesh: Mesh) -> jax.Array:
@@ -226,8 +227,7 @@ def start_codebooks(state: State, config: CodecTrainConfig, audio: Audio, mesh: 
     share = len(parts[0]) / count
     key = jax.random.key(config.seed)
     start = rvq.kmeans_start(jnp.concatenate(parts), quantizer.codebooks, quantizer.entries, key, share)
-    statistics = start._asdict()
-    return {**state, "statistics": jax.device_put(statistics, state_shardings(statistics, mesh))}
+    return {**state, "statistics": jax.device_put(start._asdict(), replicated(mesh))}
 
 
 def codebook_report(state: State) -> dict[str, float]:

@@ -1,6 +1,7 @@
-"""A picture of an evaluation: the losses on the way and at the end, and what was generated beside its reference."""
+"""Pictures: of an evaluation (losses, and what was generated beside its reference), and of metrics by step."""
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,9 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 def draw_evaluation(run: Path, tasks: dict[str, dict[str, Any]], pairs: dict[str, Pair], rate_hz: int) -> Path | None:
     """Writes RUN/evaluation.png and returns its path; None without matplotlib, an optional extra."""
-    try:
-        import matplotlib
-    except ImportError:
+    plt = _pyplot()
+    if plt is None:
         return None
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     figure, axes = plt.subplots(3, len(tasks), figsize=(5 * len(tasks), 9), squeeze=False, layout="constrained")
     for (top, middle, bottom), (name, entry) in zip(axes.T, tasks.items(), strict=True):
         _draw_losses(top, run, name, entry)
@@ -32,6 +29,35 @@ def draw_evaluation(run: Path, tasks: dict[str, dict[str, Any]], pairs: dict[str
     figure.savefig(path, dpi=80)
     plt.close(figure)
     return path
+
+
+def draw_metrics(path: Path, lines: list[dict[str, Any]], panels: Mapping[str, Iterable[str]]) -> Path | None:
+    """Writes a picture with one panel for each title, of these metrics by `step`; None without matplotlib."""
+    plt = _pyplot()
+    if plt is None:
+        return None
+    figure, axes = plt.subplots(1, len(panels), figsize=(6 * len(panels), 4), squeeze=False, layout="constrained")
+    for axis, (title, names) in zip(axes[0], panels.items(), strict=True):
+        for name in names:
+            points = {line["step"]: line[name] for line in lines if name in line}
+            axis.plot(list(points), list(points.values()), label=name, linewidth=1)
+        axis.set(title=title, xlabel="step")
+        axis.legend()
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+    return path
+
+
+def _pyplot() -> Any:
+    """matplotlib.pyplot that draws into files, or None where it is not installed."""
+    try:
+        import matplotlib
+    except ImportError:
+        return None
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt
 
 
 def _draw_losses(axis: Any, run: Path, name: str, entry: dict[str, Any]) -> None:
