@@ -1,11 +1,25 @@
 """Eight fake CPU devices and a compile cache for every test."""
 
 import os
+import sys
+import types
+import warnings
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_compilation_cache_dir", os.path.join(os.path.dirname(__file__), "..", ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture(scope="session")
+def encodec_model():
+    """The module `encodec.model` of the package; it imports torchaudio, which the parts used here do not need."""
+    pytest.importorskip("torch")
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patch.setitem(sys.modules, "torchaudio", types.ModuleType("torchaudio"))
+        return pytest.importorskip("encodec.model")

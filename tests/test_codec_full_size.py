@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-import types
 import warnings
 
 import numpy as np
@@ -23,23 +22,14 @@ MEASURED = (
 )
 
 
-@pytest.fixture(scope="module")
-def package():
-    pytest.importorskip("torch")
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        patch.setitem(sys.modules, "torchaudio", types.ModuleType("torchaudio"))
-        yield pytest.importorskip("encodec.model").EncodecModel
-
-
-def random_model(package, name: str):
+def random_model(encodec_model, name: str):
     """The package's model of that name with random weights, and codebooks of the size of its embeddings."""
     import torch
 
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = getattr(package, name.replace("encodec_", "encodec_model_"))(pretrained=False)
+        model = getattr(encodec_model.EncodecModel, name.replace("encodec_", "encodec_model_"))(pretrained=False)
     with torch.no_grad():
         size = float(model.encoder(torch.randn(1, model.channels, model.sample_rate)).std())
         for key, tensor in model.state_dict().items():
@@ -50,10 +40,10 @@ def random_model(package, name: str):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ("encodec_24khz", "encodec_48khz"))
-def test_public_layouts_equal_the_package_at_every_bandwidth(package, name):
+def test_public_layouts_equal_the_package_at_every_bandwidth(encodec_model, name):
     import torch
 
-    model, config = random_model(package, name), LAYOUTS[name]
+    model, config = random_model(encodec_model, name), LAYOUTS[name]
     state = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
     codec = Codec(config, from_torch(state, config))
     wav = np.random.default_rng(1).normal(0, 0.2, (2 * config.sample_rate_hz + 311, model.channels)).astype(np.float32)

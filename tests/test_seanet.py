@@ -4,7 +4,6 @@ import functools
 import importlib
 import json
 import math
-import sys
 import types
 import warnings
 from dataclasses import replace
@@ -43,16 +42,12 @@ def torch():
 
 
 @pytest.fixture(scope="module")
-def encodec(torch):
-    """The package `encodec`; it imports torchaudio, which the parts used here do not need."""
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        patch.setitem(sys.modules, "torchaudio", types.ModuleType("torchaudio"))
-        pytest.importorskip("encodec")
-        return types.SimpleNamespace(
-            seanet=importlib.import_module("encodec.modules.seanet"),
-            quantization=importlib.import_module("encodec.quantization"),
-        )
+def encodec(encodec_model):
+    """The parts of the package `encodec` that the codec is made of."""
+    return types.SimpleNamespace(
+        seanet=importlib.import_module("encodec.modules.seanet"),
+        quantization=importlib.import_module("encodec.quantization"),
+    )
 
 
 def reference(torch, encodec, config: CodecConfig):

@@ -1,9 +1,6 @@
 """Laws of streams: what comes out piece by piece equals the work on the whole, whatever the pieces."""
 
 import functools
-import sys
-import types
-import warnings
 
 import numpy as np
 import pytest
@@ -103,18 +100,8 @@ SEGMENTED = CodecConfig(name="segmented", layout=SeanetConfig(filters=2, channel
                         segment=SegmentConfig(samples=4800, stride=4752))  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def package():
-    """The package `encodec`, whose model of segments is the reference."""
-    pytest.importorskip("torch")
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        patch.setitem(sys.modules, "torchaudio", types.ModuleType("torchaudio"))
-        return pytest.importorskip("encodec.model")
-
-
 @pytest.mark.parametrize("samples", (331, 4752, 4801, 11003))
-def test_segments_equal_encodec(package, samples):
+def test_segments_equal_encodec(encodec_model, samples):
     import torch
     from encodec.modules.seanet import SEANetDecoder, SEANetEncoder
     from encodec.quantization.vq import ResidualVectorQuantizer
@@ -122,7 +109,7 @@ def test_segments_equal_encodec(package, samples):
     torch.manual_seed(3)
     sizes = {"channels": 2, "n_filters": 2, "dimension": QUANTIZER.width, "norm": "time_group_norm"}
     quantizer = ResidualVectorQuantizer(dimension=QUANTIZER.width, n_q=3, bins=32)
-    model = package.EncodecModel(SEANetEncoder(**sizes), SEANetDecoder(**sizes), quantizer, [1.0], 4800, 2,
+    model = encodec_model.EncodecModel(SEANetEncoder(**sizes), SEANetDecoder(**sizes), quantizer, [1.0], 4800, 2,
                                  normalize=True, segment=1.0).eval()  # fmt: skip
     for name, tensor in quantizer.state_dict().items():
         if name.endswith("embed"):
