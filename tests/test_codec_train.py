@@ -72,8 +72,12 @@ def finished(folder, tmp_path_factory):
     config, out = config_for(folder), tmp_path_factory.mktemp("run")
     audio, metrics = Audio(config.audio, 16000), {}
     board = training.Board(out, config, audio)
-    state = training.train(config, out, audio, lambda step, values: metrics.update({step: values}), board.show,
-                           jax.devices()[:1])  # fmt: skip
+
+    def report(step, values):
+        metrics[step] = values
+        board.report(step, values)
+
+    state = training.train(config, out, audio, report, board.show, jax.devices()[:1])
     board.close()
     return config, audio, state, metrics, out
 
