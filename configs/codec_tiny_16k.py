@@ -6,12 +6,12 @@
 The first command leaves `speech_piper` out where Piper is not installed, and says so; the second then needs the other
 folders by name (`--audio runs/codec_data/speech_espeak …`).
 
-The shipped weights are not the bytes of such a run. They were trained in six resumed stretches. The first five (to steps
-2000, 2500, 3500, 4000 and 6500) were on forerunners of the first command's audio, with a learning rate that fell towards
-another last step in some of them, and with the quickstart corpus from step 2500 on. The sixth was on what that command
-makes: 5000 steps with `--start-from` the weights of the fifth, `--warmup-steps 0 --peak-learning-rate 5e-4
---mix-share 0.2`, the last half of it towards step 5000 instead of 6000. So a rerun in one go will not be bit-equal, and
-its figures will differ somewhat from those below.
+The shipped weights are not the bytes of such a run. They were trained in six resumed stretches. The first five (to
+steps 2000, 2500, 3500, 4000 and 6500) were on forerunners of the first command's audio, with a learning rate that fell
+towards another last step in some of them, and with the quickstart corpus from step 2500 on. The sixth was on what that
+command makes: 5000 steps with `--start-from` the weights of the fifth, `--warmup-steps 0 --peak-learning-rate 5e-4
+--mix-share 0.2`, with the learning rate falling towards step 16000, then 6000, then 5000 as the run was resumed. So a
+rerun in one go will not be bit-equal, and its figures will differ somewhat from those below.
 """
 
 from uniaudio_jax.config import CodecConfig, CodecTrainConfig, FrameRateConfig, QuantizerConfig
