@@ -32,7 +32,7 @@ def get_config() -> RunConfig:
             prompt_seconds=1.0,
         ),  # fmt: skip
         train=replace(
-            run.train, steps=330, remat=False, local_chunk_frames=256, save_every_steps=110, log_every_steps=5
+            run.train, steps=300, remat=False, local_chunk_frames=256, save_every_steps=100, log_every_steps=5
         ),
         optim=OptimConfig(peak_learning_rate=2e-3, warmup_steps=30),
     )
