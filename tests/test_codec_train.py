@@ -251,6 +251,7 @@ def get_config():
 """
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_codec_of_one(folder, tmp_path):
     (tmp_path / "config.py").write_text(CONFIG_FILE.format(folder=str(folder)))
     words = ["uniaudio_jax.codec.train", tmp_path / "config.py", "--out"]
