@@ -203,8 +203,13 @@ class Codec:
         return Chain([Windowed(lambda codes: self.decode_many([codes])[0], left=margin, right=margin, start=1,
                                leave=self.hop_samples)])  # fmt: skip
 
+    @property
+    def _has_streams(self) -> bool:
+        layout = self.config.layout
+        return isinstance(layout, FrameRateConfig) or layout.norm != "time_group_norm"
+
     def _check_streams(self) -> None:
-        if isinstance(self.config.layout, SeanetConfig) and self.config.layout.norm == "time_group_norm":
+        if not self._has_streams:
             raise ValueError(f"codec {self.name}: its norm looks at a whole segment, so it has no streams within one; "
                              "give it segments (SegmentedCodec)")  # fmt: skip
 
@@ -290,11 +295,10 @@ class Codec:
         Items longer than a piece (of `per_frame` entries a frame) go alone through a `chain`.
         """
         piece = PIECE_FRAMES * per_frame
-        streams = not (isinstance(self.config.layout, SeanetConfig) and self.config.layout.norm == "time_group_norm")
         groups: dict[tuple[int, ...], list[int]] = {}
         out: dict[int, np.ndarray] = {}
         for i, item in enumerate(items):
-            if streams and len(item) > piece:
+            if self._has_streams and len(item) > piece:
                 parts = (item[start : start + piece] for start in range(0, len(item), piece))
                 out[i] = np.concatenate(list(chain().through(parts)))
             else:
