@@ -51,9 +51,9 @@ make_environment() {
   "$python" -m venv --clear .venv
 }
 
-# Prints `name==version` as pyproject.toml has it.
+# Prints `name==version` as pyproject.toml or requirements.txt has it.
 pinned() {
-  grep -oE -m 1 "\"$1==[0-9.]+" pyproject.toml | tr -d '"'
+  grep -hoE "(^|\")$1==[0-9.]+" pyproject.toml requirements.txt | head -n 1 | tr -d '"'
 }
 
 pip_install() {
@@ -99,9 +99,9 @@ main() {
 
   make_environment
   find .venv -maxdepth 1 -name '.installed-*' ! -name ".installed-$pins*" -delete
-  # The pinned builder comes first, and builds without isolation: otherwise pip fetches one for each source package,
-  # and hides what went wrong when it cannot.
-  pip_install "$(pinned setuptools)"
+  # The pinned builders come first, and build without isolation: otherwise pip fetches some for each source package,
+  # and hides what went wrong when it cannot. numpy and cython are what pesq is compiled with.
+  pip_install "$(pinned setuptools)" "$(pinned numpy)" "$(pinned cython)"
   if [[ -n $with_torch ]]; then
     echo "installing PyTorch: a CPU build where pip's indexes have one, else a CUDA build of several GB"
     pip_install "$(pinned torch)"
