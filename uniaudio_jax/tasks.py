@@ -29,6 +29,10 @@ KINDS = {
         Kind("sing_phone", "ids", "sing_phone"),
         Kind("sing_midi", "ids", "sing_midi"),
         Kind("text_t5", "vectors", None),
+        Kind("text", "ids", "text"),
+        Kind("class_event", "ids", "class_event"),
+        Kind("sv_bool", "ids", "sv_bool"),
+        Kind("language", "ids", "language"),
     )
 }
 
@@ -48,7 +52,11 @@ DRAWN = "speaker_prompt"
 PHONE = Stream("phone", "phone", "text")
 CAPTION = Stream("caption", "text_t5", "text")
 INSTRUCTION = Stream("instruction", "text_t5", "instruction")
+WORDS = Stream("words", "text", "text")
 SPEAKER_PROMPT = Stream(DRAWN, "audio_prompt", DRAWN)
+PAIRED_PROMPT = Stream("paired_prompt", "audio_prompt", "paired_audio")
+SAME_SPEAKER = Stream("same_speaker", "sv_bool", "same_speaker")
+CONTENT = Stream("content", "semantic", "content_audio")
 SEMANTIC = Stream("semantic", "semantic", "audio")
 SUNG_PHONE = Stream("sung_phone", "sing_phone", "text")
 MIDI = Stream("midi", "sing_midi", "midi")
@@ -56,15 +64,17 @@ NOISY_AUDIO = Stream("noisy_audio", "audio", "noisy_audio")
 MIXTURE_AUDIO = Stream("mixture_audio", "audio", "mixture_audio")
 REVERBERANT_AUDIO = Stream("reverberant_audio", "audio", "reverberant_audio")
 SOURCE_AUDIO = Stream("source_audio", "audio", "source_audio")
-MASKED_AUDIO = Stream("masked_audio", "audio", "masked_audio")
+MASKED_AUDIO = Stream("masked_audio", "audio", "masked_seconds")
 AUDIO = Stream("audio", "audio", "audio")
+EVENTS = Stream("events", "class_event", "labels")
+LANGUAGE = Stream("language", "language", "language")
 
 
 @dataclass(frozen=True)
 class Task:
     """One row of the task table (arXiv 2310.00704 table 1).
 
-    token: special token that names the task in a sequence. metrics: names out of `metrics/`, for waveforms.
+    token: special token that names the task in a sequence. metrics: of what is generated, names in `evaluate.py`.
     """
 
     name: str
@@ -74,24 +84,41 @@ class Task:
     metrics: tuple[str, ...] = ("stoi", "mel_distance")
 
     @property
+    def makes_audio(self) -> bool:
+        return KINDS[self.target.kind].form == "codes"
+
+    @property
     def streams(self) -> tuple[Stream, ...]:
         return (*self.conditions, self.target)
 
 
+SOUND_METRICS = ("mel_distance",)
+
 TASKS = {
     task.name: task
     for task in (
+        # The eleven of the paper.
         Task("tts", "<tts_task>", (PHONE, SPEAKER_PROMPT)),
-        Task("voice_conversion", "<VC_task>", (SEMANTIC, SPEAKER_PROMPT)),
+        Task("voice_conversion", "<VC_task>", (CONTENT, SPEAKER_PROMPT)),
         Task("enhancement", "<SE_task>", (NOISY_AUDIO,), metrics=("stoi", "si_sdr_db", "mel_distance")),
         Task("target_speech_extraction", "<Spex_task>", (MIXTURE_AUDIO, SPEAKER_PROMPT)),
         Task("singing", "<sing_task>", (SUNG_PHONE, MIDI, SPEAKER_PROMPT)),
-        Task("text_to_sound", "<TSS_task>", (CAPTION,), metrics=("mel_distance",)),
-        Task("text_to_music", "<TTM_task>", (CAPTION,), metrics=("mel_distance",)),
-        Task("audio_edit", "<Audit_task>", (CAPTION, SOURCE_AUDIO), metrics=("mel_distance",)),
+        Task("text_to_sound", "<TSS_task>", (CAPTION,), metrics=SOUND_METRICS),
+        Task("text_to_music", "<TTM_task>", (CAPTION,), metrics=SOUND_METRICS),
+        Task("audio_edit", "<Audit_task>", (CAPTION, SOURCE_AUDIO), metrics=SOUND_METRICS),
         Task("dereverberation", "<Speech_RIR_task>", (REVERBERANT_AUDIO,)),
         Task("instructed_tts", "<InstructTTS_task>", (PHONE, INSTRUCTION)),
         Task("speech_edit", "<speech_edit_task>", (PHONE, MASKED_AUDIO)),
+        # Further formats of the public code.
+        Task("plain_tts", "<plain_tts_task>", (PHONE,)),
+        Task("asr", "<asr_task>", (SEMANTIC,), WORDS, metrics=("token_error_rate", "word_error_rate")),
+        Task("lm", "<lm_task>", (), WORDS, metrics=()),
+        Task("speaker_verification", "<SV_task>", (AUDIO, PAIRED_PROMPT), SAME_SPEAKER, metrics=("token_error_rate",)),
+        Task("audio_tagging", "<AT_task>", (AUDIO,), EVENTS, metrics=("token_error_rate",)),
+        Task("phone_to_semantic", "<phone_to_semantic_task>", (PHONE,), SEMANTIC, metrics=("token_error_rate",)),
+        Task("semantic_to_acoustic", "<semantic_to_acoustic_task>", (SEMANTIC,)),
+        # Our own.
+        Task("language_recognition", "<language_task>", (AUDIO,), LANGUAGE, metrics=("token_error_rate",)),
     )
 }
 TASK_NUMBERS = {name: number for number, name in enumerate(TASKS)}

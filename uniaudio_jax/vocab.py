@@ -1,9 +1,11 @@
 """The one id space: special tokens, then one range of ids for each modality (order of the public checkpoints)."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
-SPECIAL_TOKENS = (
+PUBLIC_TOKENS = (
     "<pad>", "<continuous_token>", "<start>", "<end>", "<phone_start>", "<phone_end>", "<text_start>", "<text_end>",
     "<audio_start>", "<audio_end>", "<image_start>", "<image_end>", "<audio_prompt_start>", "<audio_prompt_end>",
     "<text_prompt_start>", "<text_prompt_end>", "<semantic_start>", "<semantic_end>", "<tts_task>", "<plain_tts_task>",
@@ -14,24 +16,32 @@ SPECIAL_TOKENS = (
     "<sing_phone_end>", "<sing_midi_start>", "<sing_midi_end>", "<TTM_task>", "<Audit_task>", "<InstructTTS_task>",
     "<Speech_RIR_task>", "<speech_edit_task>",
 )  # fmt: skip
+OWN_TOKENS = ("<language_task>", "<language_start>", "<language_end>")
+"""Tokens of tasks that the public format does not have, in slots that it reserves. Only the end may grow."""
+
+SPECIAL_TOKENS = PUBLIC_TOKENS + OWN_TOKENS
 SPECIAL_SLOTS = 128
 SPECIAL_IDS = {name: number for number, name in enumerate(SPECIAL_TOKENS)}
 PAD, CONTINUOUS, START, END = (SPECIAL_IDS[name] for name in ("<pad>", "<continuous_token>", "<start>", "<end>"))
 GLOBAL_START, LOCAL_START = SPECIAL_IDS["<mega_global>"], SPECIAL_IDS["<mega_local>"]
 
 PHONES, SEMANTIC_UNITS, SUNG_PHONES, MIDI_NOTES = 305, 500, 68, 138
+CLASS_EVENTS, SAME_OR_NOT, LANGUAGES = 527, 2, 64
+"""Usual sizes of ranges appended to the public ones: sound events, the answers of verification, languages."""
 
 
 @dataclass(frozen=True)
 class Vocabulary:
     """Ids of a run with `codebooks` levels of `entries` codes: 4212 of them for the paper's 3 x 1024.
 
+    appended: sizes of further ranges by name, after the public ones; a fine-tuning may append more.
     Audio code c of level q has the id `ranges["audio"].start + q * entries + c`; the last audio id masks audio
     that a speech edit shall fill in.
     """
 
     codebooks: int
     entries: int = 1024
+    appended: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def ranges(self) -> dict[str, range]:
@@ -42,6 +52,7 @@ class Vocabulary:
             "semantic": SEMANTIC_UNITS,
             "sing_phone": SUNG_PHONES,
             "sing_midi": MIDI_NOTES,
+            **self.appended,
         }
         ranges, start = {}, SPECIAL_SLOTS
         for name, size in sizes.items():
@@ -51,7 +62,7 @@ class Vocabulary:
 
     @property
     def size(self) -> int:
-        return self.ranges["sing_midi"].stop
+        return max(span.stop for span in self.ranges.values())
 
     @property
     def audio_mask(self) -> int:
@@ -63,6 +74,12 @@ class Vocabulary:
         return range(start, start + self.entries)
 
     def layout(self) -> dict[str, list]:
-        """JSON form, kept in every checkpoint: two runs can share weights only if these are equal."""
+        """JSON form, kept in every checkpoint: two runs can share weights only where these say the same."""
         spans: dict[str, list] = {name: [span.start, len(span)] for name, span in self.ranges.items()}
         return {"special": list(SPECIAL_TOKENS), "codebooks": [self.codebooks, self.entries], **spans}
+
+
+def grows_from(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    """Whether every id of the layout `old` means the same in `new`, which may have further ranges and tokens."""
+    tokens = new["special"][: len(old["special"])] == old["special"]
+    return tokens and all(new.get(name) == span for name, span in old.items() if name != "special")

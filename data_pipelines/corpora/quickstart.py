@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,16 +25,17 @@ import tyro
 from jaxtyping import Float
 from tqdm import tqdm
 
-from data_pipelines import espeak
-from data_pipelines.corpora import SPLITS, Clip, Split, folder
+from data_pipelines.corpora import SAMPLE_RATE_HZ, SPLITS, Clip, Split, folder
+from data_pipelines.corpora.levels import PEAK, loudness
+from data_pipelines.corpora.noises import NOISES, noise_clip
 from data_pipelines.corpora.sentences import sentence
 from data_pipelines.corpora.tunes import Tune, compose
+from data_pipelines.corpora.voices import speech_clip
 from uniaudio_jax.cli import main_guard
 from uniaudio_jax.codec.audio_files import write_audio
 
-SAMPLE_RATE_HZ = 16000
 SYNTH_RATE_HZ = 32000
-SPEECH_RMS, MUSIC_RMS, NOISE_RMS, PEAK = 0.08, 0.1, 0.05, 0.9
+MUSIC_RMS = 0.1
 CLIP_SECONDS = (1.5, 5.0)
 TUNE_SECONDS = (3.0, 5.0)
 SNR_DB = (0.0, 15.0)
@@ -42,7 +43,6 @@ HELDOUT_SHARE = 0.1
 LEAST_CLIPS = 4
 VOICES = ("en-us+m3", "en-us+f1", "en-us+m8", "en-gb-x-rp+linda", "en-us+ed", "en-us+steph", "en-gb-scotland+m1",
           "en-us+Annie")  # fmt: skip
-BABBLE_VOICES = ("en-us+m7", "en-us+aunty", "en-us+f4", "en-us+michel", "en-gb-x-rp+m4", "en-us+Andrea")
 FORMAT = 2
 
 
@@ -63,97 +63,13 @@ class CorpusOptions:
                              "and a seed of 0 or more")  # fmt: skip
 
 
-def speech_clip(voice: str, text: str) -> Float[np.ndarray, "S"]:
-    """`text` in an espeak voice at 16 kHz, all clips equally loud."""
-    samples, rate = espeak.speak(text, voice)
-    return _loudness(soxr.resample(samples, rate, SAMPLE_RATE_HZ), SPEECH_RMS)
-
-
 def music_clip(rng: np.random.Generator, split: Split = "train") -> tuple[Float[np.ndarray, "S"], str]:
     """A tune of 3 to 5 s at 16 kHz whose instrument and key belong to `split`, and a caption of it."""
     tune = compose(rng, rng.uniform(*TUNE_SECONDS), split)
     samples = soxr.resample(_render(tune), SYNTH_RATE_HZ, SAMPLE_RATE_HZ)
     fade = np.linspace(1, 0, SAMPLE_RATE_HZ // 10, dtype=np.float32)
     samples[-len(fade) :] *= fade
-    return _loudness(samples, MUSIC_RMS), tune.caption
-
-
-def noise_clip(rng: np.random.Generator, seconds: float, kind: str, split: Split = "train") -> Float[np.ndarray, "S"]:
-    """A noise of one of the `NOISES` at 16 kHz; `split` is that of the sentences in babble."""
-    if kind not in NOISES:
-        raise ValueError(f"noise_clip: got kind {kind!r}, wanted one of {', '.join(NOISES)}")
-    return _loudness(NOISES[kind](rng, max(1, round(seconds * SAMPLE_RATE_HZ)), split), NOISE_RMS)
-
-
-def _loudness(samples: np.ndarray, rms: float) -> np.ndarray:
-    """`samples` at the given root mean square, or lower where their peak asks for it."""
-    level, peak = np.sqrt(np.mean(np.square(samples, dtype=np.float64))), np.abs(samples).max()
-    return (samples * min(rms / max(level, 1e-9), PEAK / max(peak, 1e-9))).astype(np.float32)
-
-
-def _coloured(rng: np.random.Generator, samples: int, exponent: float) -> np.ndarray:
-    """Noise whose power falls as frequency to the power of `exponent`, above 20 Hz."""
-    hertz = np.fft.rfftfreq(samples, 1 / SAMPLE_RATE_HZ)
-    spectrum = np.fft.rfft(rng.standard_normal(samples)) * np.maximum(hertz, 20) ** (-exponent / 2)
-    spectrum[hertz < 20] = 0
-    return np.fft.irfft(spectrum, samples)
-
-
-def _hum(rng: np.random.Generator, samples: int, split: Split) -> np.ndarray:
-    """A mains or motor hum: harmonics of 45 to 120 Hz over some pink noise."""
-    seconds, base = np.arange(samples) / SAMPLE_RATE_HZ, rng.uniform(45, 120)
-    harmonics = np.arange(1, 13)
-    strengths, phases = rng.uniform(0.1, 1, 12) / harmonics, rng.uniform(0, 2 * np.pi, 12)
-    tones = np.sin(2 * np.pi * base * harmonics * seconds[:, None] + phases) @ strengths
-    return tones + 0.1 * _loudness(_coloured(rng, samples, 1), 1.0)
-
-
-def _wind(rng: np.random.Generator, samples: int, split: Split) -> np.ndarray:
-    """Low noise that swells and falls about once a second."""
-    knots = rng.uniform(0.1, 1, 3 + samples // SAMPLE_RATE_HZ)
-    swell = np.interp(np.linspace(0, len(knots) - 1, samples), np.arange(len(knots)), knots)
-    return _coloured(rng, samples, 1.5) * swell
-
-
-def _rain(rng: np.random.Generator, samples: int, split: Split) -> np.ndarray:
-    """Crackle: 30 to 200 drops a second, each a short ringing click."""
-    drops = np.where(rng.random(samples) < rng.uniform(30, 200) / SAMPLE_RATE_HZ, rng.standard_normal(samples), 0)
-    time_axis = np.arange(SAMPLE_RATE_HZ // 100)
-    click = np.exp(-time_axis / rng.uniform(8, 40)) * np.cos(2 * np.pi * rng.uniform(0.08, 0.3) * time_axis)
-    return np.convolve(drops, click)[:samples] + 0.003 * rng.standard_normal(samples)
-
-
-def _beeps(rng: np.random.Generator, samples: int, split: Split) -> np.ndarray:
-    """Beeps of one to three pitches, as of an alarm, over faint white noise."""
-    out = 0.01 * rng.standard_normal(samples)
-    pitches, length = rng.uniform(400, 2500, rng.integers(1, 4)), int(rng.uniform(0.06, 0.3) * SAMPLE_RATE_HZ)
-    gap, start = int(length * rng.uniform(0.3, 2)), int(rng.integers(0, length))
-    for number, first in enumerate(range(start, samples, length + gap)):
-        count = min(length, samples - first)
-        tone = np.sin(2 * np.pi * pitches[number % len(pitches)] * np.arange(count) / SAMPLE_RATE_HZ)
-        out[first : first + count] += tone * np.minimum(1, np.minimum(np.arange(count), count - np.arange(count)) / 80)
-    return out
-
-
-def _babble(rng: np.random.Generator, samples: int, split: Split) -> np.ndarray:
-    """Three to five people talking at once, none of them a voice of the corpus."""
-    out = np.zeros(samples)
-    for voice in rng.permutation(BABBLE_VOICES)[: rng.integers(3, 6)]:
-        talk = np.concatenate([speech_clip(str(voice), sentence(rng, split)) for _ in range(2)])
-        out += rng.uniform(0.5, 1) * np.resize(np.roll(talk, rng.integers(len(talk))), samples)
-    return out
-
-
-NOISES: dict[str, Callable[[np.random.Generator, int, Split], np.ndarray]] = {
-    "white": lambda rng, samples, split: rng.standard_normal(samples),
-    "pink": lambda rng, samples, split: _coloured(rng, samples, 1),
-    "brown": lambda rng, samples, split: _coloured(rng, samples, 2),
-    "hum": _hum,
-    "wind": _wind,
-    "rain": _rain,
-    "beeps": _beeps,
-    "babble": _babble,
-}
+    return loudness(samples, MUSIC_RMS), tune.caption
 
 
 @functools.cache

@@ -26,19 +26,23 @@ class AudioFile(NamedTuple):
 class AudioStream:
     """A file as pieces of samples at one rate: mono [S], or [S, 2] of a mono or stereo file when 2 channels are wanted.
 
-    Other numbers of channels are averaged, other rates resampled; `converted` names what is done. Making one raises
-    ValueError for a file that is missing, unreadable, truncated or empty, and reading it for NaN or infinite samples.
+    Other numbers of channels are averaged, other rates resampled; `converted` names what is done. The stream begins at
+    `start_seconds` and has `seconds`, or goes on to the file's end; `channel` (0, 1, …) takes one instead of the mean.
+    Making one raises ValueError for a file that is missing, unreadable, truncated or empty, for a part or a channel
+    that it does not have, and reading it for NaN or infinite samples.
     """
 
-    def __init__(self, path: str | Path, sample_rate_hz: int = 16000, channels: int = 1):
-        self.path, self.sample_rate_hz, self.channels = Path(path), sample_rate_hz, channels
+    def __init__(self, path: str | Path, sample_rate_hz: int = 16000, channels: int = 1, *, start_seconds: float = 0.0,
+                 seconds: float | None = None, channel: int | None = None):  # fmt: skip
+        self.path, self.sample_rate_hz, self.channels, self.channel = Path(path), sample_rate_hz, channels, channel
         _check_there(self.path)
         _check_complete(self.path)
         info = self._opened(soundfile.info)
         if not info.frames:
             raise ValueError(f"{path}: got 0 samples, wanted at least one; remove the file or record it again")
         self.rate_hz = info.samplerate
-        self.samples = max(1, round(info.frames * sample_rate_hz / info.samplerate))
+        self.start, self.frames = self._part(info, start_seconds, seconds)
+        self.samples = max(1, round(self.frames * sample_rate_hz / info.samplerate))
         names = {1: "mono", 2: "stereo"}
         self.converted = tuple(
             name
@@ -58,6 +62,19 @@ class AudioStream:
                 "wanted wav, flac or ogg; convert it, for example with `ffmpeg -i IN OUT.wav`"
             ) from error
 
+    def _part(self, info: Any, start_seconds: float, seconds: float | None) -> tuple[int, int]:
+        """First frame and number of frames of the wanted part, at the file's own rate."""
+        start = round(start_seconds * info.samplerate)
+        count = info.frames - start if seconds is None else round(seconds * info.samplerate)
+        spare = info.samplerate // 10  # a last segment may be listed with a rounded end
+        if not 0 <= start < info.frames or count < 1 or start + count > info.frames + spare:
+            wanted = f"{start_seconds:g} s to {'its end' if seconds is None else f'{start_seconds + seconds:g} s'}"
+            raise ValueError(f"{self.path}: got {info.frames / info.samplerate:.2f} s of audio, wanted {wanted} of it; "
+                             "correct the segment's times")  # fmt: skip
+        if self.channel is not None and not 0 <= self.channel < info.channels:
+            raise ValueError(f"{self.path}: got {info.channels} channel(s), wanted channel {self.channel} (from 0)")
+        return start, min(count, info.frames - start)
+
     def pieces(self, seconds: float = 60.0) -> Iterator[Float[np.ndarray, "S *C"]]:
         """The samples from the beginning, about `seconds` at a time; exactly `self.samples` in all."""
         left = self.samples
@@ -65,10 +82,12 @@ class AudioStream:
         if self.rate_hz != self.sample_rate_hz:
             resampler = soxr.ResampleStream(self.rate_hz, self.sample_rate_hz, self.channels, dtype="float32")
         with self._opened(soundfile.SoundFile) as file:
-            while left and len(data := file.read(round(seconds * self.rate_hz), dtype="float32", always_2d=True)):
+            file.seek(self.start)
+            stop, most = self.start + self.frames, round(seconds * self.rate_hz)
+            while left and len(data := file.read(min(most, stop - file.tell()), dtype="float32", always_2d=True)):
                 piece = self._channels_of(data)
                 if resampler is not None:
-                    piece = resampler.resample_chunk(piece, last=file.tell() == file.frames)
+                    piece = resampler.resample_chunk(piece, last=file.tell() == stop)
                 piece = piece[:left]
                 left -= len(piece)
                 if len(piece):
@@ -83,6 +102,8 @@ class AudioStream:
             raise ValueError(
                 f"{self.path}: got {count} NaN or infinite samples, wanted finite ones; write the file again"
             )
+        if self.channel is not None:
+            data = data[:, self.channel : self.channel + 1]
         if self.channels == 1:
             return np.ascontiguousarray(data.mean(axis=1))
         if data.shape[1] == self.channels:
@@ -90,9 +111,9 @@ class AudioStream:
         return np.repeat(data.mean(axis=1, keepdims=True), self.channels, axis=1)
 
 
-def read_audio(path: str | Path, sample_rate_hz: int = 16000, channels: int = 1) -> AudioFile:
-    """The whole file, as `AudioStream` has it."""
-    stream = AudioStream(path, sample_rate_hz, channels)
+def read_audio(path: str | Path, sample_rate_hz: int = 16000, channels: int = 1, **part: Any) -> AudioFile:
+    """The whole file, or the `part` of it that `AudioStream` takes by start_seconds, seconds and channel."""
+    stream = AudioStream(path, sample_rate_hz, channels, **part)
     return AudioFile(np.concatenate(list(stream.pieces())).astype(np.float32, copy=False), stream.converted)
 
 
