@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from data_pipelines.index import Index, read_index, read_passport
 from data_pipelines.plan import Limits, Member, Plan
 from uniaudio_jax.config import DataConfig
-from uniaudio_jax.sequence import Batch, Frames, pack, to_frames
+from uniaudio_jax.sequence import Batch, Frames, audio_frames, pack, to_frames
 from uniaudio_jax.tasks import DRAWN, KINDS, Task, get_task
 from uniaudio_jax.vocab import Vocabulary
 
@@ -43,14 +43,22 @@ class Dataset:
         self.index: Index = read_index(folder / "index" / split)
         self.records = open_records(folder, split)
 
+    @property
+    def name(self) -> str:
+        return f"{self.task.name}/{self.passport['corpus']}"
+
+    def hours(self, frame_rate_hz: float) -> float:
+        """Hours of audio that the examples of this split are about."""
+        return float(np.sum(audio_frames(self.task, self.index.lengths), dtype=np.float64)) / frame_rate_hz / 3600
+
 
 class Rows:
-    """Packed rows by number, endless: a source for grain."""
+    """Packed rows by number, endless: a source for grain. number: which of the run's datasets this is."""
 
     def __init__(self, index: Index, records: Records, task: Task, limits: Limits, seed: int, vocabulary: Vocabulary,
-                 text_width: int):  # fmt: skip
+                 text_width: int, number: int = 0):  # fmt: skip
         self.plan = Plan(index, task, limits, seed)
-        self.records, self.task, self.limits = records, task, limits
+        self.records, self.task, self.limits, self.number = records, task, limits, number
         self.vocabulary, self.text_width = vocabulary, text_width
 
     def __len__(self) -> int:
@@ -59,7 +67,10 @@ class Rows:
     def __getitem__(self, index: int) -> Batch:
         limits, members = self.limits, self.plan.row(int(index))
         examples = [self.example(member) for member in members]
-        return pack(examples, self.task, limits.frames, limits.loss_frames, limits.text_frames, limits.loss_on)
+        row = pack(examples, self.task, limits.frames, limits.loss_frames, limits.text_frames, limits.loss_on)
+        lengths = {key: column[[m.record for m in members]] for key, column in self.plan.index.lengths.items()}
+        frames = np.int32(np.sum(audio_frames(self.task, lengths)))
+        return row._replace(source=np.int32(self.number), audio_frames=frames)
 
     def example(self, member: Member) -> Frames:
         """The frames of one example, its speaker prompt cut from the record that the plan names."""
@@ -152,25 +163,40 @@ def open_training_data(
     codec_passport: dict,
     host: int,
     hosts: int,
-) -> tuple[grain.MapDataset, list[Rows], dict[str, list[Dataset]]]:
-    """The training batches of a run, their rows by source, and the datasets they come from.
+) -> tuple[grain.MapDataset, list[Rows], list[Dataset]]:
+    """The training batches of a run, and for each dataset its rows and itself; a row's `source` is its place there.
 
-    A task of several corpora shares its weight among them by their number of rows. Raises ValueError when the shards
-    were made by another codec than the run's.
+    A task's weight is that of the config times its hours to the power of `hours_power`; a task of several corpora
+    shares its weight among them by their number of rows. Raises ValueError when the shards were made by another codec
+    than the run's, and for a task whose ranges are not in the vocabulary.
     """
-    datasets = open_datasets(Path(config.root), list(config.tasks), "train")
-    limits = limits_of(config, loss_on, codec_passport["sample_rate_hz"] / codec_passport["hop_samples"])
-    sources, weights = [], []
-    for name, of_task in datasets.items():
+    rate = codec_passport["sample_rate_hz"] / codec_passport["hop_samples"]
+    limits = limits_of(config, loss_on, rate)
+    sources, weights, everything = [], [], []
+    for name, of_task in open_datasets(Path(config.root), list(config.tasks), "train").items():
+        check_ranges(get_task(name), vocabulary)
         rows = []
         for number, dataset in enumerate(of_task):
             check_codec(dataset, codec_passport)
             rows.append(Rows(dataset.index, dataset.records, dataset.task, limits, config.seed + 1000 * number,
-                             vocabulary, text_width))  # fmt: skip
+                             vocabulary, text_width, len(everything) + number))  # fmt: skip
         counts = [source.plan.epoch_rows(0) for source in rows]
+        hours = sum(dataset.hours(rate) for dataset in of_task)
+        weight = config.tasks[name] * (hours**config.hours_power if hours else 1.0)
         sources += rows
-        weights += [config.tasks[name] * count / sum(counts) for count in counts]
-    return make_batches(sources, weights, config.rows, host, hosts), sources, datasets
+        everything += of_task
+        weights += [weight * count / sum(counts) for count in counts]
+    return make_batches(sources, weights, config.rows, host, hosts), sources, everything
+
+
+def check_ranges(task: Task, vocabulary: Vocabulary) -> None:
+    """Raises ValueError when a stream of `task` has no ids in this vocabulary."""
+    for stream in task.streams:
+        if span := KINDS[stream.kind].span:
+            try:
+                vocabulary.span(span)
+            except ValueError as error:
+                raise ValueError(f"task {task.name}, stream {stream.key!r}: {error}") from error
 
 
 def check_codec(dataset: Dataset, codec_passport: dict) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from data_pipelines.batches import Dataset, Rows, check_codec, limits_of, open_datasets, stack_rows
 from uniaudio_jax.config import RunConfig
 from uniaudio_jax.sequence import Batch, from_frames
-from uniaudio_jax.vocab import Vocabulary
+from uniaudio_jax.tasks import KINDS
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Example:
 
 
 class HeldOut:
-    """The held-out split of one task of a run."""
+    """The held-out split of one task of a run; of several processes each holds its share of the rows."""
 
-    def __init__(self, config: RunConfig, task: str, codec_passport: dict[str, Any]):
-        self.vocabulary = Vocabulary(config.model.codebooks)
+    def __init__(self, config: RunConfig, task: str, codec_passport: dict[str, Any], host: int = 0, hosts: int = 1):
+        self.vocabulary = config.model.ids
         rate = codec_passport["sample_rate_hz"] / codec_passport["hop_samples"]
         self.datasets = open_datasets(Path(config.data.root), [task], "heldout")[task]
         self.rows = []
@@ -35,16 +35,17 @@ class HeldOut:
             limits = limits_of(config.data, "items", rate)
             self.rows.append(Rows(dataset.index, dataset.records, dataset.task, limits, config.data.seed,
                                   self.vocabulary, config.model.text_width))  # fmt: skip
-        self.batch_rows = config.data.rows
+        self.batch_rows, self.host, self.hosts = config.data.rows, host, hosts
 
     def batches(self) -> Iterator[Batch]:
         """Every held-out example once, in rows whose loss counts the target's items; the last batch is filled up
         with rows that count nothing."""
-        rows = [source[number] for source in self.rows for number in range(source.plan.epoch_rows(0))]
-        for first in range(0, len(rows), self.batch_rows):
-            group = rows[first : first + self.batch_rows]
+        places = [(source, number) for source in self.rows for number in range(source.plan.epoch_rows(0))]
+        for first in range(0, len(places), self.batch_rows):
+            group = [source[number] for source, number in places[first : first + self.batch_rows]]
             idle = group[0]._replace(loss_weights=np.zeros_like(group[0].loss_weights))
-            yield stack_rows(group + [idle] * (self.batch_rows - len(group)))
+            group += [idle] * (self.batch_rows - len(group))
+            yield stack_rows(group[self.host :: self.hosts])
 
     def examples(self, count: int) -> list[Example]:
         """The first `count` held-out examples of the plan, fewer if there are fewer."""
@@ -61,15 +62,21 @@ class HeldOut:
 
 
 def target_histogram(config: RunConfig, task: str, most_records: int = 20_000) -> np.ndarray:
-    """How often each code came at each level of the target in the training split, [Q, entries] (at most
-    `most_records` records, evenly spaced)."""
-    vocabulary = Vocabulary(config.model.codebooks)
-    counts = np.zeros((vocabulary.codebooks, vocabulary.entries), np.int64)
+    """How often each code came at each level of the target in the training split, [Q, entries], or each id, [1, ids]
+    (at most `most_records` records, evenly spaced)."""
     datasets: list[Dataset] = open_datasets(Path(config.data.root), [task], "train")[task]
+    vocabulary, target = config.model.ids, datasets[0].task.target
+    codes = KINDS[target.kind].form == "codes"
+    entries = vocabulary.entries if codes else len(vocabulary.span(KINDS[target.kind].span or ""))
+    counts = np.zeros((vocabulary.codebooks if codes else 1, entries), np.int64)
     for dataset in datasets:
-        key, size = dataset.task.target.key, len(dataset.index)
+        size = len(dataset.index)
         for number in range(0, size, max(1, -(-size // most_records))):
-            codes = dataset.records[number][key][:, : vocabulary.codebooks]
-            for level in range(vocabulary.codebooks):
-                counts[level] += np.bincount(codes[:, level], minlength=vocabulary.entries)
+            for level, column in enumerate(levels_of(dataset.records[number][target.key], len(counts))):
+                counts[level] += np.bincount(column, minlength=entries)
     return counts
+
+
+def levels_of(items: np.ndarray, levels: int) -> np.ndarray:
+    """The items of a target by level, [Q, n]: the first `levels` columns of codes, or the ids as one level."""
+    return items[:, :levels].T if items.ndim == 2 else items[None]

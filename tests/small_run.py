@@ -16,11 +16,13 @@ from data_pipelines.index import make_index, write_index, write_passport
 from uniaudio_jax.codec.codec import load_codec, save_codec
 from uniaudio_jax.codec.module import build_module
 from uniaudio_jax.config import CodecConfig, FrameRateConfig, QuantizerConfig
-from uniaudio_jax.tasks import DRAWN, KINDS, Task, get_task
-from uniaudio_jax.vocab import PHONES
+from uniaudio_jax.tasks import DRAWN, KINDS, Kind, Task, get_task
+from uniaudio_jax.vocab import Vocabulary
 
 REPO = Path(__file__).parents[1]
 TEXT_WIDTH = 7
+APPENDED = {"text": 23, "class_event": 13, "sv_bool": 2, "language": 5}
+VOCABULARY = Vocabulary(codebooks=3, appended=APPENDED)
 CONFIG = """
 from dataclasses import replace
 from configs import base
@@ -75,7 +77,7 @@ def write_dataset(root: Path, task: Task, codec: Path, examples: int = 41) -> Pa
         def _generate_examples(self, split):
             rng = np.random.default_rng(splits.index(split))
             for number in range(examples if split == "train" else 7):
-                content = {s.key: _random(KINDS[s.kind].form, int(rng.integers(2, 12)), rng) for s in streams}
+                content = {s.key: _random(KINDS[s.kind], int(rng.integers(2, 12)), rng) for s in streams}
                 yield (
                     f"{split}{number}",
                     {"id": f"{split}{number}", "speaker": f"s{number % 3}", "text": "", **content},
@@ -88,16 +90,17 @@ def write_dataset(root: Path, task: Task, codec: Path, examples: int = 41) -> Pa
         lengths[split] = {s.key: [len(record[s.key]) for record in records] for s in streams}
         columns = {key: np.array(column) for key, column in lengths[split].items()}
         write_index(place / "index" / split, make_index(columns, [r["speaker"].decode() for r in records]))
-    write_passport(place, {"task": task.name, "codec": load_codec(codec).passport(), "tokenizers": {}})
+    passport = {"task": task.name, "corpus": "random", "codec": load_codec(codec).passport(), "tokenizers": {}}
+    write_passport(place, passport)
     return place
 
 
-def _random(form: str, length: int, rng: np.random.Generator) -> np.ndarray:
-    if form == "vectors":
+def _random(kind: Kind, length: int, rng: np.random.Generator) -> np.ndarray:
+    if kind.form == "vectors":
         return rng.normal(size=(length, TEXT_WIDTH)).astype(np.float16)
-    if form == "codes":
+    if kind.form == "codes":
         return rng.integers(0, 1024, (length, 3)).astype(np.int16)
-    return rng.integers(0, PHONES, length).astype(np.int16)
+    return rng.integers(0, len(VOCABULARY.span(kind.span or "")), length).astype(np.int16)
 
 
 def write_run(folder: Path, tasks: tuple[str, ...] = ("tts", "enhancement", "text_to_music"), steps: int = 30) -> Path:

@@ -19,7 +19,6 @@ from uniaudio_jax.config import (
     to_dict,
 )
 from uniaudio_jax.model.uniaudio import Shell, count_parameters
-from uniaudio_jax.vocab import Vocabulary
 
 REPO = Path(__file__).parents[1]
 CONFIGS = sorted(path for path in (REPO / "configs").glob("*.py") if path.stem != "__init__")
@@ -34,7 +33,7 @@ def test_every_config_loads_and_says_what_to_expect(path):
     assert ast.get_docstring(tree) and ast.get_docstring(function)
     if isinstance(config, RunConfig):
         assert from_dict(RunConfig, json.loads(json.dumps(to_dict(config)))) == config
-        assert config.model.vocabulary == Vocabulary(config.model.codebooks).size
+        assert config.model.vocabulary == config.model.ids.size
 
 
 def test_the_paper_config_has_the_papers_parameters():

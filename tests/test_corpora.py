@@ -1,6 +1,5 @@
-"""The quickstart corpus, folders of audio, and the splits."""
+"""The quickstart corpus and the splits."""
 
-import json
 import re
 import subprocess
 import sys
@@ -17,7 +16,6 @@ from data_pipelines.corpora.quickstart import NOISES, VOICES, CorpusOptions, noi
 from data_pipelines.corpora.sentences import sentence, sentence_split
 from data_pipelines.corpora.tunes import compose
 from data_pipelines.espeak import speak
-from uniaudio_jax.codec.audio_files import write_audio
 from uniaudio_jax.codec.train import Audio
 from uniaudio_jax.config import CodecTrainConfig, load_config
 
@@ -184,77 +182,6 @@ def test_a_text_without_sound_is_refused():
 def test_splits_hold_out_about_one_in_n():
     count = sum(split_of(f"clip {number}", 20) == "heldout" for number in range(10007))
     assert 400 < count < 600
-
-
-def line(**changes) -> str:
-    fields = {"id": "a", "split": "train", "audio": "a.wav", **changes}
-    return json.dumps({key: value for key, value in fields.items() if value != "absent"})
-
-
-@pytest.mark.parametrize(
-    ("bad", "message"),
-    [
-        ("{'id': 1}", "wanted one JSON object"),
-        ("[1]", "wanted a JSON object with the keys id, split, audio"),
-        (line(audio="absent"), "wanted also audio"),
-        (line(noisy="b.wav"), "got the keys noisy, wanted only id"),
-        (line(split="test"), "got split = 'test', wanted train or heldout"),
-        (line(text=7), "got text = 7, wanted a string or null"),
-        (line(id=None), "got id = None, wanted a string"),
-        (line(), "got id 'a' a second time"),
-        (line(id="b", audio="gone.wav"), "gone.wav: got no file"),
-        (line(id="b", noisy_audio="short.wav"), "wanted the same length"),
-    ],
-)
-def test_a_bad_manifest_line_is_named(tmp_path, bad, message):
-    write_audio(tmp_path / "a.wav", np.zeros(101, np.float32), 16000)
-    write_audio(tmp_path / "short.wav", np.zeros(97, np.float32), 16000)
-    (tmp_path / "manifest.jsonl").write_text(f"{line()}\n\n{bad}\n")
-    with pytest.raises(ValueError, match=re.escape(message)) as error:
-        list(folder.clips(tmp_path))
-    assert f"{tmp_path / 'manifest.jsonl'}:3: " in str(error.value)
-
-
-def test_a_manifest_gives_back_what_was_written(tmp_path):
-    speech, noisy = (np.random.default_rng(n).uniform(-0.5, 0.5, 1009).astype(np.float32) for n in (1, 2))
-    write_audio(tmp_path / "x" / "a.wav", speech, 16000)
-    write_audio(tmp_path / "b.wav", noisy, 16000)
-    fields = line(audio="x/a.wav", noisy_audio="b.wav", text="Grüße", speaker="s")
-    (tmp_path / "manifest.jsonl").write_text(fields + "\n")
-    (clip,) = folder.clips(tmp_path, "train")
-    assert (clip.id, clip.split, clip.text, clip.speaker, clip.converted) == ("a", "train", "Grüße", "s", ())
-    assert clip.noisy_audio is not None
-    assert np.allclose(clip.audio, speech, atol=1e-4) and np.allclose(clip.noisy_audio, noisy, atol=1e-4)
-    assert not list(folder.clips(tmp_path, "heldout"))
-
-
-def test_a_plain_folder_tells_texts_speakers_and_conversions(tmp_path):
-    (tmp_path / "ivy").mkdir()
-    soundfile.write(tmp_path / "ivy" / "one.flac", np.zeros((4800, 2)), 48000)
-    soundfile.write(tmp_path / "two.wav", np.zeros(1600), 16000)
-    (tmp_path / "ivy" / "one.txt").write_text(" Hello there.\n")
-    (tmp_path / ".hidden.wav").write_bytes(b"")
-    found = {clip.id: clip for clip in folder.clips(tmp_path)}
-    assert set(found) == {"ivy/one", "two"}
-    assert (found["ivy/one"].text, found["ivy/one"].speaker) == ("Hello there.", "ivy")
-    assert found["ivy/one"].converted == ("stereo", "48000 Hz") and len(found["ivy/one"].audio) == 1600
-    assert (found["two"].text, found["two"].speaker, found["two"].converted) == (None, None, ())
-
-
-@pytest.mark.parametrize("count", [2, 7, 211])
-def test_a_plain_folder_of_two_or_more_holds_out_some_clips_and_not_all(tmp_path, count):
-    for number in range(count):
-        soundfile.write(tmp_path / f"{number}.wav", np.zeros(11), 16000)
-    heldout = [entry.id for entry in folder.entries(tmp_path) if entry.split == "heldout"]
-    assert 1 <= len(heldout) <= max(1, count // 10)
-    assert heldout == [entry.id for entry in folder.entries(tmp_path) if entry.split == "heldout"]
-
-
-def test_a_folder_without_audio_and_a_missing_one_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="no manifest.jsonl and no audio"):
-        list(folder.clips(tmp_path))
-    with pytest.raises(ValueError, match="got no folder"):
-        list(folder.clips(tmp_path / "gone"))
 
 
 # Writes a second of noise for each line of its input, and keeps the lines, in place of the real tool.

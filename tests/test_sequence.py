@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.tiny import TEXT_WIDTH, VOCABULARY, random_example, random_stream
 from uniaudio_jax.sequence import MASK_CODE, frame_count, from_frames, pack, target_count, to_frames, to_prefix
 from uniaudio_jax.tasks import KINDS, TASKS, get_task
-from uniaudio_jax.vocab import SPECIAL_IDS, SPECIAL_TOKENS, Vocabulary
+from uniaudio_jax.vocab import PUBLIC_TOKENS, SPECIAL_IDS, SPECIAL_SLOTS, Vocabulary, grows_from
 
 FORMAT = Path(__file__).parents[2] / "shared" / "reference" / "uniaudio_v1_format.json"
 
@@ -38,7 +38,7 @@ def test_a_prefix_is_the_start_of_the_whole_and_ends_with_the_targets_start(name
     streams = {s.key: random_stream(s, int(rng.integers(1, 9)), rng) for s in task.streams}
     whole, prefix = (make(task, streams, VOCABULARY, TEXT_WIDTH) for make in (to_frames, to_prefix))
     np.testing.assert_array_equal(prefix.tokens, whole.tokens[: len(prefix.tokens)])
-    assert (prefix.tokens[-1] == SPECIAL_IDS["<audio_start>"]).all()
+    assert (prefix.tokens[-1] == SPECIAL_IDS[f"<{task.target.kind}_start>"]).all()
     assert prefix.target.sum() == 1 and whole.target[len(prefix.tokens) - 1]
 
 
@@ -61,13 +61,29 @@ def test_tokens_and_formats_are_those_of_the_public_checkpoints():
     if not FORMAT.exists():
         pytest.skip("the public format's description is not here")
     public = json.loads(FORMAT.read_text())
-    assert list(SPECIAL_TOKENS) == public["special_tokens_in_order"]
+    assert list(PUBLIC_TOKENS) == public["special_tokens_in_order"]
+    assert SPECIAL_SLOTS == public["special_tokens_reserved"]
     sizes = {name: len(span) for name, span in Vocabulary(3).ranges.items()}
     assert sizes == {"audio": 3073, "phone": public["phone_entries"], "semantic": 500,
                      "sing_phone": public["sing_phone_entries"], "sing_midi": public["sing_midi_entries"]}  # fmt: skip
-    for task in TASKS.values():
+    for task in (task for task in TASKS.values() if task.token in PUBLIC_TOKENS):
         row = public["task_formats"][task.token[1 : -len("_task>")]]
         assert [KINDS[stream.kind].name for stream in task.streams] == row["types"]
+
+
+def test_a_task_whose_range_is_not_in_the_vocabulary_is_refused_with_the_remedy():
+    task, rng = get_task("asr"), np.random.default_rng(0)
+    streams = {s.key: random_stream(s, 3, rng) for s in task.streams}
+    with pytest.raises(ValueError, match="no range 'text'.*model.appended text SIZE"):
+        to_frames(task, streams, Vocabulary(codebooks=3, entries=11), TEXT_WIDTH)
+
+
+def test_a_layout_may_grow_at_its_end_and_nowhere_else():
+    public, grown = Vocabulary(3).layout(), Vocabulary(3, appended={"text": 23}).layout()
+    assert grows_from(public, public) and grows_from(grown, public) and not grows_from(public, grown)
+    assert not grows_from(Vocabulary(5).layout(), public)
+    assert not grows_from({**public, "special": public["special"][1:]}, public)
+    assert grows_from({**public, "special": [*public["special"], "<new_task>"]}, public)
 
 
 def test_a_row_that_is_too_full_is_refused():

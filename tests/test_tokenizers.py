@@ -50,7 +50,40 @@ def test_words_and_clauses_are_parted_by_symbols():
 )  # fmt: skip
 def test_other_languages_have_no_unknown_phones(language, text):
     tokenizer = PhoneTokenizer()
-    assert len(tokenizer.encode(text, language)) > 4 and not tokenizer.unknown
+    assert len(tokenizer.encode(text, language)) > 4 and not tokenizer.unknown and not tokenizer.dropped
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "spoken", "dropped"),
+    [("en-us", "我们 hello", "hello", {"我": 1, "们": 1}), ("de", "Welt и Да и", "Welt", {"и": 2, "Д": 1, "а": 1}),
+     ("ja", "漢字、こんにちは", "、こんにちは", {"漢": 1, "字": 1}),
+     ("en-us", "la नमस्ते", "la", dict.fromkeys("नमस्ते", 1)),
+     ("en-us", "♪ la la ♪", "la la", {"♪": 2}), ("en-us", "hello ᚠ", "hello", {"ᚠ": 1}),
+     ("fr", "カード oui", "oui", {"カ": 1, "ー": 1, "ド": 1}), ("cmn", "ひ你好", "你好", {"ひ": 1})],
+)  # fmt: skip
+def test_characters_that_espeak_does_not_speak_are_left_out_and_counted(language, text, spoken, dropped):
+    tokenizer = PhoneTokenizer()
+    ids = tokenizer.encode(text, language)
+    assert tokenizer.dropped == dropped
+    assert [symbol for symbol in tokenizer.decode(ids) if symbol != "|"] == [
+        symbol for symbol in phonemes(spoken, language) if symbol != "|"
+    ]
+
+
+@pytest.mark.parametrize(("language", "text"), [("en-us", "你好"), ("de", "привет"), ("en-us", "नमस्ते"), ("ar", "♪♫")])
+def test_a_text_of_which_nothing_is_spoken_is_refused(language, text):
+    with pytest.raises(ValueError, match=f"finds no phones in language '{language}'"):
+        PhoneTokenizer().encode(text, language)
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [("en-us", "naïve café — “5½ %” 😀"), ("th", "มนุษย์ทั้งหลาย"), ("ko", "안녕하세요"), ("fa", "می‌آیند گچ")],
+)
+def test_accents_vowel_signs_and_spoken_signs_are_kept(language, text):
+    tokenizer = PhoneTokenizer()
+    assert tokenizer.decode(tokenizer.encode(text, language)) == phonemes(text, language)
+    assert not tokenizer.dropped
 
 
 def test_an_unknown_language_is_refused():

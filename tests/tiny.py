@@ -13,7 +13,8 @@ from uniaudio_jax.tasks import KINDS, Stream, Task, get_task
 from uniaudio_jax.vocab import Vocabulary
 
 TEXT_WIDTH = 7
-VOCABULARY = Vocabulary(codebooks=3, entries=11)
+APPENDED = {"text": 23, "class_event": 13, "sv_bool": 2, "language": 5}
+VOCABULARY = Vocabulary(codebooks=3, entries=11, appended=APPENDED)
 MODEL = ModelConfig(
     vocabulary=VOCABULARY.size,
     context_frames=61,

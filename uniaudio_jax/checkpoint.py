@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 
 from uniaudio_jax.config import RunConfig, from_dict, to_dict
 from uniaudio_jax.optim import TrainState
-from uniaudio_jax.vocab import Vocabulary
+from uniaudio_jax.vocab import grows_from
 
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # what Orbax logs of a failed save, we raise
 FOLDER = "checkpoints"
@@ -21,7 +21,7 @@ def describe(config: RunConfig, codec_passport: dict[str, Any] | None) -> dict[s
     """What stands beside the weights in every checkpoint, as JSON values."""
     meta = {
         "config": to_dict(config),
-        "vocabulary": Vocabulary(config.model.codebooks).layout(),
+        "vocabulary": config.model.ids.layout(),
         "codec": codec_passport,
     }
     return json.loads(json.dumps(meta))
@@ -114,7 +114,7 @@ def check_same(where: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> No
     """Raises ValueError that names both sides when model, vocabulary or codec differ."""
     pairs = {
         "model": (saved["config"]["model"], wanted["config"]["model"]),
-        "vocabulary": (saved["vocabulary"], wanted["vocabulary"]),
+        "vocabulary": (_known(saved["vocabulary"], wanted["vocabulary"]), wanted["vocabulary"]),
         "codec": (_codec_key(saved), _codec_key(wanted)),
     }
     for what, (got, want) in pairs.items():
@@ -123,6 +123,27 @@ def check_same(where: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> No
                 f"{where}: this checkpoint's {what} is {_difference(got, want)}, the run's is "
                 f"{_difference(want, got)}; use the config it was trained with, or another --out"
             )
+
+
+def _known(saved: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+    """`saved` with the special tokens that were given reserved slots since then, where nothing else differs."""
+    newer = saved | {"special": wanted["special"]}
+    return newer if newer == wanted and grows_from(wanted, saved) else saved
+
+
+def check_growth(where: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Raises ValueError unless a run described by `wanted` can go on with the weights of `saved`: the same codec, the
+    same sizes but for the vocabulary, and every old id with its old meaning."""
+    sizes = [{key: value for key, value in meta["config"]["model"].items() if key not in ("vocabulary", "appended")}
+             for meta in (saved, wanted)]  # fmt: skip
+    for what, got, want in (("model", *sizes), ("codec", _codec_key(saved), _codec_key(wanted))):
+        if got != want:
+            raise ValueError(f"{where}: start_from has another {what}: {_difference(got, want)}, the run wants "
+                             f"{_difference(want, got)}; use those of the run that you start from")  # fmt: skip
+    if not grows_from(wanted["vocabulary"], saved["vocabulary"]):
+        got, want = saved["vocabulary"], wanted["vocabulary"]
+        raise ValueError(f"{where}: start_from has the ids {_difference(got, want)}, the run wants "
+                         f"{_difference(want, got)}; new ranges may only be appended (model.appended)")  # fmt: skip
 
 
 def _codec_key(meta: dict[str, Any]) -> dict[str, Any] | None:

@@ -15,6 +15,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from uniaudio_jax.vocab import Vocabulary
+
 
 def _require(where: str, good: bool, got: str, wanted: str) -> None:
     if not good:
@@ -55,11 +57,32 @@ class StackConfig:
         return 0.02 * (1536 / self.width) ** 0.5
 
 
+def _pairs(kind: type) -> tyro.constructors.PrimitiveConstructorSpec:
+    """NAME VALUE pairs on the command line as a dict of `kind` values."""
+
+    def parse(words: list[str]) -> dict:
+        if len(words) % 2:
+            raise ValueError(f"got {' '.join(words)!r}, wanted pairs of a name and a number, such as tts 1")
+        return {name: kind(value) for name, value in zip(words[::2], words[1::2], strict=True)}
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*", metavar="NAME NUMBER ...", instance_from_str=parse,
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=lambda value: [word for name, number in value.items() for word in (name, str(number))],
+    )  # fmt: skip
+
+
+TaskWeights = Annotated[dict[str, float], _pairs(float)]
+"""On the command line: `--data.tasks tts 1.0 enhancement 0.5`."""
+RangeSizes = Annotated[dict[str, int], _pairs(int)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """The multi-scale Transformer (arXiv 2310.00704 section 2.3), in the layout of the public checkpoints.
 
-    vocabulary: ids that the embedding and the head know; at least `Vocabulary.size` of the run.
+    vocabulary: ids that the embedding and the head know; at least as many as the ranges below need.
+    appended: sizes of further ranges by name, after the public ones: text, class_event, sv_bool, language.
     context_frames: rows of the learned position table, the start frame included.
     codebooks: Q, tokens per frame.
     text_width: width of the frozen text encoder's vectors.
@@ -71,6 +94,7 @@ class ModelConfig:
     text_width: int
     global_stack: StackConfig
     local_stack: StackConfig
+    appended: RangeSizes = field(default_factory=dict)
 
     def __post_init__(self):
         width = self.global_stack.width
@@ -86,6 +110,13 @@ class ModelConfig:
             str(self.local_stack.width),
             f"the global width {width} (public layout)",
         )
+        for name, size in self.appended.items():
+            _require(f"ModelConfig.appended.{name}", size >= 1, str(size), "at least 1")
+
+    @property
+    def ids(self) -> Vocabulary:
+        """What each id means."""
+        return Vocabulary(self.codebooks, appended=self.appended)
 
     @property
     def token_width(self) -> int:
@@ -110,17 +141,22 @@ class MeshConfig:
         )
 
 
-def _weights(words: list[str]) -> dict[str, float]:
-    if len(words) % 2:
-        raise ValueError(f"got {' '.join(words)!r}, wanted NAME WEIGHT pairs, such as tts 1.0 enhancement 0.5")
-    return {name: float(weight) for name, weight in zip(words[::2], words[1::2], strict=True)}
+@dataclass(frozen=True, kw_only=True)
+class TokenizerPaths:
+    """Files of the tokenizers, instead of what the packages and this repository carry.
 
+    semantic_encoder: folder of a HuBERT model (Hugging Face layout), with its semantic_clusters; Whisper-tiny's encoder
+        and the shipped clusters without them. text_encoder: folder of a T5 encoder; MiniLM without it.
+    word_pieces: a sentencepiece model. labels: a text file with one name of a sound event a line.
+    lexicon: a pronunciation lexicon, whose words are not asked of espeak.
+    """
 
-TaskWeights = Annotated[dict[str, float], tyro.constructors.PrimitiveConstructorSpec(
-    nargs="*", metavar="NAME WEIGHT ...", instance_from_str=_weights, is_instance=lambda value: isinstance(value, dict),
-    str_from_instance=lambda value: [word for name, weight in value.items() for word in (name, str(weight))],
-)]  # fmt: skip
-"""On the command line: `--data.tasks tts 1.0 enhancement 0.5`."""
+    semantic_encoder: str | None = None
+    semantic_clusters: str | None = None
+    text_encoder: str | None = None
+    word_pieces: str | None = None
+    labels: str | None = None
+    lexicon: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +164,11 @@ class DataConfig:
     """Packed rows of frames out of tokenised datasets.
 
     root: folder that holds the TFDS datasets; tasks: mixture weight of each task.
+    hours_power: α; a task's weight is multiplied by (its hours of audio)^α, so 0 leaves the weights as they are and 1
+        follows the hours; the paper draws old tasks with 0.05 while it fine-tunes.
     row_frames: T; target_frames: N, the static number of target frames of a row; rows: rows in a global batch.
     text_frames: the most text vectors in a row. prompt_seconds: length of a speaker prompt.
+    tokenizers: what generation turns texts, labels and notes into tokens with; those that made the datasets.
     """
 
     root: str
@@ -139,6 +178,8 @@ class DataConfig:
     rows: int
     text_frames: int
     prompt_seconds: float = 3.0
+    hours_power: float = 0.0
+    tokenizers: TokenizerPaths = field(default_factory=TokenizerPaths)
     seed: int = 0
 
     def __post_init__(self):
@@ -148,6 +189,7 @@ class DataConfig:
                  str(self.tasks), "a positive weight for at least one task")  # fmt: skip
         _require("DataConfig.rows", self.rows >= 1, str(self.rows), "at least 1")
         _require("DataConfig.text_frames", self.text_frames >= 1, str(self.text_frames), "at least 1")
+        _require("DataConfig.hours_power", 0 <= self.hours_power <= 1, str(self.hours_power), "0 to 1")
         _require("DataConfig.prompt_seconds", self.prompt_seconds > 0, str(self.prompt_seconds), "more than 0")
 
 
@@ -174,6 +216,8 @@ class TrainConfig:
 
     steps: optimizer updates; accumulate: batches per update; loss_on: frames that count, the target's or all.
     local_chunk_frames: frames that the local program holds at once.
+    evaluate_every_steps: how often the held-out loss of every task is measured (also before the first step), over at
+        most evaluate_batches batches of each; None for never.
     remat: recompute the layers of a stack in the backward pass instead of keeping their activations.
     peak_tflops: peak of one device for the model FLOP utilisation; None measures a matmul on this machine.
     """
@@ -187,6 +231,8 @@ class TrainConfig:
     save_every_steps: int = 1000
     keep_checkpoints: int = 2
     log_every_steps: int = 10
+    evaluate_every_steps: int | None = None
+    evaluate_batches: int = 8
     peak_tflops: float | None = None
     seed: int = 0
 
@@ -198,9 +244,12 @@ class TrainConfig:
             "save_every_steps",
             "keep_checkpoints",
             "log_every_steps",
+            "evaluate_every_steps",
+            "evaluate_batches",
         )
         for name in counts:
-            _require(f"TrainConfig.{name}", getattr(self, name) >= 1, str(getattr(self, name)), "at least 1")
+            count = getattr(self, name)
+            _require(f"TrainConfig.{name}", count is None or count >= 1, str(count), "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +257,8 @@ class RunConfig:
     """One run of the language model.
 
     codec: name of a shipped codec, or path of a codec's folder; None where only weights were imported.
+    start_from: a run folder whose newest weights a fresh training begins with (fine-tuning); its ids must mean the same
+        here, further ranges and tasks may be added.
     """
 
     name: str
@@ -217,6 +268,7 @@ class RunConfig:
     train: TrainConfig
     optim: OptimConfig = field(default_factory=OptimConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
+    start_from: str | None = None
 
     def __post_init__(self):
         _require("RunConfig.data.row_frames", self.data.row_frames <= self.model.context_frames,

@@ -233,7 +233,7 @@ class Decoder:
     def _ids(self, task: Task, end: int) -> Int[Array, "Q A"]:
         """The ids that may come at each level, and last the end."""
         kind = KINDS[task.target.kind]
-        spans = [self.vocabulary.level(level) if kind.form == "codes" else self.vocabulary.ranges[kind.span or ""]
+        spans = [self.vocabulary.level(level) if kind.form == "codes" else self.vocabulary.span(kind.span or "")
                  for level in range(self.vocabulary.codebooks)]  # fmt: skip
         return jnp.asarray([[*span, end] for span in spans])
 
@@ -243,5 +243,5 @@ class Decoder:
         ends = np.flatnonzero((tokens[:, 0] == SPECIAL_IDS[f"<{kind.name}_end>"]) | (tokens[:, 0] == PAD))
         tokens = tokens[: ends[0]] if len(ends) else tokens
         if kind.form == "ids":
-            return tokens[:, 0] - self.vocabulary.ranges[kind.span or ""].start
+            return tokens[:, 0] - self.vocabulary.span(kind.span or "").start
         return tokens - np.array([self.vocabulary.level(level).start for level in range(tokens.shape[1])])

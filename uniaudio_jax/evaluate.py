@@ -16,26 +16,27 @@ from typing import Any
 import jax
 import numpy as np
 import tyro
-from tqdm import tqdm
 
-from data_pipelines.heldout import Example, HeldOut, target_histogram
+from data_pipelines.heldout import Example, HeldOut, levels_of, target_histogram
 from uniaudio_jax.cli import main_guard, use_compile_cache
 from uniaudio_jax.config import MeshConfig
 from uniaudio_jax.decoding import Sampling
-from uniaudio_jax.loss import Tally, add_tallies, empty_tally
 from uniaudio_jax.metrics import waveform
+from uniaudio_jax.metrics.edits import error_rate
 from uniaudio_jax.metrics.plots import Pair, draw_evaluation
 from uniaudio_jax.model.uniaudio import Params
 from uniaudio_jax.programs import Programs
 from uniaudio_jax.run import Run, load_run
-from uniaudio_jax.sharding import make_mesh, place_batch
-from uniaudio_jax.tasks import KINDS, TASK_NUMBERS, Task, get_task
+from uniaudio_jax.sharding import make_mesh
+from uniaudio_jax.tasks import KINDS, Task, get_task
+from uniaudio_jax.validation import heldout_tally, losses_of
 
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray, int], float]] = {
     "stoi": waveform.stoi,
     "mel_distance": waveform.mel_distance,
     "si_sdr_db": lambda reference, estimate, rate: waveform.si_sdr_db(reference, estimate),
 }
+"""Of waveforms: (reference, estimate, sample rate) → number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,19 +49,12 @@ class EvaluateOptions:
     sampling: Sampling = field(default_factory=Sampling)
 
 
-def heldout_tally(programs: Programs, params: Params, heldout: HeldOut, about: str) -> Tally:
-    """The tally of all held-out target items of one task."""
-    tally = empty_tally(programs.model.codebooks)
-    for batch in tqdm(heldout.batches(), desc=about, unit=" batches", leave=False):
-        tally = add_tallies(tally, programs.evaluate(params, place_batch(batch, programs.mesh)))
-    return jax.device_get(tally)
-
-
 def unigram_loss(counts: np.ndarray, examples: list[np.ndarray]) -> list[float]:
-    """Nats per token of each level when codes are drawn from their training frequencies (add one), [Q]."""
+    """Nats per token of each level when tokens are drawn from their training frequencies (add one), [Q], or [1] for
+    ids."""
     chances = np.log((counts + 1) / (counts + 1).sum(axis=1, keepdims=True))
-    return [float(-np.concatenate([row[codes[:, level]] for codes in examples]).mean())
-            for level, row in enumerate(chances)]  # fmt: skip
+    everything = np.concatenate([levels_of(items, len(counts)) for items in examples], axis=1)
+    return [float(-row[column].mean()) for row, column in zip(chances, everything, strict=True)]
 
 
 def waveform_metrics(
@@ -94,32 +88,43 @@ def waveform_metrics(
     return {**found, "length_ratio": float(np.mean(lengths))}, (references[0], estimates[""][0])
 
 
+def text_metrics(run: Run, task: Task, examples: list[Example], sampling: Sampling) -> dict[str, float]:
+    """Edits over the number of reference tokens, and of words, of what was generated; and of another example's
+    reference, which is chance."""
+
+    def said(ids: np.ndarray) -> list[str]:
+        return run.text_of(task.name, ids).lower().split()
+
+    references = [example.streams[task.target.key] for example in examples]
+    made = run.generate_like(task.name, [example.streams for example in examples], sampling)
+    found = {}
+    for of, estimates in (("", made), ("_of_another_reference", references[1:] + references[:1])):
+        pairs = list(zip(references, estimates, strict=True))
+        if "token_error_rate" in task.metrics:
+            found["token_error_rate" + of] = error_rate([(list(one), list(other)) for one, other in pairs])
+        if "word_error_rate" in task.metrics:
+            found["word_error_rate" + of] = error_rate([(said(one), said(other)) for one, other in pairs])
+    return found
+
+
 def evaluate_task(
     run: Run, programs: Programs, fresh: Params, task: Task, options: EvaluateOptions
-) -> tuple[dict[str, Any], Pair]:
+) -> tuple[dict[str, Any], Pair | None]:
     """The entry of one task in evaluation.json, and its first pair of waveforms."""
     heldout = HeldOut(run.config, task.name, run.codec.passport())
-    row = TASK_NUMBERS[task.name]
-    trained, untrained = (
-        jax.tree.map(lambda field: np.asarray(field)[row], heldout_tally(programs, params, heldout, about))
-        for params, about in ((run.params, f"{task.name} held out"), (fresh, f"{task.name} untrained"))
-    )
+    trained = losses_of(task, heldout_tally(programs, run.params, heldout, f"{task.name} held out"))
+    untrained = losses_of(task, heldout_tally(programs, fresh, heldout, f"{task.name} untrained"))
     everything = [example.streams[task.target.key] for example in heldout.examples(10**9)]
     unigram = unigram_loss(target_histogram(run.config, task.name), everything)
-    metrics, pair = waveform_metrics(run, task, heldout.examples(options.count), options.sampling)
-    entry = {
-        "loss": float(trained.loss.sum() / trained.tokens.sum()),
-        "loss_per_level": (trained.loss / trained.tokens).tolist(),
-        "accuracy_per_level": (trained.hits / trained.tokens).tolist(),
-        "unigram_loss": float(np.mean(unigram)),
-        "unigram_loss_per_level": unigram,
-        "untrained_loss": float(untrained.loss.sum() / untrained.tokens.sum()),
-        "heldout_examples": len(everything),
-        "heldout_tokens": int(trained.tokens.sum()),
-        "metrics": metrics,
-        "waveforms": min(options.count, len(everything)),
-    }
-    return entry, pair
+    examples, pair = heldout.examples(options.count), None
+    if task.makes_audio:
+        metrics, pair = waveform_metrics(run, task, examples, options.sampling)
+    else:
+        metrics = text_metrics(run, task, examples, options.sampling)
+    baselines = {"unigram_loss": float(np.mean(unigram)), "unigram_loss_per_level": unigram,
+                 "untrained_loss": untrained["loss"]}  # fmt: skip
+    return {**trained, **baselines, "heldout_examples": len(everything), "metrics": metrics,
+            "generated": len(examples)}, pair  # fmt: skip
 
 
 def to_markdown(run: Run, tasks: dict[str, dict[str, Any]]) -> str:
@@ -128,16 +133,19 @@ def to_markdown(run: Run, tasks: dict[str, dict[str, Any]]) -> str:
     head = ["task", "loss", "unigram", "untrained", "under unigram"]
     head += [f"loss {level}" for level in levels] + [f"accuracy {level}" for level in levels]
     lines = [f"# {run.config.name}, step {run.step}", "",
-             "Held-out target codes, nats per token. Unigram: training frequencies of the task's target at each level.",
+             "Held-out target tokens, nats per token. Unigram: training frequencies of the task's target at each level."
+             " A target of ids (text, labels) has one level: the other tokens of its frames repeat it.",
              "", _row(head), _row(["---"] * len(head))]  # fmt: skip
     for name, entry in tasks.items():
         numbers = [entry["loss"], entry["unigram_loss"], entry["untrained_loss"], entry["unigram_loss"] - entry["loss"]]
-        numbers += [*entry["loss_per_level"], *entry["accuracy_per_level"]]
-        lines.append(_row([name, *(f"{number:.3f}" for number in numbers)]))
-    lines += ["", "Generated waveforms against the codec's resynthesis of the reference; `_of_input` is the condition "
-              "itself, `_of_another_reference` is chance.", "", _row(["task", "metric", "mean", "examples"]),
-              _row(["---"] * 4)]  # fmt: skip
-    lines += [_row([name, metric, f"{value:.3f}", str(entry["waveforms"])])
+        cells = [f"{number:.3f}" for number in numbers]
+        for key in ("loss_per_level", "accuracy_per_level"):
+            cells += [f"{number:.3f}" for number in entry[key]] + [""] * (len(levels) - len(entry[key]))
+        lines.append(_row([name, *cells]))
+    lines += ["", "Generated waveforms against the codec's resynthesis of the reference, generated text against the "
+              "reference; `_of_input` is the condition itself, `_of_another_reference` is chance.", "",
+              _row(["task", "metric", "mean", "examples"]), _row(["---"] * 4)]  # fmt: skip
+    lines += [_row([name, metric, f"{value:.3f}", str(entry["generated"])])
               for name, entry in tasks.items() for metric, value in entry["metrics"].items()]  # fmt: skip
     return "\n".join(lines) + "\n"
 
@@ -160,7 +168,7 @@ def main() -> None:
         text = to_markdown(run, tasks)
         (options.run / "evaluation.json").write_text(json.dumps({"step": run.step, "tasks": tasks}, indent=1))
         (options.run / "evaluation.md").write_text(text)
-        pairs = {name: pair for name, (_, pair) in found.items()}
+        pairs = {name: pair for name, (_, pair) in found.items() if pair is not None}
         picture = draw_evaluation(options.run, tasks, pairs, run.codec.sample_rate_hz)
         print(f"{text}\n{options.run}: evaluation.json, evaluation.md{', evaluation.png' if picture else ''}")
 

@@ -1,10 +1,10 @@
-"""Generate audio with a trained run.
+"""Generate audio, or text, with a trained run.
 
     python -m uniaudio_jax.generate --run RUN --task tts --text "Good morning." --speaker-prompt voice.wav --out DIR
     python -m uniaudio_jax.generate --run RUN --task enhancement --split heldout --count 2 --out DIR
 
-writes 16 kHz wav files and samples.json, which says what each was made from. With `--stream` the wav file grows while
-its audio is being made, and can be played meanwhile.
+writes 16 kHz wav files (.txt files for tasks such as asr) and samples.json, which says what each was made from. With
+`--stream` the wav file grows while its audio is being made, and can be played meanwhile.
 """
 
 import json
@@ -19,6 +19,7 @@ import tyro
 from tqdm import tqdm
 
 from data_pipelines.heldout import HeldOut
+from data_pipelines.tokenizers.midi import MidiTokenizer
 from uniaudio_jax.cli import main_guard, use_compile_cache
 from uniaudio_jax.codec.audio_files import read_audio, write_audio, write_growing
 from uniaudio_jax.decoding import Sampling
@@ -30,16 +31,30 @@ from uniaudio_jax.tasks import KINDS, Task, get_task
 class GenerateOptions:
     """run: folder of a training. Give the task's conditions, or `--split` to take them from the run's data.
 
-    text: what to say, or the caption. speaker_prompt, noisy_audio: audio files. seconds: the most to make.
-    count: held-out examples. stream: write the audio while it is being made.
+    text: what to say or sing, the caption, or the order to edit. language: of the text, as espeak-ng names it.
+    instruction: how to say it, in words. midi: a .mid file, the tune to sing. speaker_prompt: the voice to take.
+    audio: what to listen to or to fill in. content_audio: speech to convert. noisy_audio, mixture_audio,
+    reverberant_audio, source_audio: what to clean, to extract from, to dry, to edit. paired_audio: the utterance to
+    compare with. masked_seconds: from where to where to speak anew.
+    seconds: the most to make. count: held-out examples. stream: write the audio while it is being made.
     """
 
     run: Path
     task: str
     out: Path
     text: str | None = None
+    language: str | None = None
+    instruction: str | None = None
+    midi: Path | None = None
     speaker_prompt: Path | None = None
+    audio: Path | None = None
+    content_audio: Path | None = None
     noisy_audio: Path | None = None
+    mixture_audio: Path | None = None
+    reverberant_audio: Path | None = None
+    source_audio: Path | None = None
+    paired_audio: Path | None = None
+    masked_seconds: tuple[float, float] | None = None
     seconds: float | None = None
     split: Literal["heldout"] | None = None
     count: int = 1
@@ -58,15 +73,18 @@ class GenerateOptions:
             raise ValueError(f"--count: got {self.count}, wanted at least 1")
 
 
-CONDITIONS = ("text", "speaker_prompt", "noisy_audio")
+CONDITIONS = ("text", "language", "instruction", "midi", "speaker_prompt", "audio", "content_audio", "noisy_audio",
+              "mixture_audio", "reverberant_audio", "source_audio", "paired_audio", "masked_seconds")  # fmt: skip
 
 
 def given_conditions(options: GenerateOptions, rate_hz: int) -> dict[str, Any]:
-    """The conditions on the command line, audio files read at `rate_hz`."""
+    """The conditions on the command line, audio files read at `rate_hz`, and notes out of a .mid file."""
     found: dict[str, Any] = {}
     for name in CONDITIONS:
         value = getattr(options, name)
-        if isinstance(value, Path):
+        if name == "midi" and value is not None:
+            value = MidiTokenizer().from_file(value)
+        elif isinstance(value, Path):
             audio = read_audio(value, rate_hz)
             if audio.converted:
                 print(f"{value}: converted from {', '.join(audio.converted)} to mono {rate_hz} Hz")
@@ -77,29 +95,60 @@ def given_conditions(options: GenerateOptions, rate_hz: int) -> dict[str, Any]:
 
 
 def write_heldout(run: Run, task: Task, options: GenerateOptions) -> list[dict[str, Any]]:
-    """Writes generated, reference and condition audio of held-out examples; returns the rows of samples.json."""
+    """Writes generated, reference and condition audio of held-out examples, or what was generated as text; returns the
+    rows of samples.json."""
     examples = HeldOut(run.config, task.name, run.codec.passport()).examples(options.count)
-    codes = run.generate_like(task.name, [example.streams for example in examples], options.sampling)
+    made = run.generate_like(task.name, [example.streams for example in examples], options.sampling)
     rows = []
-    for example, made in zip(tqdm(examples, desc=f"write {task.name}", unit=" wav", leave=False), codes, strict=True):
+    for example, items in zip(tqdm(examples, desc=f"write {task.name}", unit=" files", leave=False), made, strict=True):
         row: dict[str, Any] = {"id": example.id, "task": task.name, "text": example.text}
-        audio = {
-            stream.key: example.streams[stream.key] for stream in task.conditions if KINDS[stream.kind].form == "codes"
-        }
-        for name, tokens in {"generated": made, "reference": example.streams[task.target.key], **audio}.items():
-            path = options.out / (f"{example.id}.wav" if name == "generated" else f"{example.id}.{name}.wav")
-            write_audio(path, run.codec.decode(tokens), run.codec.sample_rate_hz)
-            row[name] = path.name
-            row[f"{name}_seconds"] = round(len(tokens) * run.codec.hop_samples / run.codec.sample_rate_hz, 2)
+        parts = {"generated": items, "reference": example.streams[task.target.key]}
+        parts |= {s.key: example.streams[s.key] for s in task.conditions if KINDS[s.kind].form == "codes"}
+        for name, tokens in parts.items():
+            stem = example.id if name == "generated" else f"{example.id}.{name}"
+            row |= _write_items(run, task, name, tokens, options.out / stem)
         rows.append(row)
     return rows
+
+
+def _write_items(run: Run, task: Task, name: str, tokens: np.ndarray, stem: Path) -> dict[str, Any]:
+    """Writes codes as STEM.wav, the ids of a target as STEM.txt; returns what samples.json says of them."""
+    if name in ("generated", "reference") and not task.makes_audio:
+        return {name: run.text_of(task.name, tokens)} | _write_text(stem, run.text_of(task.name, tokens), name)
+    path = stem.with_name(f"{stem.name}.wav")
+    audible = tokens if tokens.min(initial=0) >= 0 else _without_mask(tokens)
+    write_audio(path, run.codec.decode(audible), run.codec.sample_rate_hz)
+    return {
+        name: path.name,
+        f"{name}_seconds": round(len(audible) * run.codec.hop_samples / run.codec.sample_rate_hz, 2),
+    }
+
+
+def _without_mask(codes: np.ndarray) -> np.ndarray:
+    """The frames of a masked stream that are there, or one frame of code 0 where none is."""
+    there = codes[(codes >= 0).all(axis=1)]
+    return there if len(there) else np.zeros_like(codes[:1])
+
+
+def _write_text(stem: Path, text: str, name: str) -> dict[str, str]:
+    path = stem.with_name(f"{stem.name}.txt")
+    path.write_text(text + "\n", encoding="utf-8")
+    return {f"{name}_file": path.name}
 
 
 def write_given(run: Run, task: Task, options: GenerateOptions) -> list[dict[str, Any]]:
     """Writes what was generated for the conditions on the command line; returns the row of samples.json."""
     conditions = given_conditions(options, run.codec.sample_rate_hz)
-    number = len(list(options.out.glob(f"{task.name}_*.wav")))
-    path, rate_hz = options.out / f"{task.name}_{number:03d}.wav", run.codec.sample_rate_hz
+    number = len([*options.out.glob(f"{task.name}_*.wav"), *options.out.glob(f"{task.name}_*.txt")])
+    stem, rate_hz = options.out / f"{task.name}_{number:03d}", run.codec.sample_rate_hz
+    row = {"id": stem.name, "task": task.name, **{name: str(getattr(options, name)) for name in conditions}}
+    if not task.makes_audio:
+        if options.stream:
+            raise ValueError(f"--stream makes audio, task {task.name} makes text; leave it out")
+        text = run.generate(task.name, sampling=options.sampling, seconds=options.seconds, **conditions)
+        print(text)
+        return [row | {"generated": text} | _write_text(stem, text, "generated")]
+    path = stem.with_suffix(".wav")
     if options.stream:
         pieces = run.stream(task.name, sampling=options.sampling, seconds=options.seconds, **conditions)
         samples = write_growing(path, _told(pieces, path, rate_hz), rate_hz)
@@ -107,9 +156,7 @@ def write_given(run: Run, task: Task, options: GenerateOptions) -> list[dict[str
         wav = run.generate(task.name, sampling=options.sampling, seconds=options.seconds, **conditions)
         write_audio(path, wav, rate_hz)
         samples = len(wav)
-    about = {name: str(getattr(options, name)) for name in conditions}
-    return [{"id": path.stem, "task": task.name, **about, "generated": path.name,
-             "generated_seconds": round(samples / rate_hz, 2)}]  # fmt: skip
+    return [row | {"generated": path.name, "generated_seconds": round(samples / rate_hz, 2)}]
 
 
 def _told(pieces: Iterator[np.ndarray], path: Path, rate_hz: int) -> Iterator[np.ndarray]:
@@ -133,8 +180,9 @@ def main() -> None:
         known = json.loads(listing.read_text()) if listing.is_file() else []
         fresh = {row["id"] for row in rows}
         listing.write_text(json.dumps([row for row in known if row["id"] not in fresh] + rows, indent=1))
-        seconds = sum(row["generated_seconds"] for row in rows)
-        print(f"{task.name}: {len(rows)} wav files, {seconds:.1f} s of audio, from step {run.step}: {options.out}")
+        seconds = sum(row.get("generated_seconds", 0) for row in rows)
+        made = f"{len(rows)} wav files, {seconds:.1f} s of audio" if task.makes_audio else f"{len(rows)} texts"
+        print(f"{task.name}: {made}, from step {run.step}: {options.out}")
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from uniaudio_jax.codec.codec import Codec, load_codec
 from uniaudio_jax.decoding import Decoder, Sampling
 from uniaudio_jax.model.uniaudio import Params, Shell
 from uniaudio_jax.sequence import Batch, to_prefix
-from uniaudio_jax.tasks import get_task
-from uniaudio_jax.vocab import CONTINUOUS, Vocabulary
+from uniaudio_jax.tasks import DRAWN, Task, get_task
+from uniaudio_jax.vocab import CONTINUOUS
 
 SPARE = 1.3
 """A held-out example may become this much longer than its reference."""
@@ -27,7 +27,7 @@ class Run:
     def __init__(self, path: Path):
         self.path = path
         self.config, self.meta = load_config_of(path)
-        self.vocabulary = Vocabulary(self.config.model.codebooks)
+        self.vocabulary = self.config.model.ids
         self.shell = Shell(self.config.model)
         checkpoints = Checkpoints(path)
         self.params: Params = checkpoints.restore_params(one_device(self.shell.shapes()))
@@ -91,27 +91,54 @@ class Run:
         return self._forward(self.params, batch)
 
     def generate(self, task: str, *, sampling: Sampling | None = None, seconds: float | None = None,
-                 **conditions: Any) -> np.ndarray:  # fmt: skip
-        """A 16 kHz waveform [S] for the conditions of `task`: texts, and waveforms at the codec's rate.
+                 **conditions: Any) -> Any:  # fmt: skip
+        """A 16 kHz waveform [S], or the text that a task such as `asr` makes, for the conditions of `task`.
 
-        run.generate("tts", text="Hello there.", speaker_prompt=wav). seconds: the most to make; without it as long as
-        the model's positions allow. Raises ValueError for a missing or surplus condition, or a prompt too long.
+        run.generate("tts", text="Hello there.", speaker_prompt=wav). Conditions are fields of a clip (see
+        data_pipelines/corpora): texts, labels, notes, and waveforms at the codec's rate. seconds: the most to make;
+        without it as long as the model's positions allow. Raises ValueError for a missing or surplus condition, or a
+        prompt too long.
         """
         streams, frames = self._conditions(task, conditions), self._frames(seconds)
-        return self.codec.decode(self.generate_streams(task, [streams], sampling=sampling, frames=frames)[0])
+        made = self.generate_streams(task, [streams], sampling=sampling, frames=frames)[0]
+        return self.codec.decode(made) if get_task(task).makes_audio else self.text_of(task, made)
+
+    def text_of(self, task: str, ids: np.ndarray) -> str:
+        """What the ids of a target say, such as words or names of sounds."""
+        return self.tokenizers.text_of(get_task(task).target.kind, ids)
 
     def stream(self, task: str, *, sampling: Sampling | None = None, seconds: float | None = None,
                **conditions: Any) -> Iterator[np.ndarray]:  # fmt: skip
-        """As `generate`, but pieces of the waveform while it is being made; together they are the same samples."""
+        """As `generate` of audio, but in pieces while it is being made; together they are the same samples."""
         row, streams = get_task(task), self._conditions(task, conditions)
         prefix = to_prefix(row, streams, self.vocabulary, self.config.model.text_width)
         codes = self.decoder.stream(row, prefix, sampling or Sampling(), self._frames(seconds))
         return self.codec.decoder_chain().through(codes)
 
-    def _conditions(self, task: str, conditions: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        from data_pipelines.streams import Tokenizers, conditions_from_fields
+    @cached_property
+    def tokenizers(self) -> Any:
+        """The tokenizers of the run's config, opened as they are needed."""
+        from data_pipelines.streams import Tokenizers
 
-        return conditions_from_fields(Tokenizers(self.codec), get_task(task), conditions, self.prompt_frames)
+        return Tokenizers(self.codec, self.config.data.tokenizers)
+
+    def _conditions(self, task: str, conditions: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        from data_pipelines.streams import clip_of_conditions
+
+        row = get_task(task)
+        streams = self.tokenizers.streams(row, clip_of_conditions(row, conditions))
+        self._check_tokenizers(row)
+        return {key: value[: self.prompt_frames] if key == DRAWN else value for key, value in streams.items()}
+
+    def _check_tokenizers(self, task: Task) -> None:
+        """Raises ValueError when a tokenizer of `task` is not the one that made the run's datasets."""
+        mine = self.tokenizers.passport(task)
+        for folder, passport in self.meta.get("datasets", {}).items():
+            for name in set(mine) & set(passport["tokenizers"]):
+                if mine[name] != passport["tokenizers"][name]:
+                    raise ValueError(f"{self.path}: {folder} was made with the {name} tokenizer "
+                                     f"{passport['tokenizers'][name]}, here it is {mine[name]}; install that one, or "
+                                     "name its files in the config (data.tokenizers)")  # fmt: skip
 
     def _frames(self, seconds: float | None) -> int | None:
         if seconds is None:
@@ -120,7 +147,7 @@ class Run:
 
     def generate_streams(self, task: str, streams: Sequence[Mapping[str, np.ndarray]], *,
                          sampling: Sampling | None = None, frames: int | None = None) -> list[np.ndarray]:  # fmt: skip
-        """Codes [T, Q] for the condition streams of each example, made as one batch."""
+        """Codes [T, Q], or ids [T], for the condition streams of each example, made as one batch."""
         row = get_task(task)
         prefixes = [to_prefix(row, one, self.vocabulary, self.config.model.text_width) for one in streams]
         return self.decoder.generate(row, prefixes, sampling or Sampling(), frames)
@@ -128,9 +155,10 @@ class Run:
     def generate_like(
         self, task: str, examples: Sequence[Mapping[str, np.ndarray]], sampling: Sampling
     ) -> list[np.ndarray]:
-        """Codes [T, Q] for the conditions of whole examples, each at most SPARE times as long as its own target."""
+        """As `generate_streams` for the conditions of whole examples, each at most SPARE times as long as its own
+        target (and one item more)."""
         key = get_task(task).target.key
-        most = [int(SPARE * len(example[key])) for example in examples]
+        most = [1 + int(SPARE * len(example[key])) for example in examples]
         codes = self.generate_streams(task, examples, sampling=sampling, frames=max(most))
         return [one[:length] for one, length in zip(codes, most, strict=True)]
 

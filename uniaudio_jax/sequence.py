@@ -5,6 +5,7 @@ Q codes, any other token is repeated Q times, and a text vector takes a frame of
 2310.00704 section 2.2). The target span, from its start token to `<end>`, is what the loss counts.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -36,7 +37,8 @@ class Batch(NamedTuple):
 
     tokens: [B, T, Q]; segments: [B, T], 0 is padding, 1… number the examples of a row; positions: [B, T], from 0 in
     each segment; loss_frames: [B, N], indices of the frames that count; loss_weights: [B, N], 1 or 0 for unused
-    entries; text_slots: [B, T], index into text_vectors or -1; text_vectors: [B, M, W]; task: [B], row of TASKS.
+    entries; text_slots: [B, T], index into text_vectors or -1; text_vectors: [B, M, W]; task: [B], row of TASKS;
+    source: [B], number of the dataset in the run; audio_frames: [B], 20 ms of audio that the row's examples are about.
     """
 
     tokens: Any
@@ -47,6 +49,8 @@ class Batch(NamedTuple):
     text_slots: Any
     text_vectors: Any
     task: Any
+    source: Any = None
+    audio_frames: Any = None
 
 
 def frame_count(task: Task, lengths: Mapping[str, Any]) -> Any:
@@ -57,6 +61,12 @@ def frame_count(task: Task, lengths: Mapping[str, Any]) -> Any:
 def target_count(task: Task, lengths: Mapping[str, Any]) -> Any:
     """Frames of the target span: the items, the two marks around them, and `<end>`."""
     return lengths[task.target.key] + 3
+
+
+def audio_frames(task: Task, lengths: Mapping[str, Any]) -> Any:
+    """20 ms of audio that an example is about: the longest of its streams that run along time, 0 without any."""
+    timed = [lengths[stream.key] for stream in task.streams if KINDS[stream.kind].timed and stream.key in lengths]
+    return functools.reduce(np.maximum, timed, 0)
 
 
 def to_frames(task: Task, streams: Mapping[str, np.ndarray], vocabulary: Vocabulary, text_width: int) -> Frames:
@@ -132,6 +142,8 @@ def pack(
         text_slots=np.full(frames, -1, np.int32),
         text_vectors=np.zeros((text_frames, vectors.shape[1]), np.float32),
         task=np.int32(TASK_NUMBERS[task.name]),
+        source=np.int32(0),
+        audio_frames=np.int32(0),
     )
     row.tokens[:used] = np.concatenate([example.tokens for example in examples])
     row.segments[:used] = np.repeat(np.arange(len(examples)) + 1, lengths)
@@ -167,14 +179,14 @@ def _items(task: Task, stream: Stream, streams: Mapping[str, np.ndarray], vocabu
         raise ValueError(f"{where}: got shape {values.shape}, wanted {shape}")
     if kind.span is None:
         return values.astype(np.float32)
-    lowest, entries = 0, len(vocabulary.ranges[kind.span])
+    lowest, entries = 0, len(vocabulary.span(kind.span))
     if kind.form == "codes":
         lowest, entries = MASK_CODE, vocabulary.entries
     if len(values) and not (values.min() >= lowest and values.max() < entries):
         raise ValueError(f"{where}: got values {values.min()} to {values.max()}, wanted {lowest} to {entries - 1}")
     values = values.astype(np.int32)
     if kind.form == "ids":
-        return np.repeat(values[:, None] + vocabulary.ranges[kind.span].start, codebooks, axis=1)
+        return np.repeat(values[:, None] + vocabulary.span(kind.span).start, codebooks, axis=1)
     starts = [vocabulary.level(level).start for level in range(codebooks)]
     return np.where(values == MASK_CODE, vocabulary.audio_mask, values + np.array(starts, np.int32)).astype(np.int32)
 
@@ -185,7 +197,7 @@ def _raw(frames: Frames, span: slice, stream: Stream, vocabulary: Vocabulary) ->
     if kind.span is None:
         return frames.text_vectors[frames.text_slots[span]]
     if kind.form == "ids":
-        return tokens[:, 0] - vocabulary.ranges[kind.span].start
+        return tokens[:, 0] - vocabulary.span(kind.span).start
     starts = np.array([vocabulary.level(level).start for level in range(vocabulary.codebooks)], np.int32)
     return np.where(tokens == vocabulary.audio_mask, MASK_CODE, tokens - starts).astype(np.int32)
 

@@ -11,23 +11,25 @@ class Kind:
     """How a modality lies in the sequence, between `<kind_start>` and `<kind_end>`.
 
     form: "codes" are [n, Q] codec tokens; "ids" are [n] tokens, each repeated Q times; "vectors" are [n, W] floats,
-    each in a frame of `<continuous_token>`. span: name of the vocabulary range (none for vectors).
+    each in a frame of `<continuous_token>`. span: name of the vocabulary range (none for vectors). timed: whether an
+    item stands for 20 ms of audio.
     """
 
     name: str
     form: Literal["codes", "ids", "vectors"]
     span: str | None
+    timed: bool = False
 
 
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("audio", "codes", "audio"),
+        Kind("audio", "codes", "audio", timed=True),
         Kind("audio_prompt", "codes", "audio"),
         Kind("phone", "ids", "phone"),
-        Kind("semantic", "ids", "semantic"),
+        Kind("semantic", "ids", "semantic", timed=True),
         Kind("sing_phone", "ids", "sing_phone"),
-        Kind("sing_midi", "ids", "sing_midi"),
+        Kind("sing_midi", "ids", "sing_midi", timed=True),
         Kind("text_t5", "vectors", None),
         Kind("text", "ids", "text"),
         Kind("class_event", "ids", "class_event"),

@@ -7,9 +7,12 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from uniaudio_jax.config import ModelConfig, StackConfig
 from uniaudio_jax.loss import Tally
+from uniaudio_jax.sequence import Batch
+from uniaudio_jax.sharding import replicated
 from uniaudio_jax.tasks import TASKS
 from uniaudio_jax.tensorboard import open_board
 
@@ -51,11 +54,45 @@ def tally_report(tally: Tally) -> dict[str, float]:
     report = {"loss/all": loss.sum() / max(tokens.sum(), 1), "accuracy/all": hits.sum() / max(tokens.sum(), 1)}
     for row, name in enumerate(TASKS):
         if tokens[row].sum():
-            report[f"loss/{name}"] = loss[row].sum() / tokens[row].sum()
-            for level in range(loss.shape[1]):
+            levels = loss.shape[1] if TASKS[name].makes_audio else 1  # tokens of an id's frame repeat it
+            report[f"loss/{name}"] = loss[row, :levels].sum() / tokens[row, :levels].sum()
+            for level in range(levels):
                 report[f"loss/{name}/level_{level + 1}"] = loss[row, level] / tokens[row, level]
                 report[f"accuracy/{name}/level_{level + 1}"] = hits[row, level] / tokens[row, level]
     return report
+
+
+class HoursSeen:
+    """Hours of audio that a run has trained on, of each of its datasets, over all processes."""
+
+    def __init__(self, names: list[str], frames_per_hour: float, mesh: Mesh):
+        self.names, self.frames_per_hour = names, frames_per_hour
+        self.frames = np.zeros(len(names))
+        self._count = jax.jit(
+            lambda source, frames: jnp.zeros(len(names)).at[source].add(frames), out_shardings=replicated(mesh)
+        )
+        self._waiting: list[jax.Array] = []
+
+    def start_from(self, hours: dict[str, float]) -> None:
+        """Goes on from what a checkpoint had counted."""
+        self.frames = np.array([hours.get(name, 0.0) for name in self.names]) * self.frames_per_hour
+
+    def add(self, batches: list[Batch]) -> None:
+        """Counts the rows of these batches; nothing waits for it."""
+        self._waiting += [self._count(batch.source, batch.audio_frames) for batch in batches]
+
+    def by_dataset(self) -> dict[str, float]:
+        self.frames += sum((np.asarray(counts, np.float64) for counts in self._waiting), np.zeros(len(self.names)))
+        self._waiting = []
+        return dict(zip(self.names, (self.frames / self.frames_per_hour).tolist(), strict=True))
+
+    def report(self) -> dict[str, float]:
+        """Hours by dataset and by task, by TensorBoard tag."""
+        found = {f"hours/{name}": hours for name, hours in self.by_dataset().items()}
+        for name, hours in self.by_dataset().items():
+            tag = f"hours/{name.split('/')[0]}"
+            found[tag] = found.get(tag, 0.0) + hours
+        return found
 
 
 class Log:

@@ -3,7 +3,7 @@
     python -m uniaudio_jax.train configs/quickstart.py --out runs/mine --train.steps 1000
 
 Any field of the config can be given on the command line. A run folder that holds checkpoints is resumed, exactly;
-SIGTERM saves and exits with 0.
+SIGTERM saves and exits with 0. `configs/finetune.py` goes on from a finished run, with new tasks.
 """
 
 import signal
@@ -20,18 +20,21 @@ import tyro
 from tqdm import tqdm
 
 from data_pipelines.batches import BatchStream, open_training_data
+from data_pipelines.heldout import HeldOut
 from uniaudio_jax.checkpoint import Checkpoints, describe
 from uniaudio_jax.cli import main_guard, parse_with_config, use_compile_cache
 from uniaudio_jax.codec.codec import load_codec
 from uniaudio_jax.config import RunConfig
 from uniaudio_jax.distributed import DistributedOptions, ProcessInfo, join
+from uniaudio_jax.growth import start_weights
 from uniaudio_jax.loss import Tally, add_tallies
 from uniaudio_jax.optim import TrainState, learning_rate
 from uniaudio_jax.programs import Programs
 from uniaudio_jax.sequence import Batch
 from uniaudio_jax.sharding import make_mesh, place_batch
-from uniaudio_jax.telemetry import Log, forward_flops, measure_peak_tflops, tally_report
-from uniaudio_jax.vocab import Vocabulary
+from uniaudio_jax.tasks import get_task
+from uniaudio_jax.telemetry import HoursSeen, Log, forward_flops, measure_peak_tflops, tally_report
+from uniaudio_jax.validation import heldout_tally, losses_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,22 +70,33 @@ class Trainer:
         self.mesh = make_mesh(config.mesh)
         self.programs = Programs(config.model, config.train, config.optim, self.mesh)
         codec = load_codec(config.codec).passport()
-        vocabulary = Vocabulary(config.model.codebooks)
-        self.batches, self.sources, datasets = open_training_data(
-            config.data, config.train.loss_on, vocabulary, config.model.text_width, codec, process.index, process.count
-        )
+        self.frames_per_hour = codec["sample_rate_hz"] / codec["hop_samples"] * 3600
+        self.batches, self.sources, self.datasets = open_training_data(
+            config.data, config.train.loss_on, config.model.ids, config.model.text_width, codec, process.index,
+            process.count)  # fmt: skip
+        self.heldout = {}
+        if config.train.evaluate_every_steps is not None:
+            self.heldout = {
+                task: HeldOut(config, task, codec, process.index, process.count) for task in config.data.tasks
+            }
         self.meta = describe(config, codec)
-        self.meta["datasets"] = {str(d.folder): d.passport for of_task in datasets.values() for d in of_task}
+        self.meta["datasets"] = {str(dataset.folder): dataset.passport for dataset in self.datasets}
         self.checkpoints = Checkpoints(out, config.train.keep_checkpoints)
         self.log = Log(out, process.index)
         self.flops = 3 * forward_flops(config.model, *self._frames_of_step(), config.data.row_frames)
         self.peak = config.train.peak_tflops or measure_peak_tflops()
+        self.hours = HoursSeen([dataset.name for dataset in self.datasets], self.frames_per_hour, self.mesh)
 
     def start(self) -> TrainState:
-        """The newest checkpoint's state, or a fresh one."""
-        if self.checkpoints.latest() is None:
-            return self.programs.init(jax.random.key(self.config.train.seed))
-        return self.checkpoints.restore(self.programs.state_shapes(), self.meta)
+        """The newest checkpoint's state, or a fresh one, or one with the weights of another run."""
+        if self.checkpoints.latest() is not None:
+            self.hours.start_from(self.checkpoints.read_meta().get("hours_seen", {}))
+            return self.checkpoints.restore(self.programs.state_shapes(), self.meta)
+        state = self.programs.init(jax.random.key(self.config.train.seed))
+        if self.config.start_from is None:
+            return state
+        known = start_weights(Path(self.config.start_from), self.meta, self.programs.shell, state.params, self.mesh)
+        return state._replace(params=known)
 
     def run(self, stop: StopOnSignal) -> TrainState:
         """Trains to the last step or to a SIGTERM; the state is saved either way."""
@@ -91,17 +105,21 @@ class Trainer:
         stream = self._stream(step * train.accumulate)
         bar = tqdm(total=train.steps, initial=step, desc="train", unit="step", disable=self.process.index > 0,
                    mininterval=1.0, dynamic_ncols=True)  # fmt: skip
+        if not step:
+            self._evaluate(0, state, bar)
         window: Tally | None = None
         since, start = step, time.perf_counter()
         while step < train.steps and not stop.asked:
-            state, metrics = self.programs.step(state, [next(stream) for _ in range(train.accumulate)])
+            batches = [next(stream) for _ in range(train.accumulate)]
+            state, metrics = self.programs.step(state, batches)
+            self.hours.add(batches)
             step += 1
             window = metrics.tally if window is None else add_tallies(window, metrics.tally)
             bar.update()
             if step % train.log_every_steps == 0 or step in (first + 1, train.steps):
                 report = tally_report(jax.device_get(window))
                 seconds, start = time.perf_counter() - start, time.perf_counter()
-                report |= self._speed(step - since, seconds) | {
+                report |= self._speed(step - since, seconds) | self.hours.report() | {
                     "gradient_norm": float(metrics.gradient_norm), "skipped_updates": int(state.skipped),
                     "learning_rate": float(learning_rate(self.config.optim, np.float32(step - 1))),
                 }  # fmt: skip
@@ -109,13 +127,31 @@ class Trainer:
                 bar.set_postfix_str(f"loss {report['loss/all']:.3f}, {report['frames_per_second']:.0f} frames/s")
                 window, since = None, step
             if step % train.save_every_steps == 0:
-                self.checkpoints.save(step, state, self.meta)
+                self._save(step, state)
+            if train.evaluate_every_steps and (step % train.evaluate_every_steps == 0 or step == train.steps):
+                self._evaluate(step, state, bar)
+                start = time.perf_counter()
         bar.close()
         if step != first and step % train.save_every_steps:
-            self.checkpoints.save(step, state, self.meta)
+            self._save(step, state)
         self.checkpoints.close()
         self.log.close()
         return state
+
+    def _save(self, step: int, state: TrainState) -> None:
+        self.checkpoints.save(step, state, {**self.meta, "hours_seen": self.hours.by_dataset()})
+
+    def _evaluate(self, step: int, state: TrainState, bar: tqdm) -> None:
+        """Logs the held-out loss of every task, and prints them as one line."""
+        report = {}
+        for name, heldout in self.heldout.items():
+            tally = heldout_tally(self.programs, state.params, heldout, most_batches=self.config.train.evaluate_batches)
+            report[f"heldout/{name}"] = losses_of(get_task(name), tally)["loss"]
+        if report:
+            self.log.write(step, report)
+            if self.process.index == 0:
+                told = ", ".join(f"{tag.removeprefix('heldout/')} {value:.3f}" for tag, value in report.items())
+                bar.write(f"held out at step {step}: {told}")
 
     def _stream(self, batch: int) -> Iterator[Batch]:
         """Batches on the mesh from number `batch` on; the next one is made while the step before it runs."""

@@ -26,8 +26,9 @@ PAD, CONTINUOUS, START, END = (SPECIAL_IDS[name] for name in ("<pad>", "<continu
 GLOBAL_START, LOCAL_START = SPECIAL_IDS["<mega_global>"], SPECIAL_IDS["<mega_local>"]
 
 PHONES, SEMANTIC_UNITS, SUNG_PHONES, MIDI_NOTES = 305, 500, 68, 138
-CLASS_EVENTS, SAME_OR_NOT, LANGUAGES = 527, 2, 64
-"""Usual sizes of ranges appended to the public ones: sound events, the answers of verification, languages."""
+WORD_PIECES, CLASS_EVENTS, SAME_OR_NOT, LANGUAGES = 1000, 527, 2, 64
+"""Usual sizes of ranges appended to the public ones: pieces of words, sound events, the answers of verification,
+languages."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,13 @@ class Vocabulary:
             ranges[name] = range(start, start + size)
             start += size
         return ranges
+
+    def span(self, name: str) -> range:
+        """The ids of the range `name`. Raises ValueError with the remedy when this vocabulary has no such range."""
+        if name not in self.ranges:
+            raise ValueError(f"the vocabulary has no range {name!r}, it has {', '.join(self.ranges)}; append one in "
+                             f"the config: model.appended {name} SIZE, and raise model.vocabulary by SIZE")  # fmt: skip
+        return self.ranges[name]
 
     @property
     def size(self) -> int:

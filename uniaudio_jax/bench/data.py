@@ -106,7 +106,7 @@ def _load_in_fresh_process(place: Path, options: DataBench) -> dict[str, float]:
 def load(place: Path, config: RunConfig, batches: int) -> dict[str, float]:
     """Opens the dataset, makes `batches` batches spread over its epoch, and says how fast and at what peak memory."""
     start = time.perf_counter()
-    dataset, vocabulary = Dataset(place, "train"), Vocabulary(config.model.codebooks)
+    dataset, vocabulary = Dataset(place, "train"), config.model.ids
     limits = limits_of(config.data, "target", 50)
     rows = Rows(dataset.index, dataset.records, dataset.task, limits, 0, vocabulary, config.model.text_width)
     source: grain.MapDataset = make_batches([rows], [1.0], config.data.rows, 0, 1)

@@ -14,13 +14,13 @@ from uniaudio_jax.model.uniaudio import Shell
 from uniaudio_jax.sequence import Frames
 from uniaudio_jax.tasks import get_task
 from uniaudio_jax.torch_side import load_torch_model
-from uniaudio_jax.vocab import SPECIAL_IDS, Vocabulary
+from uniaudio_jax.vocab import SPECIAL_IDS
 
 
 def run(options: GenerateBench) -> dict[str, Any]:
     """Frames/s (frames of all rows) by rival, their ratios, and whether both made the same tokens."""
     config: RunConfig = load_config(options.config)
-    model, vocabulary, task = config.model, Vocabulary(config.model.codebooks), get_task("tts")
+    model, vocabulary, task = config.model, config.model.ids, get_task("tts")
     params = jax.jit(Shell(model).init)(jax.random.key(0))
     whole = [tts_example(vocabulary, model.text_width, 40, 50, 1, seed) for seed in range(options.rows)]
     prefixes = [Frames(e.tokens[:-3], e.target[:-3], e.text_slots[:-3], e.text_vectors) for e in whole]

@@ -21,7 +21,7 @@ def tts_example(vocabulary: Vocabulary, text_width: int, phones: int, prompt: in
 
 def tts_batch(run: RunConfig, condition_share: float, seed: int = 0) -> Batch:
     """A full batch of packed rows of task tts, `condition_share` of whose frames are conditions."""
-    vocabulary, data = Vocabulary(run.model.codebooks), run.data
+    vocabulary, data = run.model.ids, run.data
     rows = []
     for row in range(data.rows):
         examples, left = [], data.row_frames

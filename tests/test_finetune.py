@@ -1,0 +1,141 @@
+"""A finished run goes on with new tasks and new ids; the mixture follows the hours; hours are counted."""
+
+import json
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from data_pipelines.batches import BatchStream, open_training_data
+from tests.small_run import APPENDED, finish, python, write_run
+from uniaudio_jax import load_run
+from uniaudio_jax.codec.codec import load_codec
+from uniaudio_jax.config import load_config
+
+NEW = ("--model.vocabulary", 4212 + 5, "--model.appended", "language", 5)
+TASKS = ("--data.tasks", "tts", 1, "enhancement", 1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("finetune")
+
+
+@pytest.fixture(scope="module")
+def config(folder):
+    return write_run(folder, tasks=("tts", "enhancement", "language_recognition", "asr"), steps=3)
+
+
+@pytest.fixture(scope="module")
+def old(folder, config):
+    finish(python("uniaudio_jax.train", config, "--out", folder / "old", *TASKS))
+    return folder / "old"
+
+
+@pytest.fixture(scope="module")
+def tuned(folder, config, old):
+    words = ["--start-from", old, "--train.evaluate-every-steps", 2, *NEW, *TASKS, "language_recognition", 2]
+    out, err = finish(python("uniaudio_jax.train", config, "--out", folder / "tuned", *words))
+    return folder / "tuned", err
+
+
+def log_of(run) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_grown_run_begins_with_the_old_weights_and_old_losses(folder, config, old, tuned):
+    finish(python("uniaudio_jax.train", config, "--out", folder / "start", "--start-from", old, *NEW, *TASKS,
+                  "--optim.peak-learning-rate", 1e-30, "--optim.weight-decay", 0, "--train.steps", 1))  # fmt: skip
+    one, other = load_run(old), load_run(folder / "start")
+    tokens = np.random.default_rng(0).integers(0, 4212, (2, 7, 3))
+    want = np.asarray(one.logits(tokens))
+    np.testing.assert_allclose(np.asarray(other.logits(tokens))[..., :4212], want, rtol=1e-5, atol=1e-5)
+    run, err = tuned
+    first, *later = [line for line in log_of(run) if "heldout/tts" in line]
+    assert first["step"] == 0 and [line["step"] for line in later] == [2, 3]
+    assert {"heldout/enhancement", "heldout/language_recognition"} < set(first)
+    finish(python("uniaudio_jax.evaluate", "--run", old, "--count", 1))
+    entry = json.loads((old / "evaluation.json").read_text())["tasks"]["tts"]
+    # The five new ids take their share of the softmax, about log(1 + 5 / 4212) nats, and nothing else changes.
+    assert 0 < first["heldout/tts"] - entry["loss"] < 2 * np.log(1 + 5 / 4212)
+    assert "held out at step 0: tts " in err
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (("--model.vocabulary", 4212 + 5), "range 'language'"),
+    ((*NEW, "--model.global-stack.layers", 3), "start_from has another model"),
+    (("--model.vocabulary", 4300, "--model.appended", "language", 4), None),
+])  # fmt: skip
+def test_only_what_was_appended_may_differ(folder, config, old, words, said, tmp_path):
+    new = (*TASKS, "language_recognition", 1) if said and "range" in said else TASKS
+    process = python("uniaudio_jax.train", config, "--out", tmp_path, "--start-from", old, *words, *new)
+    _, err = finish(process, 0 if said is None else 2)
+    assert said is None or said in err
+
+
+def test_ids_that_moved_are_refused(folder, config, tuned, tmp_path):
+    run, _ = tuned
+    moved = ("--model.vocabulary", 4212 + 28, "--model.appended", "text", 23, "language", 5)
+    _, err = finish(python("uniaudio_jax.train", config, "--out", tmp_path, "--start-from", run, *moved, *TASKS), 2)
+    assert "start_from has the ids" in err and "may only be appended" in err
+
+
+def rows_by_task(config, **changes) -> dict[str, int]:
+    """Rows of each task in 40 steps."""
+    run = load_config(config)
+    run = replace(run, data=replace(run.data, tasks={"tts": 1.0, "asr": 1.0}, **changes),
+                  model=replace(run.model, vocabulary=4212 + 23, appended={"text": APPENDED["text"]}))  # fmt: skip
+    codec = load_codec(run.codec).passport()
+    batches, sources, _ = open_training_data(run.data, "target", run.model.ids, run.model.text_width, codec, 0, 1)
+    stream = BatchStream(batches)
+    drawn = np.concatenate([next(stream).source for _ in range(40)])
+    return {source.task.name: int((drawn == source.number).sum()) for source in sources}
+
+
+def test_the_mixture_follows_the_hours_by_its_power(config, folder):
+    even = rows_by_task(config)
+    assert abs(even["tts"] - even["asr"]) <= 1
+    run = load_config(config)
+    codec = load_codec(run.codec).passport()
+    _, _, datasets = open_training_data(
+        replace(run.data, tasks={"tts": 1.0, "enhancement": 1.0}), "target", run.model.ids, 7, codec, 0, 1)  # fmt: skip
+    hours = {dataset.task.name: dataset.hours(50.0) for dataset in datasets}
+    lengths = np.load(folder / "tokens/tts/random/1.0.0/index/train/length_audio.npy")
+    assert np.isclose(hours["tts"], lengths.sum() / 50 / 3600)
+    skewed = rows_by_task(config, hours_power=1.0)
+    assert sum(skewed.values()) == 160 and skewed != even
+
+
+def test_hours_seen_are_those_of_the_rows_and_survive_a_resume(folder, config):
+    words = [config, *TASKS, "--train.save-every-steps", 2]
+    finish(python("uniaudio_jax.train", *words, "--out", folder / "whole", "--train.steps", 5))
+    for steps in (2, 5):
+        finish(python("uniaudio_jax.train", *words, "--out", folder / "parts", "--train.steps", steps))
+    whole, parts = (log_of(folder / name)[-1] for name in ("whole", "parts"))
+    tags = ("hours/tts", "hours/tts/random", "hours/enhancement/random")
+    assert all(np.isclose(whole[tag], parts[tag]) and whole[tag] > 0 for tag in tags)
+    run = load_config(config)
+    data = replace(run.data, tasks={"tts": 1.0, "enhancement": 1.0})
+    codec = load_codec(run.codec).passport()
+    batches, sources, _ = open_training_data(data, "target", run.model.ids, 7, codec, 0, 1)
+    seen = 0
+    for step in range(5):
+        batch = batches[step]
+        seen += int(np.sum(batch.audio_frames[batch.source == sources[0].number]))
+    assert np.isclose(whole["hours/tts"], seen / 50 / 3600)
+    assert load_run(folder / "parts").meta["hours_seen"]["tts/random"] == pytest.approx(whole["hours/tts"])
+
+
+def test_heldout_losses_of_two_processes_are_those_of_one(folder, config):
+    words = ("uniaudio_jax.train", config, "--train.evaluate-every-steps", 2, "--train.steps", 2, *TASKS)
+    finish(python(*words, "--out", folder / "alone", devices=2))
+    port = 20000 + jax.process_index() + np.random.default_rng().integers(20000)
+    both = ("--distributed.coordinator", f"127.0.0.1:{port}", "--distributed.processes", 2, "--distributed.process")
+    processes = [python(*words, "--out", folder / "two", *both, number) for number in range(2)]
+    for process in processes:
+        finish(process)
+    for one, two in zip(log_of(folder / "alone"), log_of(folder / "two"), strict=True):
+        for tag in ("heldout/tts", "heldout/enhancement", "hours/tts"):
+            assert (tag in one) == (tag in two)
+            assert tag not in one or abs(one[tag] - two[tag]) < 1e-4

@@ -1,0 +1,509 @@
+"""Sung phones, lexica and alignments, melodies, labels, languages, word pieces."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import mido
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_pipelines.espeak import phonemes
+from data_pipelines.tokenizers.labels import LABELS, LabelTokenizer
+from data_pipelines.tokenizers.languages import LANGUAGE_NAMES, LanguageTokenizer
+from data_pipelines.tokenizers.lexicon import LexiconPhones, read_alignment, with_durations
+from data_pipelines.tokenizers.midi import REST, MidiTokenizer
+from data_pipelines.tokenizers.phone import ARPABET, SYMBOLS, PhoneTokenizer, phone_symbols
+from data_pipelines.tokenizers.sung_phone import NEAREST, SUNG_SYMBOLS, SungPhoneTokenizer
+from data_pipelines.tokenizers.words import SHIPPED, WordPieces, train_pieces
+from uniaudio_jax.vocab import CLASS_EVENTS, LANGUAGES, MIDI_NOTES, SUNG_PHONES
+
+REPO = Path(__file__).parents[1]
+CMUDICT = """;;; as in CMUdict
+HELLO  HH AH0 L OW1
+WORLD  W ER1 L D
+CHURCH 0.97 CH ER1 CH
+READ  R IY1 D # to read
+READ(1)  R EH1 D
+"""
+SYMBOLIC = (SungPhoneTokenizer, LanguageTokenizer, LabelTokenizer, WordPieces)
+
+
+@pytest.fixture(scope="module")
+def words() -> WordPieces:
+    return WordPieces()
+
+
+@pytest.fixture
+def cmudict(tmp_path) -> Path:
+    path = tmp_path / "cmudict.txt"
+    path.write_text(CMUDICT)
+    return path
+
+
+def textgrid(tier: str, intervals: list[tuple[float, float, str]]) -> str:
+    """A Praat file with a tier of words before that of phones."""
+    lines = ['File type = "ooTextFile"', 'Object class = "TextGrid"', "", "xmin = 0", "xmax = 1", "tiers? <exists>",
+             "size = 2", "item []:"]  # fmt: skip
+    for number, (name, rows) in enumerate([("words", [(0, 1, 'say ""hi""')]), (tier, intervals)], 1):
+        lines += [f"    item [{number}]:", '        class = "IntervalTier"', f'        name = "{name}"',
+                  f"        intervals: size = {len(rows)}"]  # fmt: skip
+        for place, (start, end, text) in enumerate(rows, 1):
+            lines += [f"        intervals [{place}]:", f"            xmin = {start}", f"            xmax = {end}",
+                      f'            text = "{text}" ']  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def tone(pitch: int, seconds: float) -> np.ndarray:
+    """A note of five harmonics at 16 kHz."""
+    f0_hz = 440 * 2 ** ((pitch - 69) / 12)
+    time = np.arange(round(seconds * 16000)) / 16000
+    harmonics = np.arange(1, 6)[:, None]
+    return (0.15 / harmonics * np.sin(2 * np.pi * f0_hz * harmonics * time)).sum(axis=0).astype(np.float32)
+
+
+# Sung phones
+
+
+def test_sung_phones_fill_the_slots_of_the_public_vocabulary():
+    assert len(set(SUNG_SYMBOLS)) == len(SUNG_SYMBOLS) == SungPhoneTokenizer.size == SUNG_PHONES
+    assert set(SUNG_SYMBOLS) - {"<breath>"} <= set(SYMBOLS)
+    assert set(NEAREST.values()) <= set(SUNG_SYMBOLS) and not set(NEAREST) & set(SUNG_SYMBOLS)
+
+
+def test_the_lists_of_ids_are_fixed():
+    """Shards and checkpoints hold these ids: a list may only grow at its end, and its hash with it."""
+    assert [made().sha256[:8] for made in SYMBOLIC] == ["b289caaf", "9416c1cd", "f9fc435e", "3f6810a9"]
+
+
+def test_sung_phones_are_the_letters_of_the_phones_and_silence_between_clauses():
+    tokenizer = SungPhoneTokenizer()
+    ids = tokenizer.encode("Row, row, row your boat")
+    assert ids.dtype == np.int16
+    assert "".join(tokenizer.decode(ids)) == "ɹoʊ|ɹoʊ|ɹoʊjʊɹboʊt"
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [("en-us", "Twinkle, twinkle little star, how I wonder"), ("de", "Der Mond ist aufgegangen, schöne Lüfte"),
+     ("fr", "Au clair de la lune, mon ami Pierrot, un bon vin"), ("es", "Cielito lindo, los corazones"),
+     ("it", "O sole mio, gli occhi"), ("cmn", "月亮代表我的心"), ("ja", "さくらさくら"),
+     ("ru", "Калинка моя, щука"), ("hi", "बड़ा अच्छा गाना"), ("ko", "아리랑")],
+)  # fmt: skip
+def test_lyrics_of_common_languages_have_no_unknown_sung_phone(language, text):
+    tokenizer = SungPhoneTokenizer()
+    assert tokenizer.encode(text, language).min() > 0 and not tokenizer.unknown and not tokenizer.dropped
+
+
+def test_nasal_vowels_keep_their_mark_and_a_strange_letter_is_counted():
+    tokenizer = SungPhoneTokenizer()
+    assert tokenizer.decode(tokenizer.ids(["ɔ", "\u0303", "ː", "ˈ", "ʘ"])) == ["ɔ", "\u0303", "<unknown>"]
+    assert tokenizer.unknown == {"ʘ": 1}
+
+
+@pytest.mark.parametrize(("text", "language"), [("", "en-us"), ("...", "en-us"), ("月亮", "en-us"), ("la la", "xx")])
+def test_lyrics_that_cannot_be_sung_are_refused(text, language):
+    with pytest.raises(ValueError, match="finds no phones|got voice 'xx'"):
+        SungPhoneTokenizer().encode(text, language)
+
+
+# Lexicon
+
+
+@pytest.mark.parametrize("text", ["hello", "Hello, WORLD!", "“hello” world", "church-world", "hello. World... read?"])
+def test_phones_of_a_lexicon_are_the_ids_of_espeak(cmudict, text):
+    ids = LexiconPhones(cmudict).encode(text)
+    assert ids.dtype == np.int16 and np.array_equal(ids, PhoneTokenizer().encode(text.replace("-", " ")))
+
+
+def test_every_arpabet_phone_has_ids():
+    tokenizer = PhoneTokenizer()
+    for symbols in phone_symbols([*ARPABET, "AA1", "UW2", "ih0"]):
+        assert tokenizer.ids(symbols).min() > 0
+    assert phone_symbols(["AH1", "AH0", "ER2", "er0", "B"]) == [["ˈ", "ʌ"], ["ə"], ["ˌ", "ɜ", "ː"], ["ɚ"], ["b"]]
+
+
+def test_a_lexicon_may_be_in_ipa(tmp_path):
+    (tmp_path / "ipa.txt").write_text("bon\tb ɔ̃\ngoût\tg u\ntchin\tt͡ʃ i n\nça s a\n", encoding="utf-8")
+    tokenizer = LexiconPhones(tmp_path / "ipa.txt")
+    assert "".join(tokenizer.decode(tokenizer.encode("Bon goût, TCHIN ça"))) == "bɔ\u0303 ɡu|tʃin sa"
+
+
+def test_words_out_of_the_lexicon_are_all_told(cmudict):
+    with pytest.raises(ValueError, match="got no phones of 2 word.s.: apple, zebra "):
+        LexiconPhones(cmudict).encode("Hello zebra, apple world")
+
+
+def test_espeak_speaks_the_words_out_of_the_lexicon_if_it_may(cmudict):
+    tokenizer = LexiconPhones(cmudict, fallback=True)
+    assert tokenizer.decode(tokenizer.encode("read zebra")) == [*"ɹˈiːd", " ", *phonemes("zebra")]
+
+
+def test_the_hash_of_a_lexicon_is_that_of_its_words_and_of_the_fallback(cmudict):
+    first = LexiconPhones(cmudict).sha256
+    assert first == LexiconPhones(cmudict).sha256 != LexiconPhones(cmudict, fallback=True).sha256
+    cmudict.write_text(CMUDICT + "ZOO Z UW1\n")
+    assert LexiconPhones(cmudict).sha256 != first
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"", "got no word"), (b"HELLO HH AH0\nWORLD\n", ":2: got 'WORLD'"), (b"A AH0\nB B AX9 HH\n", "got phones AX9,"),
+     (b"D\xc9J D EH\n", "not UTF-8"), ("A a ☃\n".encode(), "got phones ☃,"), ("A ˈ\n".encode(), "got phones ˈ,")],
+)  # fmt: skip
+def test_a_broken_lexicon_is_refused(tmp_path, content, told):
+    (tmp_path / "bad.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=told):
+        LexiconPhones(tmp_path / "bad.txt")
+    with pytest.raises(ValueError, match="cannot be read"):
+        LexiconPhones(tmp_path / "none.txt")
+
+
+def test_a_text_without_words_is_refused_by_a_lexicon(cmudict):
+    for text in ("", " ", "?! ...", "'"):
+        with pytest.raises(ValueError, match="without words"):
+            LexiconPhones(cmudict).encode(text)
+
+
+# Alignments
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("tier", ["phones", "Anna - phones"])
+def test_a_textgrid_gives_its_phones_and_silence_between_them(tmp_path, tier, encoding):
+    text = textgrid(tier, [(0.11, 0.23, "h"), (0.23, 0.3, "aɪ"), (0.3, 0.41, "")])
+    (tmp_path / "a.TextGrid").write_text(text, encoding=encoding)
+    found = read_alignment(tmp_path / "a.TextGrid")
+    assert [name for name, _ in found] == ["sil", "h", "aɪ", ""]
+    np.testing.assert_allclose([seconds for _, seconds in found], [0.11, 0.12, 0.07, 0.11], atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    ["0 1100000 sil\n1100000 2300000 hh\n2300000 3000000 ay\n", "0 0.11 sil\n0.11\t0.23\thh\n\n0.23 0.3 ay -7.5\n",
+     "0 1100000 x^x-sil+hh=ay@1\n1100000 2300000 x^sil-hh+ay=x@2\n2300000 3000000 sil^hh-ay+x=x@3\n"],
+)  # fmt: skip
+def test_a_lab_gives_its_phones_in_either_unit(tmp_path, lines):
+    (tmp_path / "a.lab").write_text(lines)
+    found = read_alignment(tmp_path / "a.lab")
+    assert [name for name, _ in found] == ["sil", "hh", "ay"]
+    np.testing.assert_allclose([seconds for _, seconds in found], [0.11, 0.12, 0.07], atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [("a.lab", "0 0.2 a\n0.1 0.3 b\n", "do not overlap"), ("a.lab", "0.3 0.2 a\n", "an end after its start"),
+     ("a.lab", "-0.3 0.2 a\n", "do not overlap"), ("a.lab", "0 0.2 a\n0.2 b\n", ":2: got '0.2 b'"),
+     ("a.lab", "0 inf a\n", "an end after its start"), ("a.lab", "nan 0.3 a\n", "an end after its start"),
+     ("a.lab", "\n", "got no phone"), ("a.txt", "0 1 a", "named '.txt'"), ("a.TextGrid", "1 2 3", "long text format"),
+     ("a.TextGrid", textgrid("sounds", [(0, 1, "a")]), "tiers of intervals words, sounds"),
+     ("a.TextGrid", textgrid("phones", []), "got no phone"),
+     ("a.TextGrid", textgrid("phones", [(0, 0.2, "a"), (0.1, 0.3, "b")]), "do not overlap"),
+     ("a.TextGrid", textgrid("phones", [(0, 1, "a")]).replace('text = "a"', ""), "of 0 of the 1 intervals")],
+)  # fmt: skip
+def test_a_broken_alignment_is_refused(tmp_path, name, content, told):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=told):
+        read_alignment(tmp_path / name)
+
+
+@given(
+    lengths=st.lists(st.floats(0, 0.31), min_size=1, max_size=37).filter(lambda values: sum(values) > 0.05),
+    rate=st.sampled_from([12.5, 50, 75]),
+)
+def test_frames_of_phones_do_not_drift(lengths, rate):
+    names = ["K", "AA1", "sil"]
+    phones = [(names[number % 3], seconds) for number, seconds in enumerate(lengths)]
+    tokenizer = PhoneTokenizer()
+    ids = with_durations(tokenizer, phones, rate)
+    assert ids.dtype == np.int16 and len(ids) == round(round(sum(lengths) * rate, 6))
+    for count in range(1, len(phones)):
+        ends = np.cumsum([seconds for _, seconds in phones[:count]]) * rate
+        if round(float(ends[-1])) >= 1:
+            part = with_durations(tokenizer, phones[:count], rate)
+            assert np.array_equal(part, ids[: len(part)]) and abs(len(part) - ends[-1]) <= 0.501
+
+
+def test_the_letters_of_a_phone_share_its_frames_and_marks_take_none():
+    tokenizer = PhoneTokenizer()
+    ids = with_durations(tokenizer, [("HH", 0.06), ("AY1", 0.1), ("sil", 0.02), ("IY1", 0.04)])
+    assert "".join(tokenizer.decode(ids)) == "hhhaaaɪɪ|ii"
+
+
+def test_breath_is_a_pause_where_the_tokenizer_has_no_breath_and_noise_is_unknown():
+    phones = [("AP", 0.02), ("a", 0.04), ("spn", 0.02)]
+    for tokenizer, breath in ((PhoneTokenizer(), "|"), (SungPhoneTokenizer(), "<breath>")):
+        assert tokenizer.decode(with_durations(tokenizer, phones)) == [breath, "a", "a", "<unknown>"]
+
+
+@pytest.mark.parametrize(
+    ("phones", "told"),
+    [([("a", -0.02)], "got -0.02 s for phone 'a'"), ([("a", float("nan"))], "got nan s"), ([], "got 0 phones"),
+     ([("a", 0.001)], "at least one frame"), ([("a", 0.1), ("☃", 0.1)], "got phones ☃,")],
+)  # fmt: skip
+def test_durations_that_are_none_are_refused(phones, told):
+    with pytest.raises(ValueError, match=told):
+        with_durations(PhoneTokenizer(), phones)
+
+
+# Melodies
+
+
+@given(st.lists(st.tuples(st.integers(0, REST), st.integers(1, 7)), min_size=1, max_size=31))
+def test_a_melody_round_trips_through_a_midi_file(tmp_path_factory, runs):
+    ids = np.repeat(*np.array(runs).T)
+    path = tmp_path_factory.mktemp("midi") / "a.mid"
+    tokenizer = MidiTokenizer()
+    if (ids == REST).all():
+        with pytest.raises(ValueError, match="rests and no note"):
+            tokenizer.to_file(ids, path)
+    else:
+        tokenizer.to_file(ids, path)
+        assert np.array_equal(tokenizer.from_file(path), ids)
+
+
+def midi_file(path: Path, *messages: mido.Message | mido.MetaMessage) -> Path:
+    """A file of 100 ticks a beat and 4 beats a second, so that 8 ticks are 20 ms."""
+    track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=250_000), *messages])
+    mido.MidiFile(tracks=[track], ticks_per_beat=100).save(path)
+    return path
+
+
+def test_the_highest_sounding_note_wins_and_percussion_is_not_heard(tmp_path):
+    on, off = ("note_on", "note_off")
+    path = midi_file(
+        tmp_path / "a.mid",
+        *(
+            mido.Message(kind, note=note, time=ticks, channel=9 if note == 99 else 0, velocity=velocity)
+            for kind, note, ticks, velocity in (
+                (on, 60, 8, 1), (on, 67, 8, 1), (on, 99, 0, 1), (off, 67, 16, 0), (off, 60, 8, 0), (off, 99, 8, 0),
+                (on, 59, 0, 1), (on, 59, 8, 0),
+            )
+        ),
+    )  # fmt: skip
+    tokenizer = MidiTokenizer()
+    assert tokenizer.from_file(path).tolist() == [REST, 60, 67, 67, 60, REST, 59]
+    assert tokenizer.from_file(path, seconds=0.06).tolist() == [REST, 60, 67]
+    assert tokenizer.from_file(path, seconds=0.17).tolist() == [REST, 60, 67, 67, 60, REST, 59, REST, REST]
+
+
+def test_a_note_that_never_ends_lasts_to_the_end_of_the_file(tmp_path):
+    path = midi_file(tmp_path / "a.mid", mido.Message("note_on", note=61), mido.MetaMessage("end_of_track", time=24))
+    assert MidiTokenizer().from_file(path).tolist() == [61, 61, 61]
+
+
+def test_a_midi_file_without_notes_is_refused(tmp_path):
+    rest = mido.MetaMessage("end_of_track", time=24)
+    drums = mido.Message("note_on", note=38, channel=9)
+    late = mido.Message("note_on", note=38, time=80)
+    for messages, seconds in (([rest], None), ([drums, rest], None), ([late, rest], 0.1)):
+        path = midi_file(tmp_path / "a.mid", *messages)
+        with pytest.raises(ValueError, match="got no note"):
+            MidiTokenizer().from_file(path, seconds)
+
+
+def test_a_file_that_is_no_midi_is_refused(tmp_path):
+    (tmp_path / "a.mid").write_bytes(b"RIFF")
+    for name in ("a.mid", "none.mid"):
+        with pytest.raises(ValueError, match="cannot be read as MIDI"):
+            MidiTokenizer().from_file(tmp_path / name)
+    for seconds in (0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="wanted more than 0 s"):
+            MidiTokenizer().from_file(tmp_path / "a.mid", seconds)
+
+
+def test_melodies_out_of_range_are_refused():
+    tokenizer = MidiTokenizer()
+    assert tokenizer.size == MIDI_NOTES and tokenizer.encode(np.array([0, 127, 128])).dtype == np.int16
+    for bad in ([-1, 3], [129], [], [0.5], [[60]]):
+        with pytest.raises(ValueError, match="MidiTokenizer.encode: got"):
+            tokenizer.encode(np.array(bad))
+
+
+TRACKERS = ["swift-f0", pytest.param("librosa.pyin", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("tracker", TRACKERS)
+def test_notes_of_a_tone_are_found_and_silence_is_a_rest(tracker):
+    tokenizer = MidiTokenizer()
+    if tracker == "swift-f0":
+        pytest.importorskip("swift_f0")
+    tokenizer.pitch_tracker = tracker
+    wav = np.concatenate([tone(57, 0.46), np.zeros(4800, np.float32), tone(72, 0.4), tone(45, 0.42)])[:-7]
+    wanted = np.repeat([57, REST, 72, 45], [23, 15, 20, 21])
+    midi = tokenizer.from_audio(wav)
+    assert len(midi) == len(wanted) and np.mean(midi == wanted) > 0.85
+
+
+@pytest.mark.parametrize("tracker", TRACKERS)
+def test_noise_silence_and_a_single_sample_are_rests(tracker):
+    tokenizer = MidiTokenizer()
+    if tracker == "swift-f0":
+        pytest.importorskip("swift_f0")
+    tokenizer.pitch_tracker = tracker
+    noise = np.random.default_rng(0).standard_normal(4801).astype(np.float32) / 10
+    for wav, frames in ((noise, 16), (np.zeros(3199), 10), (np.ones(1), 1)):
+        assert tokenizer.from_audio(wav).tolist() == [REST] * frames
+
+
+def test_audio_that_is_none_is_refused():
+    for bad in ([], [np.nan, 0.1], [[0.1, 0.2]]):
+        with pytest.raises(ValueError, match="wanted finite mono audio"):
+            MidiTokenizer().from_audio(np.array(bad))
+
+
+# Labels and languages
+
+
+def test_labels_come_sorted_once_and_go_back_to_names():
+    tokenizer = LabelTokenizer()
+    ids = tokenizer.encode(("rain", "Speech", "dog barking", "rain"))
+    assert ids.dtype == np.int16 and ids.tolist() == sorted(ids.tolist()) and len(ids) == 3
+    assert tokenizer.decode(ids) == ["speech", "rain", "dog barking"]
+
+
+def test_the_own_labels_fit_and_are_unlike():
+    assert len({label.casefold() for label in LABELS}) == len(LABELS) <= CLASS_EVENTS == LabelTokenizer.size
+
+
+def test_instruments_and_moods_of_the_tunes_are_labels():
+    from data_pipelines.corpora.tunes import INSTRUMENTS, MOODS
+
+    LabelTokenizer().encode([*INSTRUMENTS, *(mood for moods in MOODS.values() for mood in moods)])
+
+
+def test_an_unknown_label_is_refused_with_the_nearest():
+    with pytest.raises(ValueError, match="got label 'dog barkin'.*did you mean 'dog barking'"):
+        LabelTokenizer().encode(["rain", "dog barkin"])
+    for empty in ((), "rain"):
+        with pytest.raises(ValueError, match="wanted a list of at least one name"):
+            LabelTokenizer().encode(empty)
+
+
+def test_labels_of_a_file_are_its_lines(tmp_path):
+    names = [f"Sound {number}, of a kind" for number in range(CLASS_EVENTS)]
+    (tmp_path / "names.txt").write_text("\n".join(names) + "\n")
+    tokenizer = LabelTokenizer(tmp_path / "names.txt")
+    assert tokenizer.encode([names[526], names[3]]).tolist() == [3, 526] and tokenizer.decode([526]) == [names[526]]
+    assert tokenizer.sha256 != LabelTokenizer().sha256
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("", "got 0 names"),
+        ("a\n" * 528, "got 528 names"),
+        ("a\nb\nA\n", ":3: got 'A' again .line 1."),
+        ("a\n\nb\n", ":2: got ''"),
+    ],
+)
+def test_a_broken_file_of_labels_is_refused(tmp_path, content, told):
+    (tmp_path / "names.txt").write_text(content)
+    with pytest.raises(ValueError, match=told):
+        LabelTokenizer(tmp_path / "names.txt")
+    with pytest.raises(ValueError, match="cannot be read"):
+        LabelTokenizer(tmp_path / "none.txt")
+
+
+def test_every_language_has_an_id_and_espeak_speaks_it(capfd):
+    tokenizer = LanguageTokenizer()
+    assert len(set(LANGUAGE_NAMES)) == len(LANGUAGE_NAMES) <= LANGUAGES == tokenizer.size
+    for number, language in enumerate(LANGUAGE_NAMES):
+        assert tokenizer.encode(language.upper()).tolist() == [number] and tokenizer.decode([number]) == [language]
+        assert phonemes("1 2 3", language)
+    assert capfd.readouterr().err == ""  # espeak tells of a missing dictionary there
+
+
+def test_an_unknown_language_is_refused_with_the_nearest():
+    for bad in ("en-uk", "", "klingon"):
+        with pytest.raises(ValueError, match=f"got language '{bad}', wanted one of en-us"):
+            LanguageTokenizer().encode(bad)
+
+
+# Word pieces
+
+
+@given(st.text(min_size=1))
+def test_any_text_round_trips(words, text):
+    ids = words.encode(text)
+    assert ids.dtype == np.int16 and words.decode(ids) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        " two  spaces ",
+        "▁▁a▁",
+        "日本語 한국어 عربي हिन्दी",
+        "👩‍👩‍👧 😀",
+        "<unk> <0x41> </s>",
+        "a\n\tb\0",
+        "e\u0301 é \ufeff\ufffd",
+    ],
+)
+def test_signs_that_word_pieces_use_themselves_round_trip(words, text):
+    assert words.decode(words.encode(text)) == text
+
+
+def test_the_shipped_model_is_small_and_short_on_english(words):
+    assert words.size == 1000 and SHIPPED.stat().st_size < 100_000
+    text = "Please paint the garden gate before noon, said the old fisherman quietly."
+    assert len(words.encode(text)) < len(text) / 3
+
+
+def test_the_same_text_and_size_give_the_same_model(tmp_path):
+    lines = [f"the {number} quick brown foxes jump over lazy dogs, naïvely" for number in range(101)]
+    assert train_pieces(lines, 307) == train_pieces(lines, 307) != train_pieces(lines[:50], 307)
+    (tmp_path / "text.txt").write_text("\n".join(lines))
+    command = [sys.executable, "-m", "data_pipelines.tokenizers.words", "--text", str(tmp_path / "text.txt")]
+    command += ["--size", "307", "--out", str(tmp_path / "new" / "F.model")]
+    subprocess.run(command, cwd=REPO, check=True, capture_output=True)
+    trained = WordPieces(tmp_path / "new" / "F.model")
+    assert (tmp_path / "new" / "F.model").read_bytes() == train_pieces(lines, 307)
+    assert trained.size == 307 and trained.decode(trained.encode("naïve 😀")) == "naïve 😀"
+
+
+@pytest.mark.parametrize(
+    ("lines", "size", "told"),
+    [(["a b c"] * 3, 300, "got 3 lines"), (["a"] * 20, 256, "258 to"), (["a"] * 20, 9000, "too few")],
+)
+def test_too_little_text_for_the_pieces_is_refused(lines, size, told):
+    with pytest.raises(ValueError, match=told):
+        train_pieces(lines, size)
+
+
+def test_texts_that_are_none_and_files_that_are_no_model_are_refused(tmp_path, words):
+    for bad, told in (("", "empty text"), ("\ud800", "wanted Unicode")):
+        with pytest.raises(ValueError, match=told):
+            words.encode(bad)
+    (tmp_path / "bad.model").write_bytes(b"no model")
+    for name in ("bad.model", "none.model"):
+        with pytest.raises(ValueError, match="cannot be read as a sentencepiece model"):
+            WordPieces(tmp_path / name)
+
+
+def test_bytes_that_are_no_text_become_a_replacement_sign(words):
+    assert words.decode([1 + 0xE2]) == "\ufffd" == words.decode([0])
+
+
+# All
+
+
+@pytest.mark.parametrize("made", SYMBOLIC)
+def test_ids_out_of_range_are_refused(made):
+    for bad in (-1, 1000):
+        with pytest.raises(ValueError, match=rf"got ids \[{bad}\], wanted 0 to"):
+            made().decode([0, bad])
+
+
+@pytest.mark.parametrize(
+    ("package", "call", "told"),
+    [("mido", "midi import MidiTokenizer as T; import pathlib; T().from_file(pathlib.Path('a'))", "pip install mido=="),
+     ("sentencepiece", "words import WordPieces; WordPieces()", "pip install sentencepiece==")],
+)  # fmt: skip
+def test_a_missing_package_is_told_with_its_command(package, call, told):
+    code = f"import sys; sys.modules[{package!r}] = None\nfrom data_pipelines.tokenizers.{call}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=False)
+    assert told in done.stderr and "ValueError" in done.stderr
