@@ -218,7 +218,8 @@ def fingerprint(corpus: Corpus) -> str:
     rows = []
     for entry in corpus.entries:
         segments = [(name, s.start_seconds, s.seconds, s.channel, *_stat(s.path)) for name, s in entry.audio.items()]
-        rows.append(repr((entry.id, entry.split, sorted(entry.about.items()), sorted(segments))))
+        about = [(name, list(v) if isinstance(v, np.ndarray) else v) for name, v in sorted(entry.about.items())]
+        rows.append(repr((entry.id, entry.split, about, sorted(segments))))
     return _sha256("\n".join(rows))
 
 

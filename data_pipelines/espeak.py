@@ -12,20 +12,54 @@ import re
 import threading
 import unicodedata
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 SYNCHRONOUS = 2  # espeak_AUDIO_OUTPUT: samples go to the callback, within the call
 DO_NOT_EXIT = 0x8000
+PHONEME_EVENTS, EVENTS_IN_IPA = 1, 2
 UTF8 = 1
 IPA = 2
 BUFFER_MILLISECONDS = 200
+RATE_PARAMETER, PITCH_PARAMETER = 1, 3
+WORDS_PER_MINUTE, PITCH = 175, 50
+"""espeak's own defaults."""
+WORDS_PER_MINUTE_RANGE, PITCH_RANGE = (80, 450), (0, 99)
+LAST_EVENT, PHONEME_EVENT = 0, 7
 WORD_BOUNDARY, CLAUSE_BOUNDARY = " ", "|"
 LANGUAGE_SWITCH = re.compile(r"\([a-z0-9-]+\)")
 
 LOCK = threading.Lock()
-SynthCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+
+
+class EventValue(ctypes.Union):
+    """What an event tells: the phoneme's symbols, for one of PHONEME_EVENT."""
+
+    _fields_ = (("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8))
+
+
+class Event(ctypes.Structure):
+    """espeak_EVENT of espeak-ng's speak_lib.h."""
+
+    _fields_ = (("type", ctypes.c_int), ("identifier", ctypes.c_uint), ("text_position", ctypes.c_int),
+                ("length", ctypes.c_int), ("milliseconds", ctypes.c_int), ("sample", ctypes.c_int),
+                ("user_data", ctypes.c_void_p), ("value", EventValue))  # fmt: skip
+
+
+SynthCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(Event))
+
+
+class Speech(NamedTuple):
+    """Float32 samples within -1 … 1, their rate, and each phone in IPA with the second at which it starts.
+
+    Pauses are phones with an empty name. A stress mark is part of the vowel's name.
+    """
+
+    samples: Float[np.ndarray, "S"]
+    sample_rate_hz: int
+    phones: tuple[tuple[str, float], ...]
 
 
 class Engine:
@@ -40,6 +74,7 @@ class Engine:
         self.library_path, self.data = loader.get_library_path(), Path(loader.get_data_path())
         self.callback = SynthCallback(self._collect)
         self.chunks: list[np.ndarray] = []
+        self.phones: list[tuple[str, float]] = []
         self.open()
 
     def open(self) -> None:
@@ -48,9 +83,8 @@ class Engine:
         self.library.espeak_TextToPhonemes.restype = ctypes.c_char_p
         self.library.espeak_TextToPhonemes.argtypes = [ctypes.POINTER(ctypes.c_char_p), ctypes.c_int, ctypes.c_int]
         self.library.espeak_SetVoiceByName.argtypes = [ctypes.c_char_p]
-        self.rate = self.library.espeak_Initialize(
-            SYNCHRONOUS, BUFFER_MILLISECONDS, str(self.data).encode(), DO_NOT_EXIT
-        )
+        options = DO_NOT_EXIT | PHONEME_EVENTS | EVENTS_IN_IPA
+        self.rate = self.library.espeak_Initialize(SYNCHRONOUS, BUFFER_MILLISECONDS, str(self.data).encode(), options)
         if self.rate <= 0:
             raise ValueError(f"espeak: got status {self.rate} on loading {self.data}, wanted a sample rate; "
                              "install the package espeakng_loader again")  # fmt: skip
@@ -74,9 +108,14 @@ class Engine:
             raise ValueError(f"espeak: got voice {voice!r}, wanted one that it has, such as 'en-us', 'en-gb-x-rp+f2' "
                              "or 'de'; its folder espeak-ng-data holds them in lang/ and voices/!v/")  # fmt: skip
 
-    def _collect(self, samples, count: int, events: int) -> int:
+    def _collect(self, samples, count: int, events) -> int:
         if samples and count > 0:
             self.chunks.append(np.ctypeslib.as_array(samples, shape=(count,)).copy())
+        number = 0
+        while (event := events[number]).type != LAST_EVENT:
+            if event.type == PHONEME_EVENT:
+                self.phones.append((event.value.string.decode(errors="ignore"), event.milliseconds / 1000))
+            number += 1
         return 0
 
 
@@ -86,24 +125,41 @@ def engine() -> Engine:
     return Engine()
 
 
-def speak(text: str, voice: str) -> tuple[Float[np.ndarray, "S"], int]:
-    """`text` spoken by `voice` (such as "en-us+m3"): float32 samples within -1 … 1, and their rate, 22050 Hz.
+def speak(text: str, voice: str, *, words_per_minute: int = WORDS_PER_MINUTE,
+          pitch: int = PITCH) -> tuple[Float[np.ndarray, "S"], int]:  # fmt: skip
+    """Samples and rate of `speak_with_phones`."""
+    speech = speak_with_phones(text, voice, words_per_minute=words_per_minute, pitch=pitch)
+    return speech.samples, speech.sample_rate_hz
 
-    The samples depend on text and voice alone, whatever was said before. Variants with breath noise (`f2`, `f3`, `f5`,
-    `whisper` and others) are the exception: they differ from process to process. Raises ValueError for an unknown voice
-    or a text without sound.
+
+def speak_with_phones(text: str, voice: str, *, words_per_minute: int = WORDS_PER_MINUTE,
+                      pitch: int = PITCH) -> Speech:  # fmt: skip
+    """`text` spoken by `voice` (such as "en-us+m3") at 22050 Hz.
+
+    words_per_minute: 80 to 450. pitch: 0 to 99, around the voice's own at 50. What is said depends on the arguments
+    alone, whatever was said before. Variants with breath noise (`f2`, `f3`, `f5`, `whisper` and others) are the
+    exception: they differ from process to process. Raises ValueError for an unknown voice, a setting out of range or a
+    text without sound.
     """
+    settings = ((RATE_PARAMETER, "words_per_minute", words_per_minute, WORDS_PER_MINUTE_RANGE),
+                (PITCH_PARAMETER, "pitch", pitch, PITCH_RANGE))  # fmt: skip
+    for _, name, value, (least, most) in settings:
+        if not least <= value <= most:
+            raise ValueError(f"espeak: got {name}={value}, wanted {least} to {most}")
     with LOCK:
         engine().reopen()
         engine().set_voice(voice)
+        for parameter, _, value, _ in settings:
+            engine().library.espeak_SetParameter(parameter, value, 0)
         engine().chunks.clear()
+        engine().phones.clear()
         data = text.encode()
         engine().library.espeak_Synth(data, len(data) + 1, 0, 1, 0, UTF8, None, None)
-        chunks = engine().chunks.copy()
+        chunks, phones = engine().chunks.copy(), tuple(engine().phones)
     samples = np.concatenate([*chunks, np.zeros(0, np.int16)])
     if not samples.any():
         raise ValueError(f"espeak: got text {text!r}, in which {voice!r} finds nothing to say; wanted some words")
-    return samples.astype(np.float32) / 32768, engine().rate
+    return Speech(samples.astype(np.float32) / 32768, engine().rate, phones)
 
 
 def phonemes(text: str, language: str = "en-us") -> list[str]:

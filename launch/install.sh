@@ -5,6 +5,8 @@
 #   bash launch/install.sh quickstart torch   what launch/quickstart.sh needs
 #   bash launch/install.sh test               lint, types and tests (with quickstart and torch)
 #   bash launch/install.sh dev                test, and the commit hooks
+#   bash launch/install.sh voices judges      neural voices for the corpora, and listeners for the codec's table
+#   bash launch/install.sh beam               Apache Beam for the builder (brings its own, older protobuf and pyarrow)
 #   bash launch/install.sh tpu | cuda         drivers of an accelerator
 #
 # PYTHON=/path/to/python picks the interpreter. pip's own settings count: with PIP_EXTRA_INDEX_URL naming an
@@ -77,21 +79,23 @@ install_without_needs() {
 }
 
 main() {
-  local extra with_torch="" with_no_deps="" extras="" stamp pins
+  local extra with_torch="" with_no_deps="" with_beam="" extras="" stamp pins
   for extra in "$@"; do
     case $extra in
       test | dev) with_torch=yes with_no_deps=yes ;;
       torch) with_torch=yes ;;
       quickstart) with_no_deps=yes ;;
-      tpu | cuda) ;;
-      *) fail "unknown extra '$extra'; known: quickstart torch test dev tpu cuda" ;;
+      beam) with_beam=yes with_no_deps=yes; continue ;;
+      voices | judges | tpu | cuda) ;;
+      *) fail "unknown extra '$extra'; known: quickstart torch test dev voices judges beam tpu cuda" ;;
     esac
+    extras+="${extras:+,}$extra"
   done
-  extras="$(printf '%s\n' "$@" | sort -u | paste -sd, -)"
+  if [[ -n $with_beam && -z $extras ]]; then extras=quickstart; fi
 
   # The stamp holds the place too: an environment that was moved or copied points at another checkout.
-  pins="$({ echo "$repository"; cat requirements.txt pyproject.toml launch/no_deps.txt; } | sha256sum | cut -c1-16)"
-  stamp=".venv/.installed-$pins${extras:+-$extras}"
+  pins="$({ echo "$repository"; cat requirements.txt pyproject.toml launch/no_deps.txt launch/beam.txt; } | sha256sum | cut -c1-16)"
+  stamp=".venv/.installed-$pins${extras:+-$extras}${with_beam:+-beam}"
   if [[ -e $stamp ]] && .venv/bin/python -c '' >/dev/null 2>&1; then
     echo ".venv is up to date (${extras:-no extras})"
     return
@@ -109,6 +113,7 @@ main() {
   echo "installing uniaudio_jax${extras:+[$extras]} and its pinned packages (a few minutes the first time)"
   pip_install --no-build-isolation -e ".${extras:+[$extras]}"
   if [[ -n $with_no_deps ]]; then install_without_needs; fi
+  if [[ -n $with_beam ]]; then pip_install -r launch/beam.txt; fi
   touch "$stamp"
   echo "installed into .venv: $(.venv/bin/python --version), ${extras:-no extras}"
 }

@@ -13,7 +13,17 @@ run="${RUN:+$(realpath -m -- "$RUN")}"  # against the caller's folder
 cd "$repository"
 run="${run:-runs/quickstart}"
 
-tasks=(tts enhancement text_to_music)
+# Domain of the synthetic corpus → the tasks that are built from it.
+declare -A tasks_of=(
+  [speech]="tts enhancement target_speech_extraction dereverberation speech_edit"
+  [parallel]="voice_conversion"
+  [singing]="singing"
+  [instructed]="instructed_tts"
+  [sound]="text_to_sound audio_edit"
+  [music]="text_to_music"
+)
+domains=(speech parallel singing instructed sound music)
+minutes=40
 stage="0/6 install"
 
 fail() {
@@ -43,7 +53,7 @@ module() {
 }
 
 main() {
-  local task install_only="" clean_first=""
+  local task domain install_only="" clean_first=""
   for option in "$@"; do
     case $option in
       --install-only) install_only=yes ;;
@@ -59,15 +69,18 @@ main() {
   trap 'echo "error: stage $stage failed; run this script again to go on from there" >&2' ERR
   SECONDS=0
   begin "1/6 corpus"
-  module data_pipelines.corpora.quickstart --out "$run/data/corpus"
+  module data_pipelines.corpora.synthetic --out "$run/data/corpus" --minutes "$minutes" --voices espeak \
+    --domain "${domains[@]}"
   begin "2/6 tokens"
-  for task in "${tasks[@]}"; do
-    module data_pipelines.builder --corpus "$run/data/corpus/$task" --task "$task" --codec tiny_16k --name quickstart --out "$run/data/tokens"
+  for domain in "${domains[@]}"; do
+    # shellcheck disable=SC2086  # the tasks are words
+    module data_pipelines.builder --corpus "$run/data/corpus/$domain" --task ${tasks_of[$domain]} --codec tiny_16k \
+      --out "$run/data/tokens"
   done
   begin "3/6 train"
   module uniaudio_jax.train configs/quickstart.py --out "$run" --data.root "$run/data/tokens"
   begin "4/6 generate"
-  for task in "${tasks[@]}"; do
+  for task in ${tasks_of[*]}; do
     module uniaudio_jax.generate --run "$run" --task "$task" --split heldout --count 2 --out "$run/samples/$task"
   done
   begin "5/6 evaluate"

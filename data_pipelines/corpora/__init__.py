@@ -99,7 +99,7 @@ def read_clip(entry: Entry) -> Clip:
         audio[name] = file.samples
         converted += file.converted
     for name in ALIGNED_FIELDS:
-        if name in audio and len(audio[name]) != len(audio["audio"]):
+        if name in audio and "audio" in audio and len(audio[name]) != len(audio["audio"]):
             raise ValueError(f"{entry.where}: got {len(audio[name])} samples of {name} and {len(audio['audio'])} of "
                              "audio, wanted the same length; cut both alike")  # fmt: skip
     return Clip(id=entry.id, split=entry.split, converted=tuple(converted), **audio, **entry.about)

@@ -1,139 +1,94 @@
-"""Any folder of audio as clips: one with a `manifest.jsonl`, or plain audio files with texts beside them."""
+"""Any folder of audio as a corpus: one with a `manifest.jsonl`, or plain audio files with texts beside them."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from data_pipelines.corpora import SPLITS, Clip, Split, split_number, split_of
-from uniaudio_jax.codec.audio_files import AudioFile, read_audio
+from data_pipelines.corpora import ALIGNED_FIELDS, AUDIO_FIELDS, SPLITS, Clip, Corpus, Entry, Segment, Split
+from data_pipelines.corpora.layouts import plain_corpus
+from data_pipelines.corpora.listing import clip_fields, json_lines, require_keys
 
 MANIFEST = "manifest.jsonl"
-SUFFIXES = (".wav", ".flac", ".ogg")
-HELDOUT_EVERY = 20
-REQUIRED = ("id", "split", "audio")
-OPTIONAL = ("text", "speaker", "noisy_audio")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """What is known of a clip before its audio is read; `where` names its line or file in errors."""
+class Listed(NamedTuple):
+    """A clip and where its audio is."""
 
-    where: str
     id: str
     split: Split
     audio: Path
-    text: str | None = None
-    speaker: str | None = None
-    noisy_audio: Path | None = None
+    speaker: str | None
+
+
+def open_folder(place: str | Path) -> Corpus:
+    """The corpus in a folder, or of a manifest that has another name.
+
+    With a manifest.jsonl, each line is an object with id, split (train or heldout) and any fields of `Clip`: audio as
+    paths relative to the manifest, midi as a list, phones as a list of [symbol, seconds]; null is as if not there.
+    Without one, every wav, flac or ogg file is a clip. Beside `x.wav`, its words are x.normalized.txt, x.original.txt,
+    x.txt or x.lab, and x.json may hold text, language, speaker, instruction and labels. The top folder is the speaker.
+    LibriTTS is read so (dev and test are held out), and VCTK, of which only microphone 1 is taken; see `layouts.py`.
+
+    Raises ValueError for a missing folder, one without clips, and a bad line of the manifest, named with its number.
+    """
+    root = Path(place)
+    manifest = root if root.is_file() else root / MANIFEST
+    if manifest.is_file():
+        entries = [_entry(fields, where, manifest.parent) for where, fields in json_lines(manifest)]
+        return Corpus(place=str(place), entries=entries)
+    if not root.is_dir():
+        raise ValueError(f"{root}: got no folder, wanted one with audio files or a {MANIFEST}; check the path")
+    return plain_corpus(root)
+
+
+def write_manifest(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes a manifest that `open_folder` reads, whole or not at all; fields that are None are left out.
+
+    rows: what each line holds; lists may be arrays. Raises ValueError for a row that could not be read back.
+    """
+    path = Path(path)
+    entries, lines = [], []
+    for number, row in enumerate(rows, 1):
+        line = json.dumps({key: value for key, value in row.items() if value is not None}, ensure_ascii=False,
+                          default=lambda value: value.tolist())  # fmt: skip
+        entries.append(_entry(json.loads(line), f"{path}:{number}", path.parent))
+        lines.append(line + "\n")
+    Corpus(place=str(path), entries=entries)  # refuses an id that comes twice
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text("".join(lines), encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def clips(root: str | Path, split: Split | None = None) -> Iterator[Clip]:
-    """The clips under `root`, of one split or of both, read one by one.
-
-    With a manifest.jsonl, each line has the keys id, split, audio and if wanted text, speaker, noisy_audio; paths are
-    relative to the manifest. Without one, every wav, flac or ogg file is a clip: `name.txt` beside `name.wav` is its
-    text, the folder that it lies in is its speaker (none directly under `root`), and about every 20th is held out.
-    Raises ValueError for a folder without clips, a bad line (named with its number) or a broken audio file.
-    """
-    for entry in entries(root):
-        if split is None or entry.split == split:
-            yield _read(entry)
+    """The clips of a folder, of one split or of both, read one by one."""
+    corpus = open_folder(root)
+    for entry in corpus.entries:
+        if split in (None, entry.split):
+            yield corpus.read(entry)
 
 
-def entries(root: str | Path) -> list[Entry]:
-    """The clips under `root` without their audio; the whole manifest is checked before anything is read."""
-    root = Path(root)
-    if not root.is_dir():
-        raise ValueError(f"{root}: got no folder, wanted one with audio files or a {MANIFEST}; check the path")
-    found = _manifest_entries(root / MANIFEST) if (root / MANIFEST).is_file() else _plain_entries(root)
-    seen: dict[str, str] = {}
-    for entry in found:
-        if entry.id in seen:
-            raise ValueError(f"{entry.where}: got id {entry.id!r} a second time (first: {seen[entry.id]}), wanted "
-                             "another id for each clip")  # fmt: skip
-        seen[entry.id] = entry.where
-    return found
+def entries(root: str | Path) -> list[Listed]:
+    """The clips of a folder without their audio."""
+    return [Listed(entry.id, entry.split, entry.audio["audio"].path, entry.about.get("speaker"))
+            for entry in open_folder(root).entries]  # fmt: skip
 
 
-def _manifest_entries(manifest: Path) -> list[Entry]:
-    found = []
-    with manifest.open(encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                found.append(_parse(line, f"{manifest}:{number}", manifest.parent))
-    if not found:
-        raise ValueError(f"{manifest}: got no lines, wanted one JSON object a clip; make the corpus again")
-    return found
-
-
-def _parse(line: str, where: str, root: Path) -> Entry:
+def _entry(fields: dict[str, Any], where: str, root: Path) -> Entry:
     """One line of a manifest. Raises ValueError with its place, what it holds and what it should hold."""
-    shown = line.strip() if len(line) < 120 else line.strip()[:117] + "..."
-    try:
-        fields = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: got {shown!r}, wanted one JSON object ({error})") from error
-    if not isinstance(fields, dict):
-        raise ValueError(f"{where}: got {shown!r}, wanted a JSON object with the keys {', '.join(REQUIRED)}")
-    if missing := [key for key in REQUIRED if key not in fields]:
-        raise ValueError(f"{where}: got the keys {', '.join(fields)}, wanted also {', '.join(missing)}")
-    if surplus := sorted(set(fields) - {*REQUIRED, *OPTIONAL}):
-        raise ValueError(f"{where}: got the keys {', '.join(surplus)}, wanted only {', '.join(REQUIRED + OPTIONAL)}")
-    for key, value in fields.items():
-        if not (isinstance(value, str) and value) and not (value is None and key in OPTIONAL):
-            raise ValueError(f"{where}: got {key} = {value!r}, wanted a string{' or null' if key in OPTIONAL else ''}")
+    require_keys(where, fields, ("id", "split"))
+    if not isinstance(fields["id"], str) or not fields["id"]:
+        raise ValueError(f"{where}: got id = {fields['id']!r}, wanted a string that is not empty")
     if fields["split"] not in SPLITS:
         raise ValueError(f"{where}: got split = {fields['split']!r}, wanted {' or '.join(SPLITS)}")
-    noisy = fields.get("noisy_audio")
-    return Entry(where=where, id=fields["id"], split=fields["split"], audio=root / fields["audio"],
-                 text=fields.get("text"), speaker=fields.get("speaker"),
-                 noisy_audio=root / noisy if noisy else None)  # fmt: skip
-
-
-def _plain_entries(root: Path) -> list[Entry]:
-    paths = sorted(path for path in root.rglob("*")
-                   if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))  # fmt: skip
-    if not paths:
-        raise ValueError(f"{root}: got no {MANIFEST} and no audio in this folder, wanted {', '.join(SUFFIXES)} files")
-    ids = [path.relative_to(root).with_suffix("").as_posix() for path in paths]
-    heldout = {name for name in ids if split_of(name, HELDOUT_EVERY) == "heldout"}
-    if not heldout and len(ids) > 1:
-        heldout = {min(ids, key=split_number)}
-    return [Entry(where=str(path), id=name, split="heldout" if name in heldout else "train", audio=path,
-                  text=_text_beside(path), speaker=path.parent.name if path.parent != root else None)
-            for path, name in zip(paths, ids, strict=True)]  # fmt: skip
-
-
-def _text_beside(path: Path) -> str | None:
-    text = path.with_suffix(".txt")
-    if not text.is_file():
-        return None
-    try:
-        return text.read_text(encoding="utf-8").strip() or None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{text}: got bytes that are not UTF-8 ({error.reason} at {error.start}), wanted UTF-8 text; "
-                         "save it again as UTF-8") from error  # fmt: skip
-
-
-def _read(entry: Entry) -> Clip:
-    audio = _read_audio(entry.audio, entry.where)
-    noisy_samples: np.ndarray | None = None
-    converted = audio.converted
-    if entry.noisy_audio is not None:
-        noisy = _read_audio(entry.noisy_audio, entry.where)
-        if len(noisy.samples) != len(audio.samples):
-            raise ValueError(f"{entry.where}: got {len(noisy.samples)} samples of noisy_audio and {len(audio.samples)} "
-                             "of audio, wanted the same length; cut both alike")  # fmt: skip
-        noisy_samples, converted = noisy.samples, converted + noisy.converted
-    return Clip(id=entry.id, split=entry.split, audio=audio.samples, text=entry.text, speaker=entry.speaker,
-                noisy_audio=noisy_samples, converted=converted)  # fmt: skip
-
-
-def _read_audio(path: Path, where: str) -> AudioFile:
-    try:
-        return read_audio(path)
-    except ValueError as error:
-        raise ValueError(str(error) if where == str(path) else f"{where}: {error}") from error
+    about = clip_fields(where, {key: value for key, value in fields.items() if key not in ("id", "split")})
+    audio = {name: Segment(path=root / about.pop(name)) for name in AUDIO_FIELDS if name in about}
+    if not audio and not about:
+        raise ValueError(f"{where}: got a clip of nothing but id and split, wanted audio or another field")
+    if "audio" not in audio and (alone := [name for name in ALIGNED_FIELDS if name in audio]):
+        raise ValueError(f"{where}: got {alone[0]} without audio, wanted both: they have the same length")
+    return Entry(where=where, id=fields["id"], split=fields["split"], audio=audio, about=about)

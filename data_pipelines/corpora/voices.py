@@ -1,17 +1,75 @@
-"""Synthetic voices at 16 kHz."""
+"""Synthetic voices at 16 kHz: many of espeak, and neural ones where their packages are installed."""
+
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import soxr
 from jaxtyping import Float
 
 from data_pipelines import espeak
-from data_pipelines.corpora import SAMPLE_RATE_HZ
+from data_pipelines.corpora import SAMPLE_RATE_HZ, Split, kokoro
 from data_pipelines.corpora.levels import loudness
+from data_pipelines.corpora.piper import find_piper, piper_speech
+from data_pipelines.corpora.sentences import sentence
 
 SPEECH_RMS = 0.08
+CLIP_SECONDS = (1.5, 5.0)
+ENGLISH = "en-us"
+ESPEAK_SPEAKERS = ("en-us+m3", "en-us+f4", "en-us+m8", "en-us+steph2", "en-us+rob", "en-gb-x-rp+steph3", "en-us+Denis",
+                   "en-us+f1", "en-us+Alex", "en-us+Annie", "en-gb-x-rp+m2", "en-gb-x-rp+belinda")  # fmt: skip
+"""Voices without breath noise, which is not the same in every process, and none of those in `noises.BABBLE_VOICES`."""
+WORDS_PER_MINUTE = (155, 195)
+NEURAL_SPEED = (0.9, 1.1)
+LEAST_CLIPS = 2  # so that each has a speaker prompt
+PIPER_CLIPS = 8  # each call loads the voice
+
+Voices = Literal["all", "espeak"]
 
 
-def speech_clip(voice: str, text: str) -> Float[np.ndarray, "S"]:
-    """`text` in an espeak voice at 16 kHz, all clips equally loud."""
-    samples, rate = espeak.speak(text, voice)
-    return loudness(soxr.resample(samples, rate, SAMPLE_RATE_HZ), SPEECH_RMS)
+def find_speakers(voices: Voices) -> tuple[str, ...]:
+    """Names of the voices: espeak's, and with "all" those of Piper and Kokoro that are installed."""
+    if voices == "espeak":
+        return ESPEAK_SPEAKERS
+    piper = find_piper()
+    return (*ESPEAK_SPEAKERS, *([piper.speaker] if piper else []), *kokoro.speakers())
+
+
+def speech_clip(voice: str, text: str, rms: float = SPEECH_RMS, **settings: int) -> Float[np.ndarray, "S"]:
+    """`text` in an espeak voice at 16 kHz, at the level `rms`; `settings` are those of `espeak.speak`."""
+    return _at_16_khz(*espeak.speak(text, voice, **settings), rms)
+
+
+def say(speaker: str, texts: Sequence[str], rng: np.random.Generator) -> list[Float[np.ndarray, "S"]]:
+    """Each text by one of the `find_speakers`, at a pace of its own, all equally loud."""
+    if speaker.startswith("piper-"):
+        piper = find_piper()
+        if piper is None or piper.speaker != speaker:
+            raise ValueError(f"voices: got no Piper with the voice {speaker!r}, wanted it as before; give --voices espeak")
+        made = piper_speech(piper, texts, int(rng.integers(2**31)), length_scale=1 / rng.uniform(*NEURAL_SPEED))
+        return [_at_16_khz(*speech) for speech in made]
+    if speaker.startswith("kokoro-"):
+        return [_at_16_khz(*kokoro.kokoro_speech(text, speaker, rng.uniform(*NEURAL_SPEED))) for text in texts]
+    return [speech_clip(speaker, text, words_per_minute=int(rng.integers(*WORDS_PER_MINUTE))) for text in texts]
+
+
+def utterances(
+    rng: np.random.Generator, split: Split, *speakers: str
+) -> list[tuple[str, tuple[Float[np.ndarray, "S"], ...]]]:
+    """Two or more sentences of `split`, and each by every one of `speakers`, all 1.5 to 5 s long."""
+    count = PIPER_CLIPS if any(speaker.startswith("piper-") for speaker in speakers) else LEAST_CLIPS
+    found = []
+    while len(found) < LEAST_CLIPS:
+        texts = [sentence(rng, split) for _ in range(count)]
+        clips = zip(*(say(speaker, texts, rng) for speaker in speakers), strict=True)
+        found += [(text, said) for text, said in zip(texts, clips, strict=True) if all(map(fits, said))]
+    return found[:count]
+
+
+def fits(samples: Float[np.ndarray, "S"]) -> bool:
+    """Whether a clip is as long as those of the corpus."""
+    return CLIP_SECONDS[0] <= len(samples) / SAMPLE_RATE_HZ <= CLIP_SECONDS[1]
+
+
+def _at_16_khz(samples: np.ndarray, rate: int, rms: float = SPEECH_RMS) -> np.ndarray:
+    return loudness(soxr.resample(samples, rate, SAMPLE_RATE_HZ), rms)

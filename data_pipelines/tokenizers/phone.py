@@ -1,6 +1,9 @@
 """Text to phone ids: the IPA of espeak-ng over a fixed list of symbols."""
 
+import functools
 import hashlib
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -24,28 +27,53 @@ LETTERS = (
 )
 SYMBOLS = (UNKNOWN, *BOUNDARIES, *MARKS, *LETTERS)
 """Ids are places in this tuple: only its end may grow."""
+STRESS_MARKS, LENGTH_MARKS = "ˈˌ", "ːˑ"
+MOST_NAMED = 10
+
+BREATH = "<breath>"
+SILENCES = {"", "sil", "sp", "pau", "h#", "<sil>", "<eps>", CLAUSE_BOUNDARY}
+BREATHS = {"ap", "br", "breath", BREATH}
+NOISES = {"spn", "nsn", UNKNOWN}
+
+ARPABET = {
+    "AA": "ɑː", "AE": "æ", "AH": "ʌ", "AH0": "ə", "AO": "ɔː", "AW": "aʊ", "AX": "ə", "AXR": "ɚ", "AY": "aɪ", "B": "b",
+    "CH": "tʃ", "D": "d", "DH": "ð", "DX": "ɾ", "EH": "ɛ", "EL": "əl", "EM": "əm", "EN": "ən", "ER": "ɜː", "ER0": "ɚ",
+    "EY": "eɪ", "F": "f", "G": "ɡ", "HH": "h", "HV": "h", "IH": "ɪ", "IX": "ᵻ", "IY": "iː", "IY0": "i", "JH": "dʒ",
+    "K": "k", "L": "l", "M": "m", "N": "n", "NG": "ŋ", "NX": "ɾ", "OW": "oʊ", "OY": "ɔɪ", "P": "p", "Q": "ʔ",
+    "R": "ɹ", "S": "s", "SH": "ʃ", "T": "t", "TH": "θ", "UH": "ʊ", "UW": "uː", "UX": "ʉ", "V": "v", "W": "w",
+    "WH": "ʍ", "Y": "j", "Z": "z", "ZH": "ʒ",
+}  # fmt: skip
+"""ARPABET to the symbols that espeak writes for American English; AH0 and the like sound otherwise without stress."""
+STRESSES = {"0": "", "1": "ˈ", "2": "ˌ"}
+
+NEAR_CODE_POINTS, FEWEST_LETTERS, COMPARED_SYMBOLS = 24, 3, 3
+"""For `_is_read`: letters compared with one before and after it, how few are too few, and how much of their sounds."""
 
 
 class PhoneTokenizer:
-    """Phone ids 0 to 304, the slots of the public vocabulary; `unknown` counts the symbols that had no id."""
+    """Phone ids 0 to 304, the slots of the public vocabulary.
+
+    `dropped` counts the characters of texts that espeak does not speak, `unknown` the phone symbols that have no id.
+    """
 
     name = "espeak_ipa"
     size = PHONES
+    symbols: tuple[str, ...] = SYMBOLS
 
     def __init__(self) -> None:
         self.sha256 = hashlib.sha256("\n".join(SYMBOLS).encode()).hexdigest()
+        self.dropped: Counter[str] = Counter()
         self.unknown: Counter[str] = Counter()
         self._ids = {symbol: number for number, symbol in enumerate(SYMBOLS)}
 
     def encode(self, text: str, language: str = "en-us") -> Int16[np.ndarray, "n"]:
         """Ids of the phones of `text`, with word and clause boundaries.
 
-        Raises ValueError for a text in which espeak finds no phone, and for an unknown language.
+        Characters that espeak does not speak in this language are left out and counted in `dropped`. Raises ValueError
+        for a text in which it then finds no phone, and for an unknown language.
         """
-        symbols = phonemes(text, language)
-        if all(symbol in BOUNDARIES or symbol in MARKS for symbol in symbols):
-            raise ValueError(f"PhoneTokenizer.encode: got text {text!r}, in which espeak finds no phones "
-                             f"({language}), wanted words")  # fmt: skip
+        symbols, dropped = spoken_symbols(text, language)
+        self.dropped.update(dropped)
         return self.ids(symbols)
 
     def ids(self, symbols: Iterable[str]) -> Int16[np.ndarray, "n"]:
@@ -59,3 +87,99 @@ class PhoneTokenizer:
         if bad := [int(number) for number in ids if not 0 <= number < len(SYMBOLS)]:
             raise ValueError(f"PhoneTokenizer.decode: got ids {bad[:5]}, wanted 0 to {len(SYMBOLS) - 1}")
         return [SYMBOLS[number] for number in ids]
+
+
+def spoken_symbols(text: str, language: str) -> tuple[list[str], Counter[str]]:
+    """The IPA symbols of what espeak speaks of `text`, and the characters that it does not speak, counted.
+
+    Raises ValueError where no phone is left, and for an unknown language.
+    """
+    dropped = Counter(character for character in text if not _is_spoken(character, language))
+    symbols = phonemes(text.translate({ord(character): " " for character in dropped}), language)
+    if all(symbol in BOUNDARIES or symbol in MARKS for symbol in symbols):
+        raise ValueError(f"phones: got text {text!r}, in which espeak finds no phones in language {language!r}, "
+                         "wanted words of that language; correct the text, or name its language")  # fmt: skip
+    return symbols, dropped
+
+
+def phone_symbols(phones: Sequence[str]) -> list[list[str]]:
+    """The symbols of each phone name, stress included; the names are ARPABET if all of them can be, otherwise IPA.
+
+    Silence ("sil", "sp", "pau", "") is the clause boundary, breath ("AP", "br") `BREATH`, and noise ("spn")
+    `<unknown>`. Raises ValueError for names of neither alphabet.
+    """
+    names = sorted(set(phones))
+    arpabet = {name: _mark(name) or _arpabet(name) for name in names}
+    if all(arpabet.values()):
+        return [arpabet[name] for name in phones]
+    ipa = {name: _mark(name) or _ipa(name) for name in names}
+    bad = [name for name, symbols in ipa.items()
+           if not set(symbols) <= {*SYMBOLS, BREATH} or set(symbols) <= set(STRESS_MARKS + LENGTH_MARKS)]  # fmt: skip
+    if bad:
+        # A strange name makes an ARPABET file look like IPA: then the strange names are told, not all the others.
+        strange = [name for name in names if not arpabet[name]]
+        told = strange if len(strange) < len(bad) else bad
+        raise ValueError(f"got phones {', '.join(told[:MOST_NAMED])}{' …' if len(told) > MOST_NAMED else ''}, wanted "
+                         "ARPABET (HH AH0 L OW1) or IPA that espeak uses (h ə l oʊ)")  # fmt: skip
+    return [ipa[name] for name in phones]
+
+
+def _mark(name: str) -> list[str]:
+    named = ((SILENCES, CLAUSE_BOUNDARY), (BREATHS, BREATH), (NOISES, UNKNOWN))
+    return [symbol for names, symbol in named if name.casefold() in names]
+
+
+def _arpabet(name: str) -> list[str]:
+    """The symbols of an ARPABET phone, or none. Vowels may have a stress digit."""
+    upper = name.upper()
+    digit = upper[-1:] if upper[-1:] in STRESSES and upper[0] in "AEIOU" else ""
+    found = ARPABET.get(upper) or ARPABET.get(upper.removesuffix(digit), "")
+    return list(STRESSES.get(digit, "") + found) if found else []
+
+
+def _ipa(name: str) -> list[str]:
+    """The symbols of an IPA phone as espeak writes them: no tie between letters, and one kind of g."""
+    parted = unicodedata.normalize("NFD", re.sub("[\u0361\u035c]", "", name).replace("g", "ɡ"))
+    return list(parted.replace("c\u0327", "ç"))
+
+
+@functools.lru_cache(maxsize=65536)
+def _is_spoken(character: str, language: str) -> bool:
+    """Whether espeak speaks a character, or need not (punctuation, spaces, accents)."""
+    kind = unicodedata.category(character)
+    if character.isascii() or kind[0] not in "LMNS":
+        return True
+    if kind[0] in "NS":
+        return _sound(character, language) != ""
+    if kind in ("Ll", "Lo", "Lu"):
+        return _is_read(character, language)
+    letters = _letters_near(character)  # a vowel sign or the like goes with the letters of its script
+    return not letters or any(_is_read(letter, language) for letter in letters)
+
+
+@functools.lru_cache(maxsize=65536)
+def _is_read(letter: str, language: str) -> bool:
+    """Whether the language reads a letter. One that it does not read is spelled, after its script's name or "letter"
+    ("Chinese letter", "letter one six a"), so that it begins like most letters around it; or it is silent like them.
+    """
+    if _script(letter) == "HANGUL":  # espeak reads it everywhere, and syllables around each other do begin alike
+        return True
+    beginnings = [_sound(near, language)[:COMPARED_SYMBOLS] for near in _letters_near(letter)]
+    alike = beginnings.count(_sound(letter, language)[:COMPARED_SYMBOLS])
+    return len(beginnings) < FEWEST_LETTERS or alike <= len(beginnings) / 2
+
+
+def _letters_near(character: str) -> list[str]:
+    """The letters of the character's script, whose Unicode names begin with the same word, around it."""
+    script, place = _script(character), ord(character)
+    around = map(chr, range(max(0, place - NEAR_CODE_POINTS), place + NEAR_CODE_POINTS + 1))
+    return [one for one in around if unicodedata.category(one) in ("Ll", "Lo", "Lu") and _script(one) == script]
+
+
+def _script(character: str) -> str:
+    return unicodedata.name(character, "").replace("-", " ").partition(" ")[0]
+
+
+@functools.lru_cache(maxsize=65536)
+def _sound(character: str, language: str) -> str:
+    return "".join(symbol for symbol in phonemes(character, language) if symbol not in STRESS_MARKS)

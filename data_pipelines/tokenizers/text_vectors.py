@@ -44,7 +44,7 @@ class MiniLmVectors:
                              f"wanted {self.width} and gelu, those of {self.name}")  # fmt: skip
         self.layers, self.heads = config["num_hidden_layers"], config["num_attention_heads"]
         self.epsilon = config["layer_norm_eps"]
-        self.sha256 = _sha256(folder / "model.safetensors")
+        self.sha256 = file_sha256(folder / "model.safetensors")
         self.weights = safetensors.numpy.load_file(folder / "model.safetensors")
         # Products of one text are small: BLAS threads wait for each other, on a busy machine for over 10 times as long.
         self.threads = ThreadpoolController()
@@ -105,6 +105,7 @@ def _package_folder() -> Path:
 
 
 @functools.cache
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal; a file is read once."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,166 @@
+"""Captioned audio as a corpus: a CSV, JSONL or JSON file of captions, as AudioCaps, MusicCaps and WavCaps have it."""
+
+import ast
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.corpora import Clip, Corpus, Entry, Segment, Split, read_clip, splits_of
+from data_pipelines.corpora.listing import (
+    AUDIO_SUFFIXES,
+    clip_fields,
+    found_path,
+    json_lines,
+    needed_text,
+    optional_seconds,
+    optional_text,
+    read_text,
+    require_keys,
+    shortened,
+    text_lines,
+)
+
+PATH_KEYS = ("path", "audio_filepath", "audio")
+CAPTION_KEYS = ("caption", "text")
+LABEL_KEYS = ("labels", "aspect_list", "tags")
+CLIP_ID_KEYS = ("audiocap_id", "id", "ytid", "youtube_id")
+AUDIO_ID_KEYS = ("youtube_id", "ytid", "id")
+START_KEYS = ("start_time", "start_s")
+AUDIO_FOLDERS = ("", "audio", "wav")
+
+Row = tuple[str, Mapping[str, Any]]
+"""Place of a row, and what it holds."""
+
+
+def open_captions(path: str | Path) -> Corpus:
+    """The clips of a file of captions; a caption is a clip's text, and labels, aspect_list or tags are its labels.
+
+    CSV with a header, JSONL, or JSON (a list of rows, or WavCaps's {"data": [...]}). A row has caption or text, and a
+    path (path, audio_filepath or audio, from the working directory or the file's folder) or an id (youtube_id, ytid or
+    id): then the audio is <id>.wav, .flac or .ogg, or <id>_<start second>.wav …, beside the file or in audio/ or wav/
+    there. It is taken to be the captioned part alone. Other keys are passed over. Captions of the same audio are in the
+    same split, by a hash.
+
+    Raises ValueError for a broken file or row. A row without audio or with an empty caption is refused when it is read.
+    """
+    path = Path(path)
+    below = _audio_below(path.parent)
+    rows = [(where, row, _audio(where, row, path.parent, below)) for where, row in _rows(path)]
+    audios = sorted({audio.as_posix() for _, _, audio in rows})
+    splits: dict[str, Split] = dict(zip(audios, splits_of(audios), strict=True))
+    entries = [Entry(where=where, id=_id(where, row), split=splits[audio.as_posix()],
+                     audio={"audio": Segment(path=audio)}, about=_about(where, row))
+               for where, row, audio in rows]  # fmt: skip
+    return Corpus(place=str(path), entries=entries, read=read_captioned)
+
+
+def read_captioned(entry: Entry) -> Clip:
+    """The clip of an entry of `open_captions`. Raises ValueError for an empty caption, as `read_clip` for the audio."""
+    if not entry.about["text"]:
+        raise ValueError(f"{entry.where}: got an empty caption, wanted words; describe the clip or remove the row")
+    return read_clip(entry)
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    kinds = {".csv": _csv_rows, ".jsonl": json_lines, ".json": _json_rows}
+    if path.suffix.lower() not in kinds:
+        raise ValueError(f"{path}: got a file of captions {path.suffix or 'without an ending'}, wanted one of "
+                         f"{', '.join(kinds)}; convert or rename it")  # fmt: skip
+    return kinds[path.suffix.lower()](path)
+
+
+def _csv_rows(path: Path) -> Iterator[Row]:
+    places: list[str] = []  # of the lines of one row: a quoted caption may have several
+
+    def lines() -> Iterator[str]:
+        for where, line in text_lines(path):
+            places.append(where)
+            yield line
+
+    header: list[str] = []
+    reader = csv.reader(lines(), strict=True)
+    try:
+        for cells in reader:
+            where = places[0]
+            places.clear()
+            if header and cells:
+                if len(cells) != len(header):
+                    raise ValueError(f"{where}: got {len(cells)} cells, wanted {len(header)} ({', '.join(header)}); "
+                                     "put text with commas between quotes")  # fmt: skip
+                yield where, dict(zip(header, cells, strict=True))
+            header = header or [cell.strip() for cell in cells]
+    except csv.Error as error:
+        raise ValueError(f"{places[0]}: got a row that is not CSV ({error}), wanted cells between commas") from error
+
+
+def _json_rows(path: Path) -> Iterator[Row]:
+    try:
+        rows = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}:{error.lineno}: got a file that is not JSON ({error.msg}), wanted a list of rows; "
+                         "name it .jsonl if each line is a row") from error  # fmt: skip
+    rows = rows.get("data") if isinstance(rows, dict) else rows
+    if not isinstance(rows, list):
+        raise ValueError(f"{path}: got no list of rows, wanted [ROW, …] or an object with the list data")
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}: row {number}: got {shortened(row)}, wanted an object with a caption")
+        yield f"{path}: row {number}", row
+
+
+def _audio_below(folder: Path) -> dict[str, Path]:
+    """Name → path of the audio files beside a listing; those in the first of `AUDIO_FOLDERS` prevail."""
+    found: dict[str, Path] = {}
+    for place in (folder / name for name in AUDIO_FOLDERS):
+        for path in place.iterdir() if place.is_dir() else ():
+            if path.suffix.lower() in AUDIO_SUFFIXES:
+                found.setdefault(path.name, path)
+    return found
+
+
+def _audio(where: str, row: Mapping[str, Any], folder: Path, below: Mapping[str, Path]) -> Path:
+    """The file of a row: the named one if it is there, else the one that has its id; perhaps there is none."""
+    key, named = _first(row, AUDIO_ID_KEYS), _first(row, PATH_KEYS)
+    if not key and not named:
+        raise ValueError(f"{where}: got the keys {', '.join(row)}, wanted also one of "
+                         f"{', '.join((*PATH_KEYS, *AUDIO_ID_KEYS))}")  # fmt: skip
+    path = found_path(needed_text(where, row, named), folder) if named else None
+    if path and (not key or path.is_file()):
+        return path
+    assert key
+    name = Path(needed_text(where, row, key))
+    stem = name.stem if name.suffix.lower() in AUDIO_SUFFIXES else name.name  # WavCaps has ids such as Yx7a.wav
+    starts = [seconds for start in START_KEYS if (seconds := optional_seconds(where, row, start)) is not None]
+    stems = [*(f"{stem}_{int(start) if start.is_integer() else start}" for start in starts), stem]
+    names = [stem + suffix for stem in stems for suffix in AUDIO_SUFFIXES]
+    return next((below[name] for name in names if name in below), path or folder / "audio" / f"{stem}.wav")
+
+
+def _id(where: str, row: Mapping[str, Any]) -> str:
+    return needed_text(where, row, _first(row, CLIP_ID_KEYS) or _first(row, PATH_KEYS) or "id")
+
+
+def _about(where: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    caption = _first(row, CAPTION_KEYS) or CAPTION_KEYS[0]
+    require_keys(where, row, (caption,))
+    return {"text": optional_text(where, row, caption) or "", **_labels(where, row)}
+
+
+def _first(row: Mapping[str, Any], keys: Sequence[str]) -> str | None:
+    return next((key for key in keys if key in row), None)
+
+
+def _labels(where: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Labels as a list, or in text as a list in brackets or parted by semicolons or commas."""
+    key = _first(row, LABEL_KEYS)
+    value = row[key] if key else None
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError):
+            raise ValueError(f"{where}: got {key} = {shortened(value)}, wanted a list of strings") from None
+    elif isinstance(value, str):
+        value = [label.strip() for label in value.split(";" if ";" in value else ",") if label.strip()]
+    return clip_fields(where, {"labels": value}) if value else {}
