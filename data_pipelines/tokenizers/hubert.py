@@ -86,7 +86,7 @@ class HubertEncoder:
         self.config = read_config(folder)
         path = weights_path(folder)
         self.sha256 = file_sha256(path)
-        self._weights = hubert_weights(read_weights(path), self.layer, str(path))
+        self._weights = jax.device_put(hubert_weights(read_weights(path), self.layer, str(path)))
         self.width = self._weights["projection"]["bias"].shape[0]
 
     def features(self, wavs: Float[np.ndarray, "B S"], samples: Int[np.ndarray, "B"]) -> Float[Array, "B S/320 D"]:
@@ -103,7 +103,7 @@ def hubert_features(
     weights: Mapping[str, Any], wavs: Float[Array, "B S"], samples: Int[Array, "B"], config: HubertConfig
 ) -> Float[Array, "B S/320 D"]:
     """The forward pass with the weights of `hubert_weights`; a row sees its own samples and frames only."""
-    is_sample = np.arange(wavs.shape[1]) < samples[:, None]
+    is_sample = jnp.arange(wavs.shape[1]) < samples[:, None]
     if config.normed_wave:
         wavs = normalize(wavs, is_sample, WAVE_EPSILON)
     wavs = jnp.pad(jnp.where(is_sample, wavs, 0), ((0, 0), (0, config.right_context)))
@@ -149,8 +149,8 @@ def _layer(
     """Attention, then a GELU MLP, each with its layer norm before or after it."""
 
     def attend(x: Array) -> Array:
-        parts = (linear(x, weights[name]) for name in ("query", "key", "value"))
-        return linear(attention(*parts, is_frame, config.heads), weights["out"])
+        query, key, value = (linear(x, weights[name]) for name in ("query", "key", "value"))
+        return linear(attention(query, key, value, is_frame, config.heads), weights["out"])
 
     def think(x: Array) -> Array:
         return linear(gelu(linear(x, weights["up"])), weights["down"])
@@ -199,17 +199,22 @@ def hubert_weights(state: Mapping[str, np.ndarray], layer: int, where: str) -> d
     if not 0 < layer <= count:
         raise ValueError(f"{where}: got layer {layer}, wanted 1 to {count}, the layers of this model")
 
-    def part(name: str) -> dict[str, np.ndarray]:
+    def part_if_there(name: str) -> dict[str, np.ndarray]:
         return {kind: state[f"{name}.{kind}"] for kind in ("weight", "bias") if f"{name}.{kind}" in state}
 
+    def part(name: str) -> dict[str, np.ndarray]:
+        if len(found := part_if_there(name)) < 2:
+            raise ValueError(f"{where}: got no {name}.weight and .bias, wanted those of a HuBERT model")
+        return found
+
     convolutions = []
-    while found := part(f"feature_extractor.conv_layers.{len(convolutions)}.conv"):
-        norm = part(f"feature_extractor.conv_layers.{len(convolutions)}.layer_norm")
+    while found := part_if_there(f"feature_extractor.conv_layers.{len(convolutions)}.conv"):
+        norm = part_if_there(f"feature_extractor.conv_layers.{len(convolutions)}.layer_norm")
         convolutions.append(found | ({"norm": norm} if norm else {}))
     layers = [{ours: part(f"encoder.layers.{number}.{name}") for ours, name in LAYER_NAMES.items()}
               for number in range(layer)]  # fmt: skip
     return {"convolutions": convolutions, "projection": part("feature_projection.projection"),
-               "projection_norm": part("feature_projection.layer_norm"), "positions": _position_weights(state),
+               "projection_norm": part_if_there("feature_projection.layer_norm"), "positions": _position_weights(state),
                "position_norm": part("encoder.layer_norm"),
                "layers": jax.tree.map(lambda *arrays: np.stack(arrays), *layers)}  # fmt: skip
     return weights

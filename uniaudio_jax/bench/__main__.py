@@ -1,6 +1,6 @@
 """Benchmarks with ratios measured side by side in one run.
 
-    python -m uniaudio_jax.bench train|generate|codec|data
+    python -m uniaudio_jax.bench train|generate|codec|data|plan|builder
 
 prints a table and saves its numbers as JSON in --out.
 """
@@ -14,10 +14,19 @@ from typing import Any
 
 import tyro
 
-from uniaudio_jax.bench.options import BenchOptions, CodecBench, DataBench, GenerateBench, TrainBench
+from uniaudio_jax.bench.options import (
+    BenchOptions,
+    BuilderBench,
+    CodecBench,
+    DataBench,
+    GenerateBench,
+    PlanBench,
+    TrainBench,
+)
 from uniaudio_jax.cli import main_guard
 
-KINDS: dict[str, Any] = {"train": TrainBench, "generate": GenerateBench, "codec": CodecBench, "data": DataBench}
+KINDS: dict[str, Any] = {"train": TrainBench, "generate": GenerateBench, "codec": CodecBench, "data": DataBench,
+                         "plan": PlanBench, "builder": BuilderBench}  # fmt: skip
 
 
 def to_text(name: str, result: dict[str, Any]) -> str:

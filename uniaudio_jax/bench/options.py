@@ -54,3 +54,29 @@ class DataBench(BenchOptions):
     records: int = 1_000_000
     batches: int = 200
     rounds: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanBench(BenchOptions):
+    """The packing plan: time by number of examples, and how full its rows are.
+
+    examples: of the large set; the small one has a tenth. row_frames, target_frames: T and N. tokens: folder of
+    datasets whose rows are judged too.
+    """
+
+    examples: int = 10_000_000
+    row_frames: int = 1024
+    target_frames: int = 768
+    text_frames: int = 256
+    tokens: Path | None = None
+    rounds: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuilderBench(BenchOptions):
+    """The builder: hours of audio tokenised an hour. minutes: of espeak speech. tasks: built from it."""
+
+    minutes: float = 6.0
+    tasks: tuple[str, ...] = ("tts", "enhancement")
+    codec: str = "tiny_16k"
+    rounds: int = 3

@@ -1,0 +1,199 @@
+"""Fits the cluster centres of semantic units: k-means over the features of a speech encoder.
+
+    python -m data_pipelines.tokenizers.fit_semantic --audio DIR [DIR …] --out FILE.npz
+
+reads wav, flac and ogg files below the folders, `heldout` folders excepted, in an order drawn by --seed until there are
+--minutes of them. On one machine the same files and options give the same bytes. FILE.npz holds `centroids`, float16
+[V, D], and `record`, JSON that names the encoder, its hash and layer. Memory: 0.3 GB for each hour of Whisper-tiny.
+
+--judge then speaks sentences that no corpus trains on in several voices, and prints how much the units of one sentence
+differ between voices, beside how much those of different sentences differ: low and high are good.
+
+The shipped file is of the last layer, from 60 minutes of the speech that `data_pipelines.corpora.codec_training` makes
+(DIR: its speech_espeak and speech_piper, of --seed 0, and of --seed 1 --minutes 200), with --judge and each --layer:
+
+    layer   same_sentence   same_sentence_piper   other_sentence
+    1           0.408              0.782              0.825
+    2           0.354              0.898              0.879
+    3           0.373              0.907              0.901
+    4           0.367              0.595              0.850
+
+The middle layers tell espeak from Piper better than one sentence from another.
+"""
+
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soxr
+import tyro
+from jaxtyping import Float, Float32
+from sklearn.cluster import MiniBatchKMeans, kmeans_plusplus
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from data_pipelines import espeak
+from data_pipelines.corpora import SAMPLE_RATE_HZ
+from data_pipelines.corpora.piper import find_piper, piper_speech
+from data_pipelines.corpora.sentences import sentence
+from data_pipelines.tokenizers.semantic import SpeechEncoder, load_encoder, nearest, reduce_runs, speech_features
+from uniaudio_jax.cli import main_guard, use_compile_cache
+from uniaudio_jax.codec.audio_files import read_audio
+from uniaudio_jax.metrics.edits import edit_distance
+from uniaudio_jax.vocab import SEMANTIC_UNITS
+
+SUFFIXES = (".wav", ".flac", ".ogg")
+FILES_AT_ONCE = 32
+PASSES, BATCH_FRAMES = 20, 10_000
+START_FRAMES = 50_000  # of which k-means++ draws the first centres
+JUDGE_VOICES = ("en-us+m1", "en-us+m3", "en-us+Alex", "en-us+f4", "en-us+Annie", "en-us+belinda")
+JUDGE_SENTENCES, JUDGE_PEAK = 24, 0.7
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions:
+    """Fit the cluster centres of semantic units.
+
+    audio: folders of speech. out: the .npz file to write. encoder: folder of HuBERT (Hugging Face) or of Whisper
+    (CTranslate2), by default the packaged Whisper-tiny. layer: of the encoder, by default HuBERT's 9th and Whisper's
+    last. clusters: their number; the vocabulary has slots for 500. minutes: of audio. judge: measure the units.
+    """
+
+    audio: tuple[Path, ...]
+    out: Path
+    encoder: Path | None = None
+    layer: int | None = None
+    clusters: int = SEMANTIC_UNITS
+    minutes: float = 60.0
+    seed: int = 0
+    judge: bool = False
+
+    def __post_init__(self) -> None:
+        if self.out.suffix != ".npz":
+            raise ValueError(f"--out: got {self.out}, wanted a name that ends in .npz")
+        if not (0 < self.minutes < float("inf") and 2 <= self.clusters <= np.iinfo(np.int16).max and self.seed >= 0):
+            raise ValueError(f"fit_semantic: got minutes={self.minutes}, clusters={self.clusters}, seed={self.seed}; "
+                             "wanted minutes above 0, 2 to 32767 clusters and a seed of 0 or more")  # fmt: skip
+
+
+def audio_files(folders: tuple[Path, ...]) -> list[Path]:
+    """Audio files below the folders, those of `heldout` folders excepted. Raises ValueError where there are none."""
+    found = []
+    for folder in folders:
+        below = [path for path in sorted(folder.rglob("*"))
+                 if path.suffix in SUFFIXES and "heldout" not in path.relative_to(folder).parts]  # fmt: skip
+        if not below:
+            raise ValueError(f"{folder}: got no {', '.join(SUFFIXES)} file below this folder, wanted speech to fit to")
+        found += below
+    return found
+
+
+def training_features(encoder: SpeechEncoder, options: FitOptions) -> Float32[np.ndarray, "N D"]:
+    """Features of all frames of files in a drawn order, until there are `minutes` of audio or no more files."""
+    files = audio_files(options.audio)
+    order = np.random.default_rng(options.seed).permutation(len(files))
+    found, seconds, wanted = [], 0.0, 60 * options.minutes
+    with tqdm(total=round(wanted), desc="features", unit="s") as bar:
+        for first in range(0, len(files), FILES_AT_ONCE):
+            if seconds >= wanted:
+                break
+            wavs = []
+            for number in order[first : first + FILES_AT_ONCE]:
+                if seconds < wanted:
+                    wavs.append(read_audio(files[number], SAMPLE_RATE_HZ).samples)
+                    seconds += len(wavs[-1]) / SAMPLE_RATE_HZ
+            found += speech_features(encoder, wavs)
+            bar.update(round(min(seconds, wanted)) - bar.n)
+    return np.concatenate(found)
+
+
+def fit_centroids(frames: Float32[np.ndarray, "N D"], clusters: int, seed: int) -> Float32[np.ndarray, "V D"]:
+    """Centres of `clusters` clusters: k-means++ on some frames, then mini-batch k-means in 20 passes over all.
+
+    Raises ValueError for fewer frames than clusters.
+    """
+    if len(frames) < clusters:
+        raise ValueError(f"fit_semantic: got {len(frames)} frames of 20 ms, wanted at least {clusters}, one for each "
+                         "cluster; give more audio or fewer clusters")  # fmt: skip
+    rng = np.random.default_rng(seed)
+    with threadpool_limits(1):  # so that sums do not depend on the number of cores
+        start, _ = kmeans_plusplus(frames[rng.permutation(len(frames))[:START_FRAMES]], clusters, random_state=seed)
+        # Every first centre is a frame, so that no cluster is empty and none has to be drawn again.
+        settings: Any = {"init": start, "n_init": 1, "random_state": seed, "reassignment_ratio": 0}
+        model = MiniBatchKMeans(clusters, **settings)
+        for _ in tqdm(range(PASSES), desc="k-means", unit="pass"):
+            order = rng.permutation(len(frames))
+            for first in range(0, len(frames), BATCH_FRAMES):
+                model.partial_fit(frames[order[first : first + BATCH_FRAMES]])
+    return np.asarray(model.cluster_centers_, np.float32)
+
+
+def speeches() -> dict[str, list[Float[np.ndarray, "S"]]]:
+    """The same held-out sentences in each of the judge's voices; "piper" is there where Piper is installed."""
+    rng = np.random.default_rng(0)
+    texts = [sentence(rng, "heldout") for _ in range(JUDGE_SENTENCES)]
+    spoken = {voice: [espeak.speak(text, voice) for text in texts] for voice in JUDGE_VOICES}
+    if piper := find_piper():
+        spoken["piper"] = piper_speech(piper, texts, seed=0)
+    return {voice: [_at_peak(soxr.resample(wav, rate, SAMPLE_RATE_HZ)) for wav, rate in clips]
+            for voice, clips in spoken.items()}  # fmt: skip
+
+
+def _at_peak(wav: np.ndarray) -> np.ndarray:
+    return (wav * (JUDGE_PEAK / np.abs(wav).max())).astype(np.float32)
+
+
+def judge(encoder: SpeechEncoder, centroids: Float32[np.ndarray, "V D"]) -> dict[str, float]:
+    """Mean edit distances between unit sequences without repetitions, over the length of the longer one, 0 to 1.
+
+    same_sentence: of two espeak voices. same_sentence_piper: of an espeak voice and Piper's, an unlike engine (not
+    there without Piper). other_sentence: of two sentences in one espeak voice.
+    """
+    units = {voice: [reduce_runs(nearest(features, centroids))[0].tolist() for features in
+                     speech_features(encoder, wavs)] for voice, wavs in speeches().items()}  # fmt: skip
+    pairs = {
+        "same_sentence": [
+            pair for one, two in itertools.combinations(JUDGE_VOICES, 2)
+            for pair in zip(units[one], units[two], strict=True)
+        ],
+        "other_sentence": [pair for voice in JUDGE_VOICES for pair in itertools.combinations(units[voice], 2)],
+    }  # fmt: skip
+    if "piper" in units:
+        pairs["same_sentence_piper"] = [
+            pair for voice in JUDGE_VOICES for pair in zip(units[voice], units["piper"], strict=True)
+        ]
+    return {name: float(np.mean([edit_distance(one, two) / max(len(one), len(two)) for one, two in found]))
+            for name, found in pairs.items()}  # fmt: skip
+
+
+def write_clusters(path: Path, centroids: Float32[np.ndarray, "V D"], record: Mapping[str, str | int | float]) -> None:
+    """Writes the .npz file that `read_clusters` reads."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, centroids=centroids.astype(np.float16), record=np.array(json.dumps(record)))
+
+
+def main(options: FitOptions) -> None:
+    """Fits, writes the file and prints a line about it, with --judge a second one."""
+    encoder = load_encoder(options.encoder, options.layer)
+    frames = training_features(encoder, options)
+    centroids = fit_centroids(frames, options.clusters, options.seed)
+    minutes = len(frames) * 0.02 / 60
+    record = {"encoder": encoder.name, "encoder_sha256": encoder.sha256, "layer": encoder.layer,
+              "minutes": round(minutes, 2), "seed": options.seed}  # fmt: skip
+    write_clusters(options.out, centroids, record)
+    counts = np.bincount(nearest(frames, centroids), minlength=options.clusters)
+    print(f"{options.out}: {options.clusters} clusters of {encoder.name}, layer {encoder.layer}, from {minutes:.1f} "
+          f"min; the rarest has {counts.min()} frames, the most frequent {counts.max() / len(frames):.1%}")  # fmt: skip
+    if options.judge:
+        figures = judge(encoder, centroids.astype(np.float16).astype(np.float32))
+        print(f"{options.out}: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
+
+
+if __name__ == "__main__":
+    use_compile_cache()
+    with main_guard():
+        main(tyro.cli(FitOptions, description=__doc__))

