@@ -17,10 +17,8 @@ rerun in one go will not be bit-equal, and its figures will differ somewhat from
 from uniaudio_jax.config import CodecConfig, CodecTrainConfig, FrameRateConfig, QuantizerConfig
 
 DATA = "runs/codec_data"
-DOMAINS = (
-    *("speech_espeak", "speech_piper", "music", "sound"),
-    *("quickstart/tts", "quickstart/enhancement", "quickstart/text_to_music"),
-)
+DOMAINS = ("speech_espeak", "speech_piper", *(f"synthetic/{name}" for name in ("speech", "singing", "sound", "music",
+           "language")))  # fmt: skip
 
 
 def get_config() -> CodecTrainConfig:

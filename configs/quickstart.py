@@ -8,7 +8,6 @@ from dataclasses import replace
 from configs import base
 from uniaudio_jax.config import OptimConfig, RunConfig, StackConfig
 
-
 TASKS = {
     "tts": 1.0,
     "voice_conversion": 1.0,

@@ -305,7 +305,7 @@ def test_a_users_mistake_is_one_line_and_exit_2(tmp_path):
 
 
 def spoken_clips() -> list[np.ndarray]:
-    speak = pytest.importorskip("data_pipelines.corpora.quickstart").speech_clip
+    speak = pytest.importorskip("data_pipelines.corpora.voices").speech_clip
     pytest.importorskip("espeakng_loader")
     texts = ("Bright umbrellas filled the market square.", "Nobody expected such a gentle answer from him.")
     return [speak(voice, text) for voice, text in zip(("en-us+m3", "en-us+f2"), texts, strict=True)]

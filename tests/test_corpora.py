@@ -1,93 +1,33 @@
-"""The quickstart corpus and the splits."""
+"""What corpora are made of: splits, sentences, tunes, noises, voices; and the audio of the shipped codec."""
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
+import soxr
 
 from data_pipelines import espeak
-from data_pipelines.corpora import codec_training, folder, quickstart, split_of
-from data_pipelines.corpora.codec_training import Piper, TrainingAudioOptions
-from data_pipelines.corpora.quickstart import NOISES, VOICES, CorpusOptions, noise_clip, speech_clip
+from data_pipelines.corpora import codec_training, piper, split_of
+from data_pipelines.corpora.codec_training import TrainingAudioOptions
+from data_pipelines.corpora.domains import Unit
+from data_pipelines.corpora.noises import BABBLE_VOICES, NOISES, noise_clip
+from data_pipelines.corpora.piper import Piper
 from data_pipelines.corpora.sentences import sentence, sentence_split
+from data_pipelines.corpora.singing import speech_hertz
 from data_pipelines.corpora.tunes import compose
-from data_pipelines.espeak import speak
+from data_pipelines.corpora.voices import ESPEAK_SPEAKERS, say, speech_clip
+from data_pipelines.espeak import speak, speak_with_phones
 from uniaudio_jax.codec.train import Audio
 from uniaudio_jax.config import CodecTrainConfig, load_config
 
 TEXT = "Judith painted the yellow boat."
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("corpus") / "one minute"
-    quickstart.main(CorpusOptions(out=out, minutes=1))
-    return out
-
-
-@pytest.fixture(scope="module")
-def clips(corpus) -> dict:
-    return {task: list(folder.clips(corpus / task)) for task in quickstart.TASKS}
-
-
-def files_of(root: Path) -> dict[str, bytes]:
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-
-
-def test_the_same_seed_gives_the_same_bytes_in_another_process(corpus, tmp_path):
-    out = tmp_path / "again"
-    command = [sys.executable, "-m", "data_pipelines.corpora.quickstart", "--out", str(out), "--minutes", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    line = r"quickstart corpus: .*: tts 0\.\d min, enhancement 0\.\d min, text_to_music 0\.\d min, 4 voices, \d+ s\n"
-    assert re.fullmatch(line, done.stdout)
-    assert files_of(out) == files_of(corpus)
-
-
-def test_another_seed_gives_other_clips(corpus):
-    options = CorpusOptions(out=corpus, minutes=1, seed=1)
-    for task in quickstart.TASKS:
-        first = next(quickstart.clips(task, options))
-        (old,) = [clip for clip in folder.clips(corpus / task) if clip.id == first.id]
-        assert first.text != old.text
-
-
-def test_a_finished_corpus_is_left_alone_and_one_cut_off_is_made_again(corpus, tmp_path):
-    options = CorpusOptions(out=tmp_path, minutes=0.05)
-    quickstart.main(options)
-    before, manifest = files_of(tmp_path), tmp_path / "text_to_music" / "manifest.jsonl"
-    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.wav")}
-    quickstart.main(options)
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.wav")} == times
-    manifest.unlink()
-    next(iter((tmp_path / "text_to_music" / "wav").iterdir())).write_bytes(b"cut")
-    quickstart.main(options)
-    assert files_of(tmp_path) == before
-
-
-def test_a_folder_of_someone_else_is_refused_and_kept(tmp_path):
-    (tmp_path / "tts").mkdir()
-    (tmp_path / "tts" / "mine.txt").write_text("dear")
-    with pytest.raises(ValueError, match="not this program's"):
-        quickstart.main(CorpusOptions(out=tmp_path, minutes=0.05))
-    assert (tmp_path / "tts" / "mine.txt").read_text() == "dear"
-
-
-@pytest.mark.parametrize("wrong", [{"minutes": 0}, {"minutes": float("nan")}, {"seed": -1}])
-def test_senseless_options_are_refused(wrong):
-    with pytest.raises(ValueError, match="wanted minutes above 0"):
-        CorpusOptions(out=Path("x"), **wrong)
-
-
-def test_heldout_sentences_are_never_trained_on_by_any_task(clips):
-    spoken = [clip for task in ("tts", "enhancement") for clip in clips[task]]
-    train, heldout = ({clip.text for clip in spoken if clip.split == split} for split in ("train", "heldout"))
-    assert train and heldout and not train & heldout
-    assert all(sentence_split(clip.text) == clip.split for clip in spoken)
+def test_splits_hold_out_about_one_in_n():
+    count = sum(split_of(f"clip {number}", 20) == "heldout" for number in range(10007))
+    assert 400 < count < 600
 
 
 def test_heldout_sentences_and_tunes_stay_held_out_for_any_seed():
@@ -98,57 +38,14 @@ def test_heldout_sentences_and_tunes_stay_held_out_for_any_seed():
         assert len(heldout) > 20 and not train & heldout
 
 
-def test_tunes_are_captioned_by_instrument_and_key(clips):
+def test_tunes_are_captioned_and_labelled_by_what_they_are():
     for number in range(101):
         tune = compose(np.random.default_rng(number), 3.0, "train")
         instrument, key = tune.combination.split(" in ")
-        assert instrument in tune.caption.lower() and key in tune.caption
-    music = clips["text_to_music"]
-    train, heldout = ({clip.text for clip in music if clip.split == split} for split in ("train", "heldout"))
-    assert len(heldout) >= 4 and not train & heldout
-
-
-def test_heldout_noises_are_other_recordings(clips):
-    noises: dict[str, list] = {"train": [], "heldout": []}
-    for clip in clips["enhancement"]:
-        noise = clip.noisy_audio - clip.audio
-        noises[clip.split].append(noise / np.linalg.norm(noise))
-    for heldout in noises["heldout"]:
-        for train in noises["train"]:
-            length = min(len(heldout), len(train))
-            assert abs(np.dot(heldout[:length], train[:length])) < 0.9
-
-
-def test_there_are_four_voices_and_each_has_a_prompt_of_its_own_split(clips):
-    speakers = [clip.speaker for clip in clips["tts"] if clip.split == "train"]
-    assert len(set(speakers)) >= 4 and len(VOICES) >= 6
-    for split in ("train", "heldout"):
-        named = [clip.speaker for clip in clips["tts"] if clip.split == split]
-        assert all(named.count(name) >= 2 for name in named)
-
-
-def test_files_are_finite_sounding_16_khz_pcm(corpus):
-    paths = list(corpus.rglob("*.wav"))
-    assert len(paths) > 30
-    for path in paths:
-        info, samples = soundfile.info(path), soundfile.read(path, dtype="float32")[0]
-        assert (info.samplerate, info.channels, info.subtype) == (16000, 1, "PCM_16")
-        assert 1.5 <= info.duration <= 5.0 and np.isfinite(samples).all()
-        assert 0.02 < samples.std() and np.abs(samples).max() <= 0.91
-
-
-def test_the_minutes_are_shared_out_as_promised(corpus, clips):
-    assert CorpusOptions(out=corpus).minutes >= 20
-    assert sum(share for share, _ in quickstart.TASKS.values()) == 1
-    for task, (share, _) in quickstart.TASKS.items():
-        seconds = sum(len(clip.audio) for clip in clips[task] if clip.split == "train") / 16000
-        assert share * 0.9 * 60 <= seconds < share * 0.9 * 60 + 10
-
-
-def test_noise_is_added_at_0_to_15_db(clips):
-    ratios = [10 * np.log10(np.var(clip.audio) / np.var(clip.noisy_audio - clip.audio))
-              for clip in clips["enhancement"]]  # fmt: skip
-    assert -0.5 < min(ratios) and max(ratios) < 15.5 and np.ptp(ratios) > 5
+        assert tune.labels[0] == instrument and key in tune.caption
+        assert all(label in tune.caption.lower() for label in tune.labels)
+        bpm = int(re.findall(r"\d+", tune.caption)[0])
+        assert tune.labels[2] == ("slow" if bpm < 88 else "fast" if bpm >= 124 else "moderate")
 
 
 @pytest.mark.parametrize("kind", list(NOISES))
@@ -159,29 +56,54 @@ def test_each_noise_has_its_length_and_level_and_depends_on_its_seed_alone(kind)
     assert np.array_equal(one, same) and not np.array_equal(one, other)
 
 
+def test_nobody_who_talks_in_babble_is_a_speaker_of_the_corpus():
+    assert not set(BABBLE_VOICES) & set(ESPEAK_SPEAKERS)
+
+
 def test_an_unknown_noise_or_voice_is_refused_by_name():
     with pytest.raises(ValueError, match="got kind 'cough', wanted one of white"):
         noise_clip(np.random.default_rng(0), 1.0, "cough")
     for voice in ("xx-nowhere", "en-us+nobody", "en-us+"):
         with pytest.raises(ValueError, match=re.escape(f"got voice {voice!r}")):
             speech_clip(voice, TEXT)
+    with pytest.raises(ValueError, match="got no 'piper-nobody'"):
+        say("piper-nobody", [TEXT], np.random.default_rng(0))
 
 
-def test_speech_depends_on_text_and_voice_alone():
-    before = speech_clip("en-us+m3", TEXT)
-    others = [speech_clip(voice, TEXT) for voice in VOICES]
-    assert np.array_equal(speech_clip("en-us+m3", TEXT), before)
+def test_speech_depends_on_its_arguments_alone():
+    before = speak("Judith painted.", "en-us+m3")[0], speak("Judith painted.", "en-us+m3", pitch=71)[0]
+    others = [speech_clip(voice, TEXT, words_per_minute=211, pitch=13) for voice in ESPEAK_SPEAKERS]
+    after = speak("Judith painted.", "en-us+m3")[0], speak("Judith painted.", "en-us+m3", pitch=71)[0]
+    assert all(np.array_equal(one, two) for one, two in zip(before, after, strict=True))
     assert all(len(one) != len(two) or not np.allclose(one, two) for one, two in zip(others, others[1:], strict=False))
+
+
+def test_speech_is_as_fast_and_as_high_as_asked_for():
+    slow, usual, fast = (speak(TEXT, "en-us+m3", words_per_minute=rate)[0] for rate in (100, 175, 250))
+    assert len(slow) > 1.3 * len(usual) > 1.3 * len(fast)
+
+    low, high = (speak_with_phones(TEXT, "en-us+m3", pitch=pitch) for pitch in (10, 90))
+    hertz = [speech_hertz(soxr.resample(speech.samples, 22050, 16000).astype(float), speech.phones)
+             for speech in (low, high)]  # fmt: skip
+    assert np.median(hertz[1][hertz[1] > 0]) > 1.3 * np.median(hertz[0][hertz[0] > 0])
+
+
+@pytest.mark.parametrize(("setting", "value"), [("words_per_minute", 79), ("words_per_minute", 451), ("pitch", 100)])
+def test_a_rate_or_pitch_out_of_range_is_refused(setting, value):
+    with pytest.raises(ValueError, match=f"got {setting}={value}, wanted"):
+        speak(TEXT, "en-us+m3", **{setting: value})
+
+
+def test_phones_of_speech_are_in_order_and_within_it():
+    speech = speak_with_phones("Judith painted it, and slept.", "en-us+f4")
+    names, starts = zip(*speech.phones, strict=True)
+    assert list(starts) == sorted(starts) and 0 <= starts[0] and starts[-1] <= len(speech.samples) / 22050
+    assert names[:3] == ("dʒ", "ˈuː", "d") and "" in names[5:-2]
 
 
 def test_a_text_without_sound_is_refused():
     with pytest.raises(ValueError, match="nothing to say"):
         speak("", "en-us")
-
-
-def test_splits_hold_out_about_one_in_n():
-    count = sum(split_of(f"clip {number}", 20) == "heldout" for number in range(10007))
-    assert 400 < count < 600
 
 
 # Writes a second of noise for each line of its input, and keeps the lines, in place of the real tool.
@@ -198,62 +120,62 @@ for number, line in enumerate(lines):
 @pytest.fixture
 def fake_piper(tmp_path, monkeypatch) -> Piper:
     (tmp_path / "piper.py").write_text(FAKE_PIPER)
-    piper = Piper(command=(sys.executable, str(tmp_path / "piper.py")), voice=tmp_path / "voice.onnx")
-    monkeypatch.setattr(codec_training, "find_piper", lambda voice: piper)
-    return piper
+    command = (sys.executable, str(tmp_path / "piper.py"))
+    found = Piper(command=command, voice=tmp_path / "voice.onnx", seeded=False)
+    monkeypatch.setattr(codec_training, "find_piper", lambda voice: found)
+    return found
 
 
-def test_the_audio_of_the_shipped_codec_is_what_its_recipe_reads_and_is_made_once(tmp_path, fake_piper):
-    options = TrainingAudioOptions(out=tmp_path / "data", minutes=0.1)
-    codec_training.main(options)
-    before = files_of(options.out)
+def test_the_recipe_of_the_shipped_codec_reads_what_is_made():
     recipe = load_config(Path(__file__).parents[1] / "configs" / "codec_tiny_16k.py")
     assert isinstance(recipe, CodecTrainConfig)
-    folders = tuple(str(options.out / Path(name).relative_to("runs/codec_data")) for name in recipe.audio)
-    audio = Audio(folders, 16000)
-    assert set(audio.heldout) == {Path(name).name for name in folders} and audio.converted == 0
+    assert list(recipe.audio) == [f"runs/codec_data/{name}" for name in codec_training.MINUTES]
+
+
+def test_the_audio_of_the_shipped_codec_has_clips_held_out_and_is_made_once(tmp_path, fake_piper):
+    options = TrainingAudioOptions(out=tmp_path / "data", minutes=0.1, voices="espeak")
+    codec_training.main(options)
+    audio = Audio(tuple(str(options.out / name) for name in codec_training.MINUTES), 16000)
+    assert set(audio.heldout) == {Path(name).name for name in codec_training.MINUTES} and audio.converted == 0
+    assert all(len(clips) >= 4 for clips in audio.heldout.values())
     times = {path: path.stat().st_mtime_ns for path in options.out.rglob("*.wav")}
     codec_training.main(options)
     assert {path: path.stat().st_mtime_ns for path in options.out.rglob("*.wav")} == times
-    (options.out / "sound" / "recipe.json").rename(options.out / "sound" / "mine.txt")
-    with pytest.raises(ValueError, match="sound: got a folder that is not this program's"):
-        codec_training.main(options)
-    (options.out / "sound").rename(options.out / ".sound.partial")  # as if it was cut off
-    codec_training.main(options)
-    assert files_of(options.out) == before
 
 
 def test_the_codec_trains_on_no_heldout_sentence(fake_piper, monkeypatch):
     said = []
     monkeypatch.setattr(espeak, "speak", lambda text, voice: (said.append(text), (np.ones(2000, np.float32), 16000))[1])
-    made = codec_training.makers(fake_piper)
+    made = codec_training.own_domains(fake_piper)
     for split in ("train", "heldout"):
         said.clear()
         fake_piper.voice.write_text("")
-        for seed in range(97):
-            made["speech_espeak"](np.random.default_rng(seed), split)
-        made["speech_piper"](np.random.default_rng(3), split)
+        for number in range(97):
+            made["speech_espeak"].make(Unit(domain="speech_espeak", seed=5, split=split, number=number))
+        made["speech_piper"].make(Unit(domain="speech_piper", seed=3, split=split, number=7))
         pairs = fake_piper.voice.read_text().splitlines()
         said += [part.strip() for pair in pairs for part in re.findall(r"[^.?]+[.?]", pair)]
-        english = [text for text in said if text not in codec_training.FOREIGN.values()]
-        assert len(english) > 60 and {sentence_split(text) for text in english} == {split}
+        assert len(said) > 100 and {sentence_split(text) for text in said} == {split}
 
 
 def test_without_piper_its_domain_is_left_out_with_a_remedy(tmp_path, monkeypatch, capsys):
+    made = []
     monkeypatch.setattr(codec_training, "find_piper", lambda voice: None)
-    monkeypatch.setattr(codec_training, "write_domain", lambda domain, *rest: (tmp_path / domain).mkdir())
-    monkeypatch.setattr(quickstart, "write_task", lambda *rest: None)
+    monkeypatch.setattr(codec_training, "write_domain", lambda place, *rest: made.append(place))
+    monkeypatch.setattr(codec_training, "summary", lambda *rest: "")
     codec_training.main(TrainingAudioOptions(out=tmp_path))
     assert "pip install piper-tts" in capsys.readouterr().out
-    assert {path.name for path in tmp_path.iterdir()} == {"speech_espeak", "music", "sound"}
+    assert made == [tmp_path / name for name in codec_training.MINUTES if name != "speech_piper"]
 
 
 def test_a_failing_piper_is_told_by_its_last_line(tmp_path):
-    piper = Piper(command=(sys.executable, "-c", "raise SystemExit('no such voice')"), voice=tmp_path / "gone.onnx")
+    command = (sys.executable, "-c", "raise SystemExit('no such voice')")
+    failing = Piper(command=command, voice=tmp_path / "gone.onnx", seeded=False)
     with pytest.raises(ValueError, match=r"got exit code 1 and 0 files, wanted 1 \(no such voice\)"):
-        codec_training.piper_speech(piper, ["Hello."])
+        piper.piper_speech(failing, ["Hello."], 0)
 
 
 def test_the_default_minutes_are_those_of_the_shipped_codec():
     options = TrainingAudioOptions(out=Path("x"))
-    assert {domain: options.minutes_of(domain) for domain in codec_training.MINUTES} == codec_training.MINUTES
+    minutes = {domain: options.minutes_of(domain) for domain in codec_training.MINUTES}
+    assert minutes == pytest.approx(codec_training.MINUTES)

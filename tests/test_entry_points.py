@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from data_pipelines.tokenizers.labels import LABELS
 from tests.small_run import finish, python, write_run
 from uniaudio_jax import load_run
 
@@ -13,9 +14,10 @@ from uniaudio_jax import load_run
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("entry")
-    config = write_run(folder, tasks=("tts", "enhancement"), steps=3)
-    tasks = ("--data.tasks", "tts", 1, "enhancement", 1)
-    finish(python("uniaudio_jax.train", config, "--out", folder / "run", *tasks))
+    config = write_run(folder, tasks=("tts", "enhancement", "audio_tagging"), steps=3)
+    ids = ("--model.vocabulary", 4212 + 13, "--model.appended", "class_event", 13)
+    tasks = ("--data.tasks", "tts", 1, "enhancement", 1, "audio_tagging", 1)
+    finish(python("uniaudio_jax.train", config, "--out", folder / "run", *ids, *tasks))
     return folder / "run"
 
 
@@ -36,6 +38,17 @@ def test_held_out_examples_become_wav_files(run, tmp_path):
             samples, rate = soundfile.read(tmp_path / row[name])
             assert rate == 16000 and np.isfinite(samples).all()
             assert len(samples) == round(row[f"{name}_seconds"] * 16000)
+
+
+def test_what_a_task_of_ids_makes_is_written_as_text(run, voice, tmp_path):
+    words = ["--run", run, "--task", "audio_tagging", "--out", tmp_path]
+    finish(python("uniaudio_jax.generate", *words, "--split", "heldout", "--count", 2))
+    finish(python("uniaudio_jax.generate", *words, "--audio", voice, "--seconds", 0.1))
+    rows = json.loads((tmp_path / "samples.json").read_text())
+    assert len(rows) == 3 and all(isinstance(row["generated"], str) for row in rows)
+    for row in rows:
+        assert (tmp_path / row["generated_file"]).read_text().strip() == row["generated"]
+        assert set(filter(None, row["generated"].split(", "))) <= set(LABELS)
 
 
 def test_a_stereo_48_khz_file_is_converted_and_said(run, voice, tmp_path):
@@ -65,7 +78,9 @@ def test_the_python_api_generates_what_it_says(run):
     codes = loaded.codec.encode(noisy)
     assert loaded.codec.decode(codes, samples=8000).shape == (8000,)
     tokens = np.full((2, 5, 3), 7)
-    assert loaded.logits(tokens).shape == (2, 5, 3, 4212)
+    assert loaded.logits(tokens).shape == (2, 5, 3, 4225)
+    heard = loaded.generate("audio_tagging", audio=noisy, seconds=0.1)
+    assert isinstance(heard, str) and set(heard.split(", ")) <= set(LABELS)
     with pytest.raises(ValueError, match=r"wanted \[B, T, 3\]"):
         loaded.logits(tokens[..., :2])
     with pytest.raises(ValueError, match="ids 5000"):
@@ -75,7 +90,11 @@ def test_the_python_api_generates_what_it_says(run):
 def test_an_evaluation_holds_losses_baselines_and_metrics(run):
     finish(python("uniaudio_jax.evaluate", "--run", run, "--count", 2))
     tasks = json.loads((run / "evaluation.json").read_text())["tasks"]
-    assert set(tasks) == {"tts", "enhancement"}
+    assert set(tasks) == {"tts", "enhancement", "audio_tagging"}
+    tags = tasks.pop("audio_tagging")
+    assert len(tags["loss_per_level"]) == len(tags["unigram_loss_per_level"]) == 1
+    assert abs(tags["unigram_loss"] - np.log(13)) < 0.2 and tags["untrained_loss"] > 8
+    assert {"token_error_rate", "token_error_rate_of_another_reference"} <= set(tags["metrics"])
     for entry in tasks.values():
         assert len(entry["loss_per_level"]) == len(entry["accuracy_per_level"]) == 3
         assert abs(np.mean(entry["loss_per_level"]) - entry["loss"]) < 1e-4
@@ -94,6 +113,7 @@ def test_an_evaluation_holds_losses_baselines_and_metrics(run):
     [
         (["--task", "tts", "--text", "Hello."], "missing ['speaker_prompt']"),
         (["--task", "ttts"], "did you mean 'tts'"),
+        (["--task", "audio_tagging", "--audio", "voice.wav", "--stream"], "makes text"),
         (["--task", "enhancement", "--noisy-audio", "nothing.wav"], "nothing.wav"),
         (["--task", "enhancement", "--split", "heldout", "--text", "x"], "give one or the other"),
         (["--task", "enhancement", "--split", "heldout", "--count", "0"], "--count"),

@@ -119,9 +119,8 @@ def test_hours_seen_are_those_of_the_rows_and_survive_a_resume(folder, config):
     data = replace(run.data, tasks={"tts": 1.0, "enhancement": 1.0})
     codec = load_codec(run.codec).passport()
     batches, sources, _ = open_training_data(data, "target", run.model.ids, 7, codec, 0, 1)
-    seen = 0
-    for step in range(5):
-        batch = batches[step]
+    stream, seen = BatchStream(batches), 0
+    for batch in (next(stream) for _ in range(5)):
         seen += int(np.sum(batch.audio_frames[batch.source == sources[0].number]))
     assert np.isclose(whole["hours/tts"], seen / 50 / 3600)
     assert load_run(folder / "parts").meta["hours_seen"]["tts/random"] == pytest.approx(whole["hours/tts"])

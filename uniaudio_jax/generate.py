@@ -138,13 +138,13 @@ def _write_text(stem: Path, text: str, name: str) -> dict[str, str]:
 
 def write_given(run: Run, task: Task, options: GenerateOptions) -> list[dict[str, Any]]:
     """Writes what was generated for the conditions on the command line; returns the row of samples.json."""
+    if options.stream and not task.makes_audio:
+        raise ValueError(f"--stream makes audio, task {task.name} makes text; leave it out")
     conditions = given_conditions(options, run.codec.sample_rate_hz)
     number = len([*options.out.glob(f"{task.name}_*.wav"), *options.out.glob(f"{task.name}_*.txt")])
     stem, rate_hz = options.out / f"{task.name}_{number:03d}", run.codec.sample_rate_hz
     row = {"id": stem.name, "task": task.name, **{name: str(getattr(options, name)) for name in conditions}}
     if not task.makes_audio:
-        if options.stream:
-            raise ValueError(f"--stream makes audio, task {task.name} makes text; leave it out")
         text = run.generate(task.name, sampling=options.sampling, seconds=options.seconds, **conditions)
         print(text)
         return [row | {"generated": text} | _write_text(stem, text, "generated")]

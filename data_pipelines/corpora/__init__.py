@@ -139,7 +139,7 @@ def split_of(key: str, heldout_every: int = HELDOUT_EVERY) -> Split:
 
 def splits_of(keys: Sequence[str]) -> list[Split]:
     """The split of each key; where the hash holds out none of two or more, the smallest is held out."""
-    splits = [split_of(key) for key in keys]
+    splits: list[Split] = [split_of(key) for key in keys]
     if "heldout" not in splits and len(keys) > 1:
         splits[min(range(len(keys)), key=lambda number: split_number(keys[number]))] = "heldout"
     return splits

@@ -1,39 +1,59 @@
 """Sounds of things, machines and animals by formula, at 16 kHz.
 
-An event is one sound, such as a knock; a texture goes on. `hertz` is how high either sounds.
+An event is one sound, such as a knock, at a pitch in hertz; a texture goes on for a whole clip.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
-from data_pipelines.corpora import SAMPLE_RATE_HZ
+from data_pipelines.corpora import SAMPLE_RATE_HZ, Split
 from data_pipelines.corpora.noises import coloured
 
-Event = Callable[[np.random.Generator, float], np.ndarray]
 FIRST_EVENT_SECONDS, LEAST_EVENT_SECONDS = 0.05, 0.15
+FADE_SAMPLES = 80
 ECHO_SECONDS, FAR_HERTZ = 0.4, 1500.0
 BELL_PARTIALS = ((0.5, 0.6, 0.7), (1, 1, 1), (1.19, 0.7, 1.2), (1.5, 0.4, 1.6), (2, 0.8, 1.8), (2.67, 0.4, 2.6),
                  (3.01, 0.3, 3.2))  # fmt: skip
 """Of a cast bell: ratio to its strike note, strength, how much faster it dies away."""
 
 
-def event_count(samples: int, per_second: float) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """What a texture shall be: its length, how high it sounds, its events per second, the split of words in it."""
+
+    samples: int
+    hertz: float
+    per_second: float
+    split: Split
+
+    @property
+    def seconds(self) -> np.ndarray:
+        """The time of each sample."""
+        return np.arange(self.samples) / SAMPLE_RATE_HZ
+
+
+Event = Callable[[np.random.Generator, float], np.ndarray]
+Texture = Callable[[np.random.Generator, Draw], np.ndarray]
+
+
+def event_count(draw: Draw) -> int:
     """How many events `lay_out` puts into a clip, at least one."""
-    seconds = samples / SAMPLE_RATE_HZ - FIRST_EVENT_SECONDS - LEAST_EVENT_SECONDS
-    return 1 + max(0, int(seconds * per_second))
+    seconds = draw.samples / SAMPLE_RATE_HZ - FIRST_EVENT_SECONDS - LEAST_EVENT_SECONDS
+    return 1 + max(0, int(seconds * draw.per_second))
 
 
-def lay_out(rng: np.random.Generator, samples: int, hertz: float, per_second: float, event: Event,
-            jitter: float = 0.0) -> Float[np.ndarray, "S"]:  # fmt: skip
-    """Events at a steady pace; `jitter` is how far, in parts of their distance, each may be late."""
-    out = np.zeros(samples)
-    for number in range(event_count(samples, per_second)):
-        late = jitter * rng.random()
-        start = int((FIRST_EVENT_SECONDS + (number + late) / per_second) * SAMPLE_RATE_HZ)
-        made = rng.uniform(0.8, 1) * event(rng, hertz)
-        out[start : start + len(made)] += made[: max(0, samples - start)]
+def lay_out(rng: np.random.Generator, draw: Draw, event: Event, jitter: float = 0.0) -> Float[np.ndarray, "S"]:
+    """Events at a steady pace; `jitter` is how late each may be, in parts of their distance."""
+    out = np.zeros(draw.samples)
+    for number in range(event_count(draw)):
+        start = int((FIRST_EVENT_SECONDS + (number + jitter * rng.random()) / draw.per_second) * SAMPLE_RATE_HZ)
+        made = rng.uniform(0.8, 1) * event(rng, draw.hertz)
+        made[-FADE_SAMPLES:] *= np.linspace(1, 0, FADE_SAMPLES)
+        made = made[: max(0, draw.samples - start)]
+        out[start : start + len(made)] += made
     return out
 
 
@@ -98,7 +118,8 @@ def telephone_ring(rng: np.random.Generator, hertz: float) -> np.ndarray:
 
 
 def bell(rng: np.random.Generator, hertz: float) -> np.ndarray:
-    return sum(strength * _ringing(ratio * hertz, 3.0, 0.9 / faster) for ratio, strength, faster in BELL_PARTIALS)
+    partials = [strength * _ringing(ratio * hertz, 3.0, 0.9 / faster) for ratio, strength, faster in BELL_PARTIALS]
+    return np.sum(partials, axis=0)
 
 
 def chirp(rng: np.random.Generator, hertz: float) -> np.ndarray:
@@ -106,8 +127,8 @@ def chirp(rng: np.random.Generator, hertz: float) -> np.ndarray:
     notes = []
     for _ in range(rng.integers(1, 4)):
         count = int(rng.uniform(0.04, 0.1) * SAMPLE_RATE_HZ)
-        ends = hertz * rng.uniform(0.8, 1.25, 2)
-        notes += [_glide(np.geomspace(*ends, count)) * _swelling(count), np.zeros(400)]
+        first, last = hertz * rng.uniform(0.8, 1.25, 2)
+        notes += [_glide(np.geomspace(first, last, count)) * _swelling(count), np.zeros(400)]
     return np.concatenate(notes)
 
 
@@ -187,59 +208,55 @@ def beep(rng: np.random.Generator, hertz: float) -> np.ndarray:
     return np.sin(2 * np.pi * hertz * axis) * np.minimum(1, np.minimum(axis, 0.1 - axis) / 0.005)
 
 
-def siren(rng: np.random.Generator, samples: int, hertz: float, per_second: float) -> Float[np.ndarray, "S"]:
-    """A tone that swings by half around `hertz`."""
-    swing = np.sin(2 * np.pi * (per_second * np.arange(samples) / SAMPLE_RATE_HZ + rng.random()))
-    return _glide(hertz * (1 + 0.5 * swing))
+def siren(rng: np.random.Generator, draw: Draw) -> Float[np.ndarray, "S"]:
+    """A tone that swings by half around its pitch."""
+    return _glide(draw.hertz * (1 + 0.5 * np.sin(2 * np.pi * (draw.per_second * draw.seconds + rng.random()))))
 
 
-def engine(rng: np.random.Generator, samples: int, hertz: float, per_second: float) -> Float[np.ndarray, "S"]:
-    """Strokes of unequal cylinders, `per_second` of them, that shake a body which sounds at `hertz`."""
-    stroke = np.floor(np.arange(samples) / SAMPLE_RATE_HZ * per_second).astype(int)
-    within = np.arange(samples) / SAMPLE_RATE_HZ * per_second - stroke
-    strength = np.resize(rng.uniform(0.6, 1, 4), stroke[-1] + 1)[stroke]
-    roar = coloured(rng, samples, 1.0)
-    body = np.sin(2 * np.pi * hertz * np.arange(samples) / SAMPLE_RATE_HZ)
-    return strength * np.exp(-3 * within) * (body + 0.7 * roar / roar.std())
+def engine(rng: np.random.Generator, draw: Draw) -> Float[np.ndarray, "S"]:
+    """Strokes of four unequal cylinders, which shake a body."""
+    stroke, within = np.divmod(draw.seconds * draw.per_second, 1)
+    strength = rng.uniform(0.6, 1, 4)[stroke.astype(int) % 4]
+    body = np.sin(2 * np.pi * draw.hertz * draw.seconds)
+    return strength * np.exp(-3 * within) * (body + 0.7 * _noise(rng, draw, 1.0))
 
 
-def waves(rng: np.random.Generator, samples: int, hertz: float, per_second: float) -> Float[np.ndarray, "S"]:
+def waves(rng: np.random.Generator, draw: Draw) -> Float[np.ndarray, "S"]:
     """Surf: noise that swells quickly and runs out slowly."""
-    phase = (per_second * np.arange(samples) / SAMPLE_RATE_HZ + rng.random()) % 1
+    phase = (draw.per_second * draw.seconds + rng.random()) % 1
     swell = np.minimum(phase / 0.3, (1 - phase) / 0.7) ** 1.5
-    deep, foam = coloured(rng, samples, 1.5), rng.standard_normal(samples)
-    return (0.05 + swell) * deep / deep.std() + 0.25 * swell**2 * foam
+    return (0.05 + swell) * _noise(rng, draw, 1.5) + 0.25 * swell**2 * _noise(rng, draw, 0.0)
 
 
-def thunder(rng: np.random.Generator, samples: int, hertz: float, per_second: float) -> Float[np.ndarray, "S"]:
+def thunder(rng: np.random.Generator, draw: Draw) -> Float[np.ndarray, "S"]:
     """A crack, and a rumble that comes again and dies away."""
-    axis = np.arange(samples) / SAMPLE_RATE_HZ
-    rumble, crack = coloured(rng, samples, 2.0), rng.standard_normal(samples)
-    level = np.exp(-axis / 1.2) * (1 + 0.7 * np.sin(2 * np.pi * per_second * axis + rng.uniform(0, 6)))
-    return level * rumble / rumble.std() + 0.8 * crack * np.exp(-axis / 0.08)
+    again = 1 + 0.7 * np.sin(2 * np.pi * draw.per_second * draw.seconds + rng.uniform(0, 6))
+    rumble, crack = _noise(rng, draw, 2.0), _noise(rng, draw, 0.0)
+    return np.exp(-draw.seconds / 1.2) * again * rumble + 0.8 * np.exp(-draw.seconds / 0.08) * crack
 
 
-def fire(rng: np.random.Generator, samples: int, hertz: float, per_second: float) -> Float[np.ndarray, "S"]:
+def fire(rng: np.random.Generator, draw: Draw) -> Float[np.ndarray, "S"]:
     """Pops of wood over a faint roar."""
-    pops = np.zeros(samples)
-    for start in rng.integers(samples, size=max(1, int(per_second * samples / SAMPLE_RATE_HZ))):
-        pop = rng.exponential(0.4) * _burst(rng, 0.02, 0.003, 0.5 * hertz, 2 * hertz)
-        pops[start : start + len(pop)] += pop[: samples - start]
-    roar = coloured(rng, samples, 1.5)
-    return pops + 0.04 * roar / roar.std()
+    pops = np.zeros(draw.samples)
+    for start in rng.integers(draw.samples, size=event_count(draw)):
+        pop = rng.exponential(0.4) * _burst(rng, 0.02, 0.003, 0.5 * draw.hertz, 2 * draw.hertz)
+        pops[start : start + len(pop)] += pop[: draw.samples - start]
+    return pops + 0.04 * _noise(rng, draw, 1.5)
 
 
-def helicopter(rng: np.random.Generator, samples: int, hertz: float, per_second: float) -> Float[np.ndarray, "S"]:
+def helicopter(rng: np.random.Generator, draw: Draw) -> Float[np.ndarray, "S"]:
     """Blades that chop the air, over the whine of a turbine."""
-    axis = np.arange(samples) / SAMPLE_RATE_HZ
-    chop = np.exp(-4 * ((axis * per_second) % 1))
-    air = coloured(rng, samples, 1.5)
-    return chop * air / air.std() + 0.1 * np.sin(2 * np.pi * 9 * hertz * axis)
+    chop = np.exp(-4 * ((draw.seconds * draw.per_second) % 1))
+    return chop * _noise(rng, draw, 1.5) + 0.1 * np.sin(2 * np.pi * draw.hertz * draw.seconds)
 
 
-def drill(rng: np.random.Generator, samples: int, hertz: float, per_second: float) -> Float[np.ndarray, "S"]:
-    """A buzzing motor that is pressed and let go `per_second` times."""
-    axis = np.arange(samples) / SAMPLE_RATE_HZ
-    load = 1 - 0.15 * np.sin(2 * np.pi * per_second * axis + rng.uniform(0, 6))
-    phase = np.cumsum(hertz * load) / SAMPLE_RATE_HZ
-    return (phase % 1) - 0.5 + 0.3 * rng.standard_normal(samples) * (phase % 1)
+def drill(rng: np.random.Generator, draw: Draw) -> Float[np.ndarray, "S"]:
+    """A buzzing motor that is pressed and let go."""
+    load = 1 - 0.15 * np.sin(2 * np.pi * draw.per_second * draw.seconds + rng.uniform(0, 6))
+    turn = np.cumsum(draw.hertz * load) / SAMPLE_RATE_HZ % 1
+    return turn - 0.5 + 0.3 * turn * _noise(rng, draw, 0.0)
+
+
+def _noise(rng: np.random.Generator, draw: Draw, exponent: float) -> np.ndarray:
+    noise = coloured(rng, draw.samples, exponent)
+    return noise / noise.std()

@@ -11,7 +11,7 @@ from data_pipelines.corpora.sentences import sentence
 from data_pipelines.corpora.voices import speech_clip
 
 NOISE_RMS = 0.05
-BABBLE_VOICES = ("en-us+m7", "en-us+aunty", "en-us+grandma", "en-us+michel", "en-gb-x-rp+m4", "en-us+Andrea")
+BABBLE_VOICES = ("en-us+m7", "en-us+aunty", "en-gb-x-rp+f4", "en-us+michel", "en-gb-x-rp+m4", "en-us+Andrea")
 HUM_HERTZ, GUSTS_PER_SECOND, DROPS_PER_SECOND = (45.0, 120.0), (0.7, 1.3), (30.0, 200.0)
 BEEP_HERTZ, BEEP_SECONDS = (400.0, 2500.0), (0.06, 0.3)
 

@@ -56,13 +56,17 @@ class Note:
 
 @dataclass(frozen=True, kw_only=True)
 class Tune:
-    """Notes for the General MIDI `programs`, one a channel; `combination` (instrument and key) decides the split."""
+    """Notes for the General MIDI `programs`, one a channel; `combination` (instrument and key) decides the split.
+
+    labels: its instrument, its mood and how fast it is.
+    """
 
     notes: tuple[Note, ...]
     programs: tuple[int, ...]
     seconds: float
     combination: str
     caption: str
+    labels: tuple[str, str, str]
 
 
 def compose(rng: np.random.Generator, seconds: float, split: Split = "train") -> Tune:
@@ -75,10 +79,11 @@ def compose(rng: np.random.Generator, seconds: float, split: Split = "train") ->
     bpm, texture = int(rng.choice(TEMPOS_BPM)), _pick(rng, list(TEXTURES))
     notes = _notes(rng, seconds, bpm, texture, KEYS.index(key), SCALES[mode])
     speed = "slow" if bpm < SLOW_BELOW_BPM else "fast" if bpm >= FAST_FROM_BPM else "moderate"
-    caption = _caption(rng, instrument=instrument, key=key, mode=mode, speed=speed, bpm=str(bpm),
-                       mood=_pick(rng, MOODS[mode, speed]), texture=_pick(rng, TEXTURES[texture]))  # fmt: skip
+    mood = _pick(rng, MOODS[mode, speed])
+    caption = _caption(rng, instrument=instrument, key=key, mode=mode, speed=speed, bpm=str(bpm), mood=mood,
+                       texture=_pick(rng, TEXTURES[texture]))  # fmt: skip
     return Tune(notes=tuple(notes), programs=(INSTRUMENTS[instrument], INSTRUMENTS[instrument], BASS), seconds=seconds,
-                combination=combination, caption=caption)  # fmt: skip
+                combination=combination, caption=caption, labels=(instrument, mood, speed))  # fmt: skip
 
 
 def tune_split(combination: str) -> Split:

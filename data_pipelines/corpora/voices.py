@@ -28,11 +28,11 @@ Voices = Literal["all", "espeak"]
 
 
 def find_speakers(voices: Voices) -> tuple[str, ...]:
-    """Names of the voices: espeak's, and with "all" those of Piper and Kokoro that are installed."""
-    if voices == "espeak":
-        return ESPEAK_SPEAKERS
+    """Names of the voices: espeak's, and with "all" those of Piper and Kokoro that are installed, spread among them."""
     piper = find_piper()
-    return (*ESPEAK_SPEAKERS, *([piper.speaker] if piper else []), *kokoro.speakers())
+    neural = (*([piper.speaker] if piper else []), *kokoro.speakers()) if voices == "all" else ()
+    places = {name: place / len(group) for group in (ESPEAK_SPEAKERS, neural) for place, name in enumerate(group)}
+    return tuple(sorted(places, key=lambda name: places[name]))
 
 
 def speech_clip(voice: str, text: str, rms: float = SPEECH_RMS, **settings: int) -> Float[np.ndarray, "S"]:
@@ -45,7 +45,9 @@ def say(speaker: str, texts: Sequence[str], rng: np.random.Generator) -> list[Fl
     if speaker.startswith("piper-"):
         piper = find_piper()
         if piper is None or piper.speaker != speaker:
-            raise ValueError(f"voices: got no Piper with the voice {speaker!r}, wanted it as before; give --voices espeak")
+            raise ValueError(
+                f"voices: got no {speaker!r}, wanted the voice of an installed Piper; give --voices espeak"
+            )
         made = piper_speech(piper, texts, int(rng.integers(2**31)), length_scale=1 / rng.uniform(*NEURAL_SPEED))
         return [_at_16_khz(*speech) for speech in made]
     if speaker.startswith("kokoro-"):

@@ -31,6 +31,8 @@ LABELS = (
     # Moods
     "calm", "peaceful", "gentle", "warm", "friendly", "bright", "cheerful", "happy", "lively", "sad", "lonely",
     "melancholy", "thoughtful", "dark", "mysterious", "tense", "restless", "dramatic", "silence",
+    # Further ones
+    "brown noise", "slow", "moderate", "fast",
 )  # fmt: skip
 """Ids are places in this tuple: only its end may grow."""
 

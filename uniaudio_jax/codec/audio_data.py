@@ -10,6 +10,7 @@ from uniaudio_jax.codec.audio_files import read_audio
 from uniaudio_jax.config import CodecTrainConfig
 
 HELDOUT_CLIPS = 16  # of each domain
+ENGLISH = "en-us"
 
 
 class Audio:
@@ -22,15 +23,14 @@ class Audio:
         self.converted = 0
         self._sample_rate_hz = sample_rate_hz
         for folder in map(Path, folders):
-            for path, heldout in _files_of(folder):
+            for path, heldout, words in _files_of(folder):
                 if heldout and len(self.heldout.get(folder.name, [])) == HELDOUT_CLIPS:
                     continue
                 clip = read_audio(path, sample_rate_hz)
                 self.converted += bool(clip.converted)
                 if heldout:
                     self.heldout.setdefault(folder.name, []).append(clip.samples)
-                    words = path.with_suffix(".txt")
-                    self.texts.setdefault(folder.name, []).append(words.read_text() if words.is_file() else None)
+                    self.texts.setdefault(folder.name, []).append(words)
                 else:
                     self.train.append(np.round(clip.samples * 32767).astype(np.int16))
         self._ends = np.cumsum([len(clip) for clip in self.train])
@@ -64,13 +64,22 @@ class Audio:
         return rows
 
 
-def _files_of(folder: Path) -> list[tuple[Path, bool]]:
-    """(path, held out?) of the folder's audio, in a fixed order."""
+def _files_of(folder: Path) -> list[tuple[Path, bool, str | None]]:
+    """(path, held out?, its words if they are English) of the folder's audio, in a fixed order."""
     if (folder / "manifest.jsonl").is_file():
         lines = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
-        names = [(line[key], line["split"]) for line in lines for key in ("audio", "noisy_audio") if line.get(key)]
-        return [(folder / name, split == "heldout") for name, split in names]
+        return [(folder / line[key], line["split"] == "heldout", _words_in(line) if key == "audio" else None)
+                for line in lines for key in ("audio", "noisy_audio") if line.get(key)]  # fmt: skip
     paths = sorted(path for path in folder.rglob("*") if path.suffix in (".wav", ".flac", ".ogg"))
     if not paths:
         raise ValueError(f"{folder}: no manifest.jsonl and no wav, flac or ogg file; wanted a folder of audio")
-    return [(path, "heldout" in path.relative_to(folder).parts) for path in paths]
+    return [(path, "heldout" in path.relative_to(folder).parts, _words_beside(path)) for path in paths]
+
+
+def _words_in(line: dict) -> str | None:
+    return line.get("text") if line.get("language") == ENGLISH else None
+
+
+def _words_beside(path: Path) -> str | None:
+    words = path.with_suffix(".txt")
+    return words.read_text(encoding="utf-8") if words.is_file() else None

