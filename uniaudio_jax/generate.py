@@ -116,18 +116,9 @@ def _write_items(run: Run, task: Task, name: str, tokens: np.ndarray, stem: Path
     if name in ("generated", "reference") and not task.makes_audio:
         return {name: run.text_of(task.name, tokens)} | _write_text(stem, run.text_of(task.name, tokens), name)
     path = stem.with_name(f"{stem.name}.wav")
-    audible = tokens if tokens.min(initial=0) >= 0 else _without_mask(tokens)
-    write_audio(path, run.codec.decode(audible), run.codec.sample_rate_hz)
-    return {
-        name: path.name,
-        f"{name}_seconds": round(len(audible) * run.codec.hop_samples / run.codec.sample_rate_hz, 2),
-    }
-
-
-def _without_mask(codes: np.ndarray) -> np.ndarray:
-    """The frames of a masked stream that are there, or one frame of code 0 where none is."""
-    there = codes[(codes >= 0).all(axis=1)]
-    return there if len(there) else np.zeros_like(codes[:1])
+    wav, rate_hz = run.waveform_of(tokens), run.codec.sample_rate_hz
+    write_audio(path, wav, rate_hz)
+    return {name: path.name, f"{name}_seconds": round(len(wav) / rate_hz, 2)}
 
 
 def _write_text(stem: Path, text: str, name: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from uniaudio_jax.checkpoint import Checkpoints, load_config_of, one_device
 from uniaudio_jax.codec.codec import Codec, load_codec
 from uniaudio_jax.decoding import Decoder, Sampling
 from uniaudio_jax.model.uniaudio import Params, Shell
-from uniaudio_jax.sequence import Batch, to_prefix
+from uniaudio_jax.sequence import MASK_CODE, Batch, to_prefix
 from uniaudio_jax.tasks import DRAWN, Task, get_task
 from uniaudio_jax.vocab import CONTINUOUS
 
@@ -102,6 +102,12 @@ class Run:
         streams, frames = self._conditions(task, conditions), self._frames(seconds)
         made = self.generate_streams(task, [streams], sampling=sampling, frames=frames)[0]
         return self.codec.decode(made) if get_task(task).makes_audio else self.text_of(task, made)
+
+    def waveform_of(self, codes: Int[np.ndarray, "T Q"]) -> Float[np.ndarray, "S"]:
+        """The waveform of codes; frames that a speech edit has masked are silent."""
+        masked = (codes == MASK_CODE).any(axis=1)
+        wav = self.codec.decode(np.where(codes == MASK_CODE, 0, codes))
+        return np.where(np.repeat(masked, self.codec.hop_samples), np.float32(0), wav)
 
     def text_of(self, task: str, ids: np.ndarray) -> str:
         """What the ids of a target say, such as words or names of sounds."""

@@ -2,24 +2,15 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from data_pipelines.corpora import ALIGNED_FIELDS, AUDIO_FIELDS, SPLITS, Clip, Corpus, Entry, Segment, Split
+from data_pipelines.corpora import ALIGNED_FIELDS, AUDIO_FIELDS, SPLITS, Corpus, Entry, Segment
 from data_pipelines.corpora.layouts import plain_corpus
 from data_pipelines.corpora.listing import clip_fields, json_lines, require_keys
 
 MANIFEST = "manifest.jsonl"
-
-
-class Listed(NamedTuple):
-    """A clip and where its audio is."""
-
-    id: str
-    split: Split
-    audio: Path
-    speaker: str | None
 
 
 def open_folder(place: str | Path) -> Corpus:
@@ -62,20 +53,6 @@ def write_manifest(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def clips(root: str | Path, split: Split | None = None) -> Iterator[Clip]:
-    """The clips of a folder, of one split or of both, read one by one."""
-    corpus = open_folder(root)
-    for entry in corpus.entries:
-        if split in (None, entry.split):
-            yield corpus.read(entry)
-
-
-def entries(root: str | Path) -> list[Listed]:
-    """The clips of a folder without their audio."""
-    return [Listed(entry.id, entry.split, entry.audio["audio"].path, entry.about.get("speaker"))
-            for entry in open_folder(root).entries]  # fmt: skip
 
 
 def _entry(fields: dict[str, Any], where: str, root: Path) -> Entry:
