@@ -133,7 +133,10 @@ def test_a_mistake_in_a_slurm_job_is_one_line(arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("launch/install.sh", "tests"), "unknown extra 'tests'; known: quickstart torch test dev voices"),
+        (
+            ("launch/install.sh", "tests"),
+            "unknown extra 'tests'; known: quickstart torch test dev voices judges beam tpu cuda",
+        ),
         (("launch/quickstart.sh", "--cleen"), "unknown option '--cleen'; known: --install-only --clean"),
     ],
 )
