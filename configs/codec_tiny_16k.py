@@ -6,12 +6,15 @@
 The first command leaves `speech_piper` out where Piper is not installed, and says so; the second then needs the other
 folders by name (`--audio runs/codec_data/speech_espeak …`).
 
-The shipped weights are not the bytes of such a run. They were trained in six resumed stretches. The first five (to
-steps 2000, 2500, 3500, 4000 and 6500) were on forerunners of the first command's audio, with a learning rate that fell
-towards another last step in some of them, and with the quickstart corpus from step 2500 on. The sixth was on what that
-command makes: 5000 steps with `--start-from` the weights of the fifth, `--warmup-steps 0 --peak-learning-rate 5e-4
---mix-share 0.2`, with the learning rate falling towards step 16000, then 6000, then 5000 as the run was resumed. So a
-rerun in one go will not be bit-equal, and its figures will differ somewhat from those below.
+The shipped weights are not the bytes of such a run. They were trained in eight stretches. The first five (to steps
+2000, 2500, 3500, 4000 and 6500) were on forerunners of the first command's audio, with a learning rate that fell towards
+another last step in some of them. The others started from the weights before them (`--start-from`, `--warmup-steps 0`):
+5000 steps on 123 minutes (`--peak-learning-rate 5e-4 --mix-share 0.2`), 5400 on 396 minutes of two seeds, the Piper
+voice twice (`--batch 16 --peak-learning-rate 5e-4 --mix-share 0.15`, its last step lowered as it was resumed), and 1500
+on the same (`--batch 16 --peak-learning-rate 2.5e-4 --mix-share 0.1 --learning-rate-warmup-steps 50`, no entry revived).
+The command made the music, sounds and clean and noisy espeak speech of that time in other folders than today. So a rerun
+in one go will not be bit-equal, and its figures will differ somewhat from those below. curve.png, beside the weights,
+shows the last two stretches.
 """
 
 from uniaudio_jax.config import CodecConfig, CodecTrainConfig, FrameRateConfig, QuantizerConfig
@@ -22,17 +25,17 @@ DOMAINS = ("speech_espeak", "speech_piper", *(f"synthetic/{name}" for name in ("
 
 
 def get_config() -> CodecTrainConfig:
-    """2 CPU cores, 11500 steps, about 90 minutes; held-out figures of the shipped weights at 3 codebooks (and at 8).
+    """2 CPU cores, 18400 steps, about two hours; held-out figures of the shipped weights at 3 codebooks (and at 8).
 
-    STOI: speech_piper 0.911 (0.930), speech_espeak 0.891 (0.913), tts 0.894 (0.913). Mel distance: speech_piper 0.308
-    (0.254), speech_espeak 0.411 (0.336), tts 0.392 (0.339), enhancement 0.375 (0.313), sound 0.262 (0.228), music
-    0.542 (0.420), text_to_music 0.507 (0.396). All of them: uniaudio_jax/codec/shipped/tiny_16k/reconstruction.md.
+    STOI: speech_piper 0.920 (0.936), speech_espeak 0.901 (0.922), tts 0.903 (0.921). Mel distance: speech_piper 0.291
+    (0.239), speech_espeak 0.401 (0.327), music 0.531 (0.405), sound 0.266 (0.225). Word error rate: speech_piper 0.134,
+    of the originals 0.137. All of them: uniaudio_jax/codec/shipped/tiny_16k/reconstruction.md.
     """
     layout = FrameRateConfig(width=256, hidden=512, encoder_blocks=3, decoder_blocks=7)
     return CodecTrainConfig(
         codec=CodecConfig(name="tiny_16k", layout=layout, quantizer=QuantizerConfig()),
         audio=tuple(f"{DATA}/{domain}" for domain in DOMAINS),
-        steps=11500,
+        steps=18400,
         warmup_steps=800,
         batch=12,
     )
