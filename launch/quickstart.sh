@@ -54,7 +54,7 @@ module() {
 }
 
 main() {
-  local task domain install_only="" clean_first=""
+  local domain install_only="" clean_first=""
   for option in "$@"; do
     case $option in
       --install-only) install_only=yes ;;
@@ -82,9 +82,8 @@ main() {
   begin "3/6 train"
   module uniaudio_jax.train configs/quickstart.py --out "$run" --data.root "$run/data/tokens"
   begin "4/6 generate"
-  for task in ${tasks_of[*]}; do
-    module uniaudio_jax.generate --run "$run" --task "$task" --split heldout --count 2 --out "$run/samples/$task"
-  done
+  # shellcheck disable=SC2086
+  module uniaudio_jax.generate --run "$run" --task ${tasks_of[*]} --split heldout --count 2 --out "$run/samples"
   begin "5/6 evaluate"
   module uniaudio_jax.evaluate --run "$run"
   begin "6/6 export"

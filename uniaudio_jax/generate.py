@@ -10,7 +10,7 @@ writes 16 kHz wav files (.txt files for tasks such as asr) and samples.json, whi
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +29,8 @@ from uniaudio_jax.tasks import KINDS, Task, get_task
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateOptions:
-    """run: folder of a training. Give the task's conditions, or `--split` to take them from the run's data.
+    """run: folder of a training. task: one, with its conditions, or with `--split` to take them from the run's data;
+    several with `--split` go to a folder each in `out`.
 
     text: what to say or sing, the caption, or the order to edit. language: of the text, as espeak-ng names it.
     instruction: how to say it, in words. midi: a .mid file, the tune to sing. speaker_prompt: the voice to take.
@@ -40,7 +41,7 @@ class GenerateOptions:
     """
 
     run: Path
-    task: str
+    task: tuple[str, ...]
     out: Path
     text: str | None = None
     language: str | None = None
@@ -67,6 +68,8 @@ class GenerateOptions:
             raise ValueError(
                 f"--split takes the conditions from the data, but {given} were given too; give one or the other"
             )
+        if len(self.task) != 1 and not self.split:
+            raise ValueError(f"--task: got {len(self.task)} tasks, wanted one, or --split heldout")
         if self.split and self.stream:
             raise ValueError("--stream makes one waveform from given conditions; leave --split or --stream out")
         if self.count < 1:
@@ -159,21 +162,28 @@ def _told(pieces: Iterator[np.ndarray], path: Path, rate_hz: int) -> Iterator[np
         yield piece
 
 
+def write_listing(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Adds rows to samples.json, in place of those with the same ids."""
+    listing = folder / "samples.json"
+    known = json.loads(listing.read_text()) if listing.is_file() else []
+    fresh = {row["id"] for row in rows}
+    listing.write_text(json.dumps([row for row in known if row["id"] not in fresh] + rows, indent=1))
+
+
 def main() -> None:
     with main_guard():
         options = tyro.cli(GenerateOptions, description=__doc__)
         use_compile_cache()
-        task = get_task(options.task)
+        tasks = [get_task(name) for name in options.task]
         run = load_run(options.run)
-        options.out.mkdir(parents=True, exist_ok=True)
-        rows = (write_heldout if options.split else write_given)(run, task, options)
-        listing = options.out / "samples.json"
-        known = json.loads(listing.read_text()) if listing.is_file() else []
-        fresh = {row["id"] for row in rows}
-        listing.write_text(json.dumps([row for row in known if row["id"] not in fresh] + rows, indent=1))
-        seconds = sum(row.get("generated_seconds", 0) for row in rows)
-        made = f"{len(rows)} wav files, {seconds:.1f} s of audio" if task.makes_audio else f"{len(rows)} texts"
-        print(f"{task.name}: {made}, from step {run.step}: {options.out}")
+        for task in tasks:
+            out = options.out / task.name if len(tasks) > 1 else options.out
+            out.mkdir(parents=True, exist_ok=True)
+            rows = (write_heldout if options.split else write_given)(run, task, replace(options, out=out))
+            write_listing(out, rows)
+            seconds = sum(row.get("generated_seconds", 0) for row in rows)
+            made = f"{len(rows)} wav files, {seconds:.1f} s of audio" if task.makes_audio else f"{len(rows)} texts"
+            print(f"{task.name}: {made}, from step {run.step}: {out}")
 
 
 if __name__ == "__main__":
