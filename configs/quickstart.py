@@ -14,11 +14,11 @@ TASKS = {
     "enhancement": 1.0,
     "target_speech_extraction": 1.0,
     "singing": 1.0,
-    "text_to_sound": 1.0,
-    "text_to_music": 5.0,
-    "audio_edit": 1.0,
+    "text_to_sound": 1.5,
+    "text_to_music": 6.0,
+    "audio_edit": 1.5,
     "dereverberation": 1.0,
-    "instructed_tts": 1.0,
+    "instructed_tts": 1.5,
     "speech_edit": 1.0,
 }
 """Tasks of speech learn from each other, and so do those of sounds; music learns from music alone."""
@@ -42,12 +42,12 @@ def get_config() -> RunConfig:
             tasks=TASKS,
             row_frames=640,
             target_frames=480,
-            rows=4,
+            rows=2,
             text_frames=96,
             prompt_seconds=1.0,
         ),  # fmt: skip
         train=replace(
-            run.train, steps=300, remat=False, local_chunk_frames=256, save_every_steps=100, log_every_steps=5
+            run.train, steps=720, remat=False, local_chunk_frames=256, save_every_steps=240, log_every_steps=20
         ),
-        optim=OptimConfig(peak_learning_rate=2e-3, warmup_steps=30),
+        optim=OptimConfig(peak_learning_rate=1.5e-3, warmup_steps=60),
     )
