@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.tiny import MODEL, TEXT_WIDTH, VOCABULARY, make_programs, random_stream
-from uniaudio_jax.decoding import Decoder, Sampling, lay_out, next_frame, start_state
+from uniaudio_jax.decoding import Decoder, Sampling, lay_out, next_frame, sample, start_state
 from uniaudio_jax.sequence import Batch, to_frames, to_prefix
 from uniaudio_jax.tasks import get_task
 from uniaudio_jax.vocab import SPECIAL_IDS
@@ -104,3 +104,15 @@ def test_a_prompt_that_leaves_no_room_is_refused(decoder):
     prefix = to_prefix(task, {"noisy_audio": random_stream(task.conditions[0], 60, rng)}, VOCABULARY, TEXT_WIDTH)
     with pytest.raises(ValueError, match="prompt of 65 frames .* 61 positions"):
         decoder.generate(task, [prefix], Sampling())
+
+
+def test_top_k_keeps_the_probability_of_the_end():
+    """With k of n ids kept, the end comes as often as the softmax over all of them says."""
+    rows, codes, end = 4001, 100, 500
+    ids = jnp.asarray([[*range(codes), end]])
+    logits = jnp.broadcast_to(jnp.zeros(codes + 1).at[-1].set(1.5), (rows, codes + 1))
+    choose = sample(Sampling(top_k=5, min_frames=0), ids, end, False, jnp.int32(1))
+    tokens = np.asarray(choose(logits, 0, jnp.zeros(rows, jnp.int32), jax.random.key(0)))
+    chance = np.exp(1.5) / (codes + np.exp(1.5))
+    assert abs((tokens == end).mean() - chance) < 4 * np.sqrt(chance / rows)
+    assert len(set(tokens[tokens != end].tolist())) == 5
