@@ -13,12 +13,12 @@ TASKS = {
     "voice_conversion": 1.0,
     "enhancement": 1.0,
     "target_speech_extraction": 1.0,
-    "singing": 1.2,
-    "text_to_sound": 2.0,
+    "singing": 1.8,
+    "text_to_sound": 1.5,
     "text_to_music": 10.0,
-    "audio_edit": 2.0,
+    "audio_edit": 1.5,
     "dereverberation": 1.0,
-    "instructed_tts": 1.5,
+    "instructed_tts": 1.8,
     "speech_edit": 1.0,
 }
 """Tasks of speech learn from each other, and so do those of sounds; music learns from music alone."""
@@ -47,7 +47,7 @@ def get_config() -> RunConfig:
             prompt_seconds=1.0,
         ),  # fmt: skip
         train=replace(
-            run.train, steps=760, remat=False, local_chunk_frames=256, save_every_steps=240, log_every_steps=20
+            run.train, steps=700, remat=False, local_chunk_frames=256, save_every_steps=240, log_every_steps=20
         ),
         optim=OptimConfig(peak_learning_rate=1.5e-3, warmup_steps=60),
     )

@@ -87,7 +87,7 @@ main() {
   # shellcheck disable=SC2086
   module uniaudio_jax.generate --run "$run" --task ${tasks_of[*]} --split heldout --count 2 --out "$run/samples"
   begin "5/6 evaluate"
-  module uniaudio_jax.evaluate --run "$run" --count 4
+  module uniaudio_jax.evaluate --run "$run" --count 2
   begin "6/6 export"
   module uniaudio_jax.export_torch --run "$run" --out "$run/torch"
   echo "done in $((SECONDS / 60)) min $((SECONDS % 60)) s"
