@@ -113,6 +113,7 @@ def test_pictures_and_sound_are_on_the_board(finished):
     assert b"speech_like/3_codebooks" in board and b"speech_like/original_above_3_codebooks" in board
 
 
+@pytest.mark.slow
 def test_eight_devices_take_the_step_of_one(folder):
     config = replace(config_for(folder), batch=8)
     wav, key = Audio(config.audio, 16000).batch(config, 0, 0), jax.random.key(5)

@@ -74,6 +74,7 @@ def test_only_what_was_appended_may_differ(folder, config, old, words, said, tmp
     assert said is None or said in err
 
 
+@pytest.mark.slow
 def test_ids_that_moved_are_refused(folder, config, tuned, tmp_path):
     run, _ = tuned
     moved = ("--model.vocabulary", 4212 + 28, "--model.appended", "text", 23, "language", 5)
@@ -126,6 +127,7 @@ def test_hours_seen_are_those_of_the_rows_and_survive_a_resume(folder, config):
     assert load_run(folder / "parts").meta["hours_seen"]["tts/random"] == pytest.approx(whole["hours/tts"])
 
 
+@pytest.mark.slow
 def test_heldout_losses_of_two_processes_are_those_of_one(folder, config):
     words = ("uniaudio_jax.train", config, "--train.evaluate-every-steps", 2, "--train.steps", 2, *TASKS)
     finish(python(*words, "--out", folder / "alone", devices=2))

@@ -40,7 +40,11 @@ def test_the_chunk_size_changes_nothing():
     assert_trees_close(one, other, 1e-5)
 
 
-@pytest.mark.parametrize("mesh", [MeshConfig(data=8), MeshConfig(fsdp=8), MeshConfig(data=2, fsdp=2, tensor=2)])
+@pytest.mark.parametrize("mesh", [
+    pytest.param(MeshConfig(data=8), marks=pytest.mark.slow),
+    pytest.param(MeshConfig(fsdp=8), marks=pytest.mark.slow),
+    MeshConfig(data=2, fsdp=2, tensor=2),
+])  # fmt: skip
 def test_eight_devices_give_the_losses_and_weights_of_one(mesh):
     one, eight = make_programs(1), make_programs(8, mesh)
     batches = [random_batch(seed=seed) for seed in range(3)]
