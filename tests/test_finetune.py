@@ -36,8 +36,8 @@ def old(folder, config):
 @pytest.fixture(scope="module")
 def tuned(folder, config, old):
     words = ["--start-from", old, "--train.evaluate-every-steps", 2, *NEW, *TASKS, "language_recognition", 2]
-    out, err = finish(python("uniaudio_jax.train", config, "--out", folder / "tuned", *words))
-    return folder / "tuned", err
+    out, _ = finish(python("uniaudio_jax.train", config, "--out", folder / "tuned", *words))
+    return folder / "tuned", out
 
 
 def log_of(run) -> list[dict]:
@@ -51,7 +51,7 @@ def test_a_grown_run_begins_with_the_old_weights_and_old_losses(folder, config, 
     tokens = np.random.default_rng(0).integers(0, 4212, (2, 7, 3))
     want = np.asarray(one.logits(tokens))
     np.testing.assert_allclose(np.asarray(other.logits(tokens))[..., :4212], want, rtol=1e-5, atol=1e-5)
-    run, err = tuned
+    run, out = tuned
     first, *later = [line for line in log_of(run) if "heldout/tts" in line]
     assert first["step"] == 0 and [line["step"] for line in later] == [2, 3]
     assert {"heldout/enhancement", "heldout/language_recognition"} < set(first)
@@ -59,7 +59,7 @@ def test_a_grown_run_begins_with_the_old_weights_and_old_losses(folder, config, 
     entry = json.loads((old / "evaluation.json").read_text())["tasks"]["tts"]
     # The five new ids take their share of the softmax, about log(1 + 5 / 4212) nats, and nothing else changes.
     assert 0 < first["heldout/tts"] - entry["loss"] < 2 * np.log(1 + 5 / 4212)
-    assert "held out at step 0: tts " in err
+    assert "held out at step 0: tts " in out
 
 
 @pytest.mark.parametrize(("words", "said"), [
