@@ -64,7 +64,7 @@ def _letters(text: str) -> str:
 @functools.cache
 def _model() -> tuple[Any, dict[str, int], dict[str, np.ndarray]]:
     """The session of this process, the numbers of the symbols, and the styles by name, each by number of symbols."""
-    import onnxruntime  # an optional package
+    import onnxruntime  # an optional package  # pyright: ignore[reportMissingImports]
 
     folders = [_folder(package) for package in PACKAGES[:-1]]
     weights = b"".join((folder / "part.bin").read_bytes() for folder in folders[1:])

@@ -108,7 +108,7 @@ class MidiTokenizer:
 
     @functools.cached_property
     def _swift_model(self) -> Any:
-        from swift_f0 import SwiftF0
+        from swift_f0 import SwiftF0  # pyright: ignore[reportMissingImports]
 
         return SwiftF0(threads=1, spin=False)
 
