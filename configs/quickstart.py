@@ -1,4 +1,4 @@
-"""Two CPU cores, about six minutes: the eleven tasks, each at least 0.3 nats per token under its unigram baseline.
+"""Two CPU cores, about six minutes: the eleven tasks, aimed at 0.3 nats per token under each one's unigram baseline.
 
 python -m uniaudio_jax.train configs/quickstart.py --out runs/quickstart
 """

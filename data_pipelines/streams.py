@@ -28,7 +28,7 @@ DEFAULT_LANGUAGE = "en-us"
 USED = {"phone": "phone", "text_t5": "text_vectors", "semantic": "semantic", "sing_phone": "sung_phone",
         "sing_midi": "midi", "text": "words", "class_event": "labels", "language": "languages"}  # fmt: skip
 """Kind of a stream → the tokenizer that makes it; the codec makes codes, and a yes or no is its own id."""
-NEEDED = {"masked_seconds": ("audio", "masked_seconds"), "content_audio": ("content_audio",)}
+NEEDED = {"masked_seconds": ("audio", "masked_seconds")}
 """Source of a stream → the fields of a clip that it is made from, where that is not the field of its name."""
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_pipelines import builder
 from data_pipelines.batches import Dataset
 from data_pipelines.builder import BuilderOptions, build
 from data_pipelines.corpora.opening import open_corpus
@@ -249,4 +248,3 @@ def test_memory_does_not_grow_with_the_clips(codec, tmp_path):
 def test_kinds_of_every_task_have_a_tokenizer(tokenizers):
     made = set(tokenizers._light) | {"semantic"} | {kind.name for kind in KINDS.values() if kind.form == "codes"}
     assert {stream.kind for task in TASKS.values() for stream in task.streams} <= made
-    assert builder.SPLITS == ("train", "heldout")
