@@ -30,18 +30,35 @@ def add_tallies(one: Tally, other: Tally) -> Tally:
     return jax.tree.map(jnp.add, one, other)
 
 
+@jax.custom_vjp
 def cross_entropy(
     logits: Float[Array, "F Q V"], tokens: Int[Array, "F Q"]
 ) -> tuple[Float[Array, "F Q"], Float[Array, "F Q"]]:
     """Nats of each token, in float32, and 1 where no other id has a larger logit (one pass less than an argmax).
 
-    The token's logit is taken by a sum over a mask, whose gradient needs no scatter into [F, Q, V].
+    The gradient is written down, softmax minus one at the token: it keeps one array of [F, Q, V] and makes one.
     """
+    return _cross_entropy(logits, tokens)[0]
+
+
+def _cross_entropy(logits: Array, tokens: Array) -> tuple[tuple[Array, Array], tuple[Array, Array, Array]]:
     wide = logits.astype(jnp.float32)
-    chosen = jnp.where(jnp.arange(wide.shape[-1]) == tokens[..., None], wide, 0.0).sum(axis=-1)
-    best = jax.lax.stop_gradient(wide.max(axis=-1))
-    total = jnp.exp(wide - best[..., None]).sum(axis=-1)
-    return jnp.log(total) + best - chosen, (chosen >= best).astype(jnp.float32)
+    chosen = jnp.take_along_axis(wide, tokens[..., None], axis=-1)[..., 0]
+    best = wide.max(axis=-1)
+    powers = jnp.exp(wide - best[..., None])
+    total = powers.sum(axis=-1)
+    hits = (chosen >= best).astype(jnp.float32)
+    return (jnp.log(total) + best - chosen, hits), (powers.astype(logits.dtype), total, tokens)
+
+
+def _cross_entropy_back(kept: tuple[Array, Array, Array], d: tuple[Array, Array]) -> tuple[Array, None]:
+    (powers, total, tokens), d_loss = kept, d[0]
+    chosen = jnp.arange(powers.shape[-1]) == tokens[..., None]
+    d_logits = powers * (d_loss / total)[..., None] - jnp.where(chosen, d_loss[..., None], 0.0)
+    return jax.lax.optimization_barrier(d_logits.astype(powers.dtype)), None
+
+
+cross_entropy.defvjp(_cross_entropy, _cross_entropy_back)
 
 
 def tally_tokens(

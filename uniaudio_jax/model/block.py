@@ -19,10 +19,47 @@ class Norm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(width), axes=("embed",))
 
     def __call__(self, x: Float[Array, "*any D"]) -> Float[Array, "*any D"]:
-        wide = x.astype(jnp.float32)
-        centred = wide - wide.mean(-1, keepdims=True)
-        normal = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-5)
-        return (normal * self.scale[...] + self.bias[...]).astype(x.dtype)
+        return (normalise(x.astype(jnp.float32)) * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+
+@jax.custom_vjp
+def normalise(x: Float[Array, "*any D"]) -> Float[Array, "*any D"]:
+    """Mean 0 and variance 1 along the last axis."""
+    return _normalise(x)[0]
+
+
+def _normalise(x: Array) -> tuple[Array, tuple[Array, Array]]:
+    centred = x - x.mean(-1, keepdims=True)
+    inverse = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-5)
+    normal = centred * inverse
+    return normal, (normal, inverse)
+
+
+def _normalise_back(kept: tuple[Array, Array], d: Array) -> tuple[Array]:
+    normal, inverse = kept
+    return (inverse * (d - d.mean(-1, keepdims=True) - normal * (d * normal).mean(-1, keepdims=True)),)
+
+
+normalise.defvjp(_normalise, _normalise_back)
+
+
+@jax.custom_jvp
+def gelu(x: Float[Array, "*any D"]) -> Float[Array, "*any D"]:
+    """The exact GELU, x Φ(x); its derivative is made with it, and is all that the backward pass keeps."""
+    return x * _below(x)
+
+
+@gelu.defjvp
+def _gelu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (dx,) = primals, tangents
+    below = _below(x)
+    density = jnp.exp(-0.5 * jnp.square(x)) * (2 * jnp.pi) ** -0.5
+    return x * below, (below + x * density) * dx
+
+
+def _below(x: Array) -> Array:
+    """Φ(x), the share of a standard normal distribution below x."""
+    return 0.5 * (1 + jax.lax.erf(x * 2**-0.5))
 
 
 class Mlp(nnx.Module):
@@ -33,7 +70,7 @@ class Mlp(nnx.Module):
         self.down = linear(config.hidden, config.width, ("mlp", "embed"), config.init_std, rngs)
 
     def __call__(self, x: Float[Array, "*any D"]) -> Float[Array, "*any D"]:
-        return self.down(jax.nn.gelu(self.up(x), approximate=False))
+        return self.down(gelu(self.up(x)))
 
 
 class Block(nnx.Module):
@@ -73,12 +110,20 @@ def make_blocks(config: StackConfig, rngs: nnx.Rngs) -> Block:
 
 
 def run_blocks(blocks: Block, x: Float[Array, "B T D"], attend: Attend, remat: bool) -> Array:
-    """The output of the last block; with `remat` the backward pass recomputes each block from its input."""
+    """The output of the last block; with `remat` the backward pass recomputes each block from its input.
+
+    Without it the blocks follow one another in a plain loop: a scan would copy what each keeps for the backward pass
+    into one array of all layers, and out of it again.
+    """
 
     def body(x: Array, block: Block) -> tuple[Array, None]:
         return block(x, attend)[0], None
 
-    return jax.lax.scan(jax.checkpoint(body) if remat else body, x, blocks)[0]
+    if remat:
+        return jax.lax.scan(jax.checkpoint(body), x, blocks)[0]
+    for block in unstack(blocks):
+        x, _ = body(x, block)
+    return x
 
 
 def fill_blocks(blocks: Block, x: Float[Array, "B T D"], attend: Attend) -> tuple[Array, list[Cache]]:

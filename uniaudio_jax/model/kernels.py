@@ -35,42 +35,45 @@ def _blocks(frames: int) -> list[slice]:
 
 
 def _scores(query: Array, key: Array, segments: Array, block: slice) -> Array:
-    """Scores [B, H, block, keys up to its end] of one block of queries, masked."""
+    """Scores [B, H, block, keys up to its end] of one block of queries, masked; queries and keys are [B, H, T, E]."""
     seen = slice(0, block.stop)
-    scores = jnp.einsum("bqhe,bkhe->bhqk", query[:, block], key[:, seen], preferred_element_type=jnp.float32)
+    scores = jnp.einsum("bhqe,bhke->bhqk", query[:, :, block], key[:, :, seen], preferred_element_type=jnp.float32)
     causal = jnp.arange(block.start, block.stop)[:, None] >= jnp.arange(block.stop)
     visible = causal & (segments[:, block, None] == segments[:, None, seen])
     return jnp.where(visible[:, None], scores * query.shape[-1] ** -0.5, MASKED)
 
 
 def _packed_forward(query: Array, key: Array, value: Array, segments: Array) -> tuple[Array, tuple[Array, ...]]:
+    query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
     mixed, sums = [], []
-    for block in _blocks(query.shape[1]):
+    for block in _blocks(query.shape[2]):
         scores = _scores(query, key, segments, block)
         best = scores.max(axis=-1, keepdims=True)
         weights = jnp.exp(scores - best)
         total = weights.sum(axis=-1, keepdims=True)
-        part = jnp.einsum("bhqk,bkhe->bhqe", weights.astype(value.dtype), value[:, : block.stop])
-        mixed.append((part / total).swapaxes(1, 2).astype(value.dtype))
+        part = jnp.einsum("bhqk,bhke->bhqe", weights.astype(value.dtype), value[:, :, : block.stop])
+        mixed.append((part / total).astype(value.dtype))
         sums.append(jnp.log(total) + best)
-    out = jnp.concatenate(mixed, axis=1)
-    return out, (query, key, value, segments, out, jnp.concatenate(sums, axis=2))
+    out = jnp.concatenate(mixed, axis=2)
+    return out.swapaxes(1, 2), (query, key, value, segments, out, jnp.concatenate(sums, axis=2))
 
 
 def _packed_backward(kept: tuple[Array, ...], d_out: Array) -> tuple[Array, Array, Array, None]:
     query, key, value, segments, out, sums = kept
-    weight_of_out = (d_out.astype(jnp.float32) * out).sum(axis=-1).swapaxes(1, 2)[..., None]
+    d_out = d_out.swapaxes(1, 2)
+    weight_of_out = (d_out.astype(jnp.float32) * out).sum(axis=-1, keepdims=True)
     d_query, d_key, d_value = [], jnp.zeros_like(key), jnp.zeros_like(value)
-    for block in _blocks(query.shape[1]):
+    for block in _blocks(query.shape[2]):
         seen = slice(0, block.stop)
         weights = jnp.exp(_scores(query, key, segments, block) - sums[:, :, block])
-        d_weights = jnp.einsum("bqhe,bkhe->bhqk", d_out[:, block], value[:, seen], preferred_element_type=jnp.float32)
+        d_weights = jnp.einsum("bhqe,bhke->bhqk", d_out[:, :, block], value[:, :, seen],
+                               preferred_element_type=jnp.float32)  # fmt: skip
         d_scores = weights * (d_weights - weight_of_out[:, :, block]) * query.shape[-1] ** -0.5
         d_scores, weights = d_scores.astype(query.dtype), weights.astype(query.dtype)
-        d_query.append(jnp.einsum("bhqk,bkhe->bqhe", d_scores, key[:, seen]))
-        d_key = d_key.at[:, seen].add(jnp.einsum("bhqk,bqhe->bkhe", d_scores, query[:, block]))
-        d_value = d_value.at[:, seen].add(jnp.einsum("bhqk,bqhe->bkhe", weights, d_out[:, block]))
-    return jnp.concatenate(d_query, axis=1), d_key, d_value, None
+        d_query.append(jnp.einsum("bhqk,bhke->bhqe", d_scores, key[:, :, seen]))
+        d_key = d_key.at[:, :, seen].add(jnp.einsum("bhqk,bhqe->bhke", d_scores, query[:, :, block]))
+        d_value = d_value.at[:, :, seen].add(jnp.einsum("bhqk,bhqe->bhke", weights, d_out[:, :, block]))
+    return jnp.concatenate(d_query, axis=2).swapaxes(1, 2), d_key.swapaxes(1, 2), d_value.swapaxes(1, 2), None
 
 
 packed_attention.defvjp(_packed_forward, _packed_backward)
