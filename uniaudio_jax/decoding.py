@@ -58,7 +58,7 @@ class State(NamedTuple):
 class Model(NamedTuple):
     """The two stacks, laid out for many single steps.
 
-    ids: the ids that may come at each level, [Q, A]; heads: the head's columns for them, [Q, D, A].
+    ids: the ids that may come at each level, [Q, A]; heads: the head's columns for them, [D, A] of each level.
     """
 
     global_: GlobalStack
@@ -66,13 +66,13 @@ class Model(NamedTuple):
     global_blocks: list[Block]
     local_blocks: list[Block]
     ids: Array
-    heads: Array
+    heads: list[Array]
 
 
 def lay_out(shell: Shell, params: Params, ids: Int[Array, "Q A"]) -> Model:
     """The model whose logits are over `ids` alone."""
     global_, local = shell.merge("global", params["global"]), shell.merge("local", params["local"])
-    heads = jnp.moveaxis(params["local"]["head"]["kernel"][:, ids], 0, 1)
+    heads = [params["local"]["head"]["kernel"][:, row] for row in ids]
     return Model(global_, local, unstack(global_.blocks), unstack(local.blocks), ids, heads)
 
 
