@@ -1,6 +1,7 @@
-"""Grain batches: rows of each task → mixture → this host's share → Batch. The whole state is the next step's number."""
+"""Grain batches: the plan's rows → this host's share → Batch. The whole state is the next step's number."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -9,7 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from data_pipelines.index import Index, read_index, read_passport
-from data_pipelines.plan import Limits, Member, Plan
+from data_pipelines.plan import Examples, Limits, Member, Plan
 from uniaudio_jax.config import DataConfig
 from uniaudio_jax.sequence import Batch, Frames, audio_frames, pack, to_frames
 from uniaudio_jax.tasks import DRAWN, KINDS, Task, get_task
@@ -52,33 +53,51 @@ class Dataset:
         return float(np.sum(audio_frames(self.task, self.index.lengths), dtype=np.float64)) / frame_rate_hz / 3600
 
 
-class Rows:
-    """Packed rows by number, endless: a source for grain. number: which of the run's datasets this is."""
+@dataclass(frozen=True)
+class Source:
+    """A dataset that rows are made of: which examples there are, and their records."""
 
-    def __init__(self, index: Index, records: Records, task: Task, limits: Limits, seed: int, vocabulary: Vocabulary,
-                 text_width: int, number: int = 0):  # fmt: skip
-        self.plan = Plan(index, task, limits, seed)
-        self.records, self.task, self.limits, self.number = records, task, limits, number
+    examples: Examples
+    records: Records
+
+
+class Rows:
+    """Packed rows of a mixture by number, endless: a source for grain.
+
+    shares: of the frames that go to each source; loss_weights: how much a counted frame of a task counts, if not 1.
+    """
+
+    def __init__(self, sources: Sequence[Source], shares: Sequence[float], limits: Limits, seed: int,
+                 vocabulary: Vocabulary, text_width: int, loss_weights: dict[str, float] | None = None):  # fmt: skip
+        self.plan = Plan([source.examples for source in sources], shares, limits, seed)
+        self.sources, self.limits, self.loss_weights = sources, limits, loss_weights
         self.vocabulary, self.text_width = vocabulary, text_width
 
     def __len__(self) -> int:
         return ENDLESS
 
     def __getitem__(self, index: int) -> Batch:
-        limits, members = self.limits, self.plan.row(int(index))
-        examples = [self.example(member) for member in members]
-        row = pack(examples, self.task, limits.frames, limits.loss_frames, limits.text_frames, limits.loss_on)
-        lengths = {key: column[[m.record for m in members]] for key, column in self.plan.index.lengths.items()}
-        frames = np.int32(np.sum(audio_frames(self.task, lengths)))
-        return row._replace(source=np.int32(self.number), audio_frames=frames)
+        return self.row(self.plan.row(int(index)))
+
+    def row(self, members: Sequence[Member]) -> Batch:
+        """The row (no batch axis) of these examples."""
+        limits, examples = self.limits, [self.example(member) for member in members]
+        row = pack(examples, limits.frames, limits.loss_frames, limits.text_frames, limits.loss_on, self.loss_weights)
+        heard = np.zeros(len(self.sources), np.int32)
+        for member in members:
+            of = self.sources[member.source].examples
+            heard[member.source] += audio_frames(of.task, {k: v[member.record] for k, v in of.index.lengths.items()})
+        return row._replace(audio_frames=heard)
 
     def example(self, member: Member) -> Frames:
         """The frames of one example, its speaker prompt cut from the record that the plan names."""
-        streams = record_streams(self.records[member.record], self.task, self.vocabulary)
+        source = self.sources[member.source]
+        task, records = source.examples.task, source.records
+        streams = record_streams(records[member.record], task, self.vocabulary)
         if member.prompt >= 0:
-            codes = self.records[member.prompt][self.task.target.key]
+            codes = records[member.prompt][task.target.key]
             streams[DRAWN] = codes[: self.limits.prompt_frames, : self.vocabulary.codebooks]
-        return to_frames(self.task, streams, self.vocabulary, self.text_width)
+        return to_frames(task, streams, self.vocabulary, self.text_width)
 
 
 def record_streams(record: dict[str, Any], task: Task, vocabulary: Vocabulary) -> dict[str, np.ndarray]:
@@ -123,16 +142,11 @@ def _agree(one: Dataset, other: Dataset) -> None:
                              "build one of them again so that both are the same")  # fmt: skip
 
 
-def make_batches(sources: list[Rows], weights: list[float], rows: int, host: int, hosts: int) -> grain.MapDataset:
-    """Batches of `rows` global rows as a grain MapDataset: item k is what this host holds of step k.
-
-    The mixture is by weight and deterministic; each source has its own shuffled order.
-    """
+def make_batches(source: Rows, rows: int, host: int, hosts: int) -> grain.MapDataset:
+    """Batches of `rows` global rows as a grain MapDataset: item k is what this host holds of step k."""
     if rows % hosts:
         raise ValueError(f"data.rows={rows} is not a multiple of the {hosts} processes; choose one that is")
-    parts = [grain.MapDataset.source(source) for source in sources]
-    mixed = grain.MapDataset.mix(parts, weights=weights) if len(parts) > 1 else parts[0]
-    return mixed[host::hosts].batch(rows // hosts, batch_fn=stack_rows)
+    return grain.MapDataset.source(source)[host::hosts].batch(rows // hosts, batch_fn=stack_rows)
 
 
 def stack_rows(rows: Sequence[Batch]) -> Batch:
@@ -163,30 +177,33 @@ def open_training_data(
     codec_passport: dict,
     host: int,
     hosts: int,
-) -> tuple[grain.MapDataset, list[Rows], list[Dataset]]:
-    """The training batches of a run, and for each dataset its rows and itself; a row's `source` is its place there.
+) -> tuple[grain.MapDataset, Rows, list[Dataset]]:
+    """The training batches of a run, their rows and the datasets, whose order is that of the rows' sources.
 
-    A task's weight is that of the config times its hours to the power of `hours_power`; a task of several corpora
-    shares its weight among them by their number of rows. Raises ValueError when the shards were made by another codec
-    than the run's, and for a task whose ranges are not in the vocabulary.
+    A task's share of the frames is its weight in the config times its hours to the power of `hours_power`; a task of
+    several corpora shares it out by their frames. Raises ValueError when the shards were made by another codec than the
+    run's, and for a task whose ranges are not in the vocabulary.
     """
     rate = codec_passport["sample_rate_hz"] / codec_passport["hop_samples"]
     limits = limits_of(config, loss_on, rate)
-    sources, weights, everything = [], [], []
+    sources: list[Source] = []
+    shares: list[float] = []
+    everything: list[Dataset] = []
     for name, of_task in open_datasets(Path(config.root), list(config.tasks), "train").items():
         check_ranges(get_task(name), vocabulary)
-        rows = []
-        for number, dataset in enumerate(of_task):
+        opened = []
+        for dataset in of_task:
             check_codec(dataset, codec_passport)
-            rows.append(Rows(dataset.index, dataset.records, dataset.task, limits, config.seed + 1000 * number,
-                             vocabulary, text_width, len(everything) + number))  # fmt: skip
-        counts = [source.plan.epoch_rows(0) for source in rows]
+            seed = config.seed + len(everything) + len(opened)
+            opened.append(Source(Examples(dataset.index, dataset.task, limits, seed), dataset.records))
+        frames = [len(source.examples) * source.examples.mean_frames for source in opened]
         hours = sum(dataset.hours(rate) for dataset in of_task)
         weight = config.tasks[name] * (hours**config.hours_power if hours else 1.0)
-        sources += rows
+        sources += opened
         everything += of_task
-        weights += [weight * count / sum(counts) for count in counts]
-    return make_batches(sources, weights, config.rows, host, hosts), sources, everything
+        shares += [weight * count / sum(frames) for count in frames]
+    rows = Rows(sources, shares, limits, config.seed, vocabulary, text_width, config.loss_weights)
+    return make_batches(rows, config.rows, host, hosts), rows, everything
 
 
 def check_ranges(task: Task, vocabulary: Vocabulary) -> None:

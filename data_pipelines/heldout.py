@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.batches import Dataset, Rows, check_codec, limits_of, open_datasets, stack_rows
+from data_pipelines.batches import Dataset, Rows, Source, check_codec, limits_of, open_datasets, stack_rows
+from data_pipelines.plan import Examples, Member, one_epoch
 from uniaudio_jax.config import RunConfig
 from uniaudio_jax.sequence import Batch, from_frames
 from uniaudio_jax.tasks import KINDS
@@ -33,16 +34,17 @@ class HeldOut:
         for dataset in self.datasets:
             check_codec(dataset, codec_passport)
             limits = limits_of(config.data, "items", rate)
-            self.rows.append(Rows(dataset.index, dataset.records, dataset.task, limits, config.data.seed,
+            examples = Examples(dataset.index, dataset.task, limits, config.data.seed)
+            self.rows.append(Rows([Source(examples, dataset.records)], [1.0], limits, config.data.seed,
                                   self.vocabulary, config.model.text_width))  # fmt: skip
         self.batch_rows, self.host, self.hosts = config.data.rows, host, hosts
 
     def batches(self) -> Iterator[Batch]:
         """Every held-out example once, in rows whose loss counts the target's items; the last batch is filled up
         with rows that count nothing."""
-        places = [(source, number) for source in self.rows for number in range(source.plan.epoch_rows(0))]
+        places = self._places()
         for first in range(0, len(places), self.batch_rows):
-            group = [source[number] for source, number in places[first : first + self.batch_rows]]
+            group = [rows.row(members) for rows, members in places[first : first + self.batch_rows]]
             idle = group[0]._replace(loss_weights=np.zeros_like(group[0].loss_weights))
             group += [idle] * (self.batch_rows - len(group))
             yield stack_rows(group[self.host :: self.hosts])
@@ -50,15 +52,16 @@ class HeldOut:
     def examples(self, count: int) -> list[Example]:
         """The first `count` held-out examples of the plan, fewer if there are fewer."""
         found: list[Example] = []
-        for source, dataset in zip(self.rows, self.datasets, strict=True):
-            for number in range(source.plan.epoch_rows(0)):
-                for member in source.plan.row(number):
-                    if len(found) == count:
-                        return found
-                    record = dataset.records[member.record]
-                    streams = from_frames(source.example(member), self.vocabulary)[1]
-                    found.append(Example(record["id"].decode(), record["text"].decode(), streams))
+        for rows, members in self._places():
+            for member in members[: count - len(found)]:
+                record = rows.sources[0].records[member.record]
+                streams = from_frames(rows.example(member), self.vocabulary)[1]
+                found.append(Example(record["id"].decode(), record["text"].decode(), streams))
         return found
+
+    def _places(self) -> list[tuple[Rows, list[Member]]]:
+        """Rows that hold every example once, and the dataset of each."""
+        return [(rows, members) for rows in self.rows for members in one_epoch(rows.sources[0].examples)]
 
 
 def target_histogram(config: RunConfig, task: str, most_records: int = 20_000) -> np.ndarray:

@@ -1,12 +1,14 @@
-"""Packing as a plan: from index, seed and epoch, a pure function says which examples share a row.
+"""Packing as a plan: from indexes, weights and seed, a pure function says which examples share a row.
 
-Examples of an epoch are shuffled by a keyed permutation, cut into blocks, and each block is packed by first fit. A
-row is found by its number alone: the number of rows of each block is counted once for each epoch, and a block is
-packed again when one of its rows is asked for. So memory does not grow with the examples, and the state of a loader
-is the number of its next row.
+Each dataset is an endless list of its examples, epoch after epoch, each shuffled by a keyed permutation. A block of the
+plan takes from each dataset the next ones, so many that the rows' frames are shared out by the weights, and packs them
+together, the largest first, each into the first row that has room. A row is found by its number alone: the rows of a
+block are counted once, and a block is packed again when one of its rows is asked for. So memory does not grow with the
+examples, and the state of a loader is the number of its next row.
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,9 +19,11 @@ from data_pipelines.index import Index
 from uniaudio_jax.sequence import frame_count, target_count
 from uniaudio_jax.tasks import DRAWN, KINDS, Task
 
-BLOCK = 8192
-OPEN_ROWS = 64
+BLOCK = 1024
+"""Examples that are packed together: enough to fill rows, few enough to be packed in a millisecond."""
 BLOCKS_HELD = 4
+PASS = 1 << 16
+"""Examples that are looked at together when a dataset is opened."""
 
 
 @dataclass(frozen=True)
@@ -32,93 +36,74 @@ class Limits:
     prompt_frames: int
     loss_on: str
 
+    @property
+    def most(self) -> np.ndarray:
+        """What a row may hold, in the order of the sizes of an example."""
+        return np.array([self.frames, self.loss_frames, self.text_frames])
+
 
 class Member(NamedTuple):
-    """One example of a row: its record, and the record that its speaker prompt is cut from (-1: none)."""
+    """One example of a row: its dataset, its record, and the record that its speaker prompt is cut from (-1: none)."""
 
+    source: int
     record: int
     prompt: int
 
 
-class Plan:
-    """The rows of one task and dataset, endless: epoch after epoch, each shuffled anew.
+class Chosen(NamedTuple):
+    """Examples: records [n], prompts [n], and sizes [n, 3], what each takes of a row's limits."""
+
+    records: np.ndarray
+    prompts: np.ndarray
+    sizes: np.ndarray
+
+
+class Examples:
+    """The examples of one dataset, endless: epoch after epoch, each shuffled anew.
 
     skipped: examples that can never be placed (longer than a row, or a speaker without a second utterance), per reason.
+    mean_frames: what an example takes on average, those that are skipped taking none. Raises ValueError when none can
+    be placed.
     """
 
     def __init__(self, index: Index, task: Task, limits: Limits, seed: int):
         self.index, self.task, self.limits, self.seed = index, task, limits, seed
         self.prompted = any(stream.source == DRAWN for stream in task.streams)
-        self.blocks = -(-len(index) // BLOCK)
-        self.counts: list[np.ndarray] = []
-        self.cache: OrderedDict[tuple[int, int], tuple[np.ndarray, np.ndarray, np.ndarray]] = OrderedDict()
         self.skipped = {"longer than a row": 0, "speaker with one utterance": 0}
-        self._count(0)
-        if not self.epoch_rows(0):
-            raise ValueError(f"task {task.name}: none of {len(index)} examples fits a row of {limits}; {self.skipped}")
-
-    def epoch_rows(self, epoch: int) -> int:
-        """Number of rows of an epoch."""
-        while len(self.counts) <= epoch:
-            self._count(len(self.counts))
-        return int(self.counts[epoch][-1])
-
-    def row(self, number: int) -> list[Member]:
-        """The members of row `number`, counted from the first epoch on."""
-        epoch = 0
-        while number >= self.epoch_rows(epoch):
-            number -= self.epoch_rows(epoch)
-            epoch += 1
-        block = int(np.searchsorted(self.counts[epoch], number, side="right"))
-        inside = number - (int(self.counts[epoch][block - 1]) if block else 0)
-        records, prompts, starts = self._packed(epoch, block)
-        span = slice(starts[inside], starts[inside + 1])
-        return [Member(int(r), int(p)) for r, p in zip(records[span], prompts[span], strict=True)]
-
-    def fill(self, epoch: int = 0) -> float:
-        """Real frames over all frames of an epoch's rows."""
-        used = 0
-        for block in range(self.blocks):
-            records, prompts, _ = self._packed(epoch, block)
-            used += int(self._sizes(records, prompts)[0].sum())
-        return used / (self.epoch_rows(epoch) * self.limits.frames)
-
-    def _count(self, epoch: int) -> None:
-        """Adds the running number of rows after each block of `epoch`."""
-        rows = [len(self._pack(epoch, block, note=epoch == 0)[2]) - 1 for block in range(self.blocks)]
-        self.counts.append(np.cumsum(rows))
-
-    def _packed(self, epoch: int, block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        key = (epoch, block)
-        if key not in self.cache:
-            self.cache[key] = self._pack(epoch, block)
-            if len(self.cache) > BLOCKS_HELD:
-                self.cache.popitem(last=False)
-        self.cache.move_to_end(key)
-        return self.cache[key]
-
-    def _pack(self, epoch: int, block: int, note: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Records and prompts in row order, and where each row starts, [rows + 1]."""
-        places = np.arange(block * BLOCK, min((block + 1) * BLOCK, len(self.index)))
-        records = permute(places, len(self.index), mix(self.seed, epoch))
-        prompts = self._prompts(records, epoch) if self.prompted else np.full(len(records), -1)
-        frames, counted, texts = self._sizes(records, prompts)
-        limits = self.limits
-        fits = (frames <= limits.frames) & (counted <= limits.loss_frames) & (texts <= limits.text_frames)
-        alone = self.prompted & (prompts < 0)
-        if note:
+        placed = frames = 0
+        for first in range(0, len(index), PASS):
+            records = np.arange(first, min(first + PASS, len(index)))
+            chosen, fits, alone = self._measured(records, 0)
             self.skipped["longer than a row"] += int((~fits & ~alone).sum())
             self.skipped["speaker with one utterance"] += int(alone.sum())
-        keep = fits & ~alone
-        records, prompts = records[keep], prompts[keep]
-        sizes = np.stack([frames[keep], counted[keep], texts[keep]], axis=1)
-        most = np.array([limits.frames, limits.loss_frames, limits.text_frames])
-        rows = first_fit(np.ascontiguousarray(sizes, np.int64), most)
-        order = np.argsort(rows, kind="stable")
-        starts = np.searchsorted(rows[order], np.arange(rows.max(initial=-1) + 2))
-        return records[order], prompts[order], starts
+            placed += int((fits & ~alone).sum())
+            frames += int(chosen.sizes[fits & ~alone, 0].sum())
+        if not placed:
+            raise ValueError(f"task {task.name}: none of {len(index)} examples fits a row of {limits}; {self.skipped}")
+        self.mean_frames = frames / len(index)
 
-    def _sizes(self, records: np.ndarray, prompts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def take(self, first: int, last: int) -> Chosen:
+        """Those of the endless list from place `first` up to `last` that can be placed."""
+        size, parts = len(self), []
+        for epoch in range(first // size, -(-last // size)):
+            places = np.arange(max(first, epoch * size), min(last, (epoch + 1) * size)) - epoch * size
+            chosen, fits, alone = self._measured(permute(places, size, mix(self.seed, epoch)), epoch)
+            parts.append([column[fits & ~alone] for column in chosen])
+        empty = np.zeros(0, np.int64)
+        parts = parts or [[empty, empty, np.zeros((0, len(self.limits.most)), np.int64)]]
+        return Chosen(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+    def _measured(self, records: np.ndarray, epoch: int) -> tuple[Chosen, np.ndarray, np.ndarray]:
+        """These records with their prompts and sizes; which of them fit a row; which have no prompt to draw."""
+        prompts = self._prompts(records, epoch) if self.prompted else np.full(len(records), -1)
+        sizes = self._sizes(records, prompts)
+        fits = np.all(sizes <= self.limits.most, axis=1)
+        return Chosen(records, prompts, sizes), fits, self.prompted & (prompts < 0)
+
+    def _sizes(self, records: np.ndarray, prompts: np.ndarray) -> np.ndarray:
         """Frames, counted frames and text vectors of each example."""
         lengths = {key: np.asarray(column[records]) for key, column in self.index.lengths.items()}
         if self.prompted:
@@ -127,7 +112,7 @@ class Plan:
         frames = frame_count(self.task, lengths)
         texts = [lengths[s.key] for s in self.task.streams if KINDS[s.kind].form == "vectors"]
         counted = frames if self.limits.loss_on == "all" else target_count(self.task, lengths)
-        return frames, counted, sum(texts, np.zeros(len(records), np.int64))
+        return np.stack([frames, counted, sum(texts, np.zeros(len(records), np.int64))], axis=1).astype(np.int64)
 
     def _prompts(self, records: np.ndarray, epoch: int) -> np.ndarray:
         """For each record another utterance of its speaker, drawn from (seed, epoch, record); -1 if there is none."""
@@ -138,6 +123,85 @@ class Plan:
         step = 1 + mix(records, mix(self.seed, epoch)) % np.maximum(size - 1, 1).astype(np.uint64)
         chosen = first + (index.place[records] - first + step.astype(np.int64)) % size
         return np.where(size > 1, index.by_speaker[chosen], -1)
+
+
+class Packed(NamedTuple):
+    """Packed rows: source, record and prompt of each example, [n, 3], in row order; where each row starts, [rows + 1];
+    and the frames of all of them."""
+
+    members: np.ndarray
+    starts: np.ndarray
+    frames: int
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def row(self, number: int) -> list[Member]:
+        return [Member(*map(int, member)) for member in self.members[self.starts[number] : self.starts[number + 1]]]
+
+
+class Plan:
+    """The rows of a mixture of datasets, endless.
+
+    shares: of the frames of the rows that go to each dataset, up to a common factor.
+    """
+
+    def __init__(self, sources: Sequence[Examples], shares: Sequence[float], limits: Limits, seed: int):
+        self.sources, self.limits, self.seed = sources, limits, seed
+        rates = np.array(shares) / [source.mean_frames for source in sources]
+        self.quota = BLOCK * rates / rates.sum()
+        self.ends: list[int] = []
+        self.frames: list[int] = []
+        self.cache: OrderedDict[int, Packed] = OrderedDict()
+
+    def row(self, number: int) -> list[Member]:
+        """The members of row `number`."""
+        while not self.ends or self.ends[-1] <= number:
+            packed = self._packed(len(self.ends))
+            self.ends.append((self.ends[-1] if self.ends else 0) + len(packed))
+            self.frames.append(packed.frames)
+        block = int(np.searchsorted(self.ends, number, side="right"))
+        return self._packed(block).row(number - (self.ends[block - 1] if block else 0))
+
+    def fill(self, rows: int) -> float:
+        """Real frames over all frames of the blocks that hold the first `rows` rows."""
+        self.row(rows - 1)
+        return sum(self.frames) / (self.ends[-1] * self.limits.frames)
+
+    def _packed(self, block: int) -> Packed:
+        if block not in self.cache:
+            spans = [(int(block * quota), int((block + 1) * quota)) for quota in self.quota]
+            chosen = [source.take(*span) for source, span in zip(self.sources, spans, strict=True)]
+            self.cache[block] = pack_rows(chosen, self.limits, mix(self.seed, block))
+            if len(self.cache) > BLOCKS_HELD:
+                self.cache.popitem(last=False)
+        self.cache.move_to_end(block)
+        return self.cache[block]
+
+
+def pack_rows(chosen: Sequence[Chosen], limits: Limits, key: np.ndarray | np.uint64 | int) -> Packed:
+    """These examples of each dataset in rows, whose order is shuffled under `key`."""
+    sources = np.repeat(np.arange(len(chosen)), [len(one.records) for one in chosen])
+    records, prompts, sizes = (np.concatenate(columns) for columns in zip(*chosen, strict=True))
+    order = np.argsort(-(sizes / limits.most).max(axis=1), kind="stable")
+    rows = np.empty(len(order), np.int64)
+    rows[order] = first_fit(np.ascontiguousarray(sizes[order]), limits.most)
+    count = int(rows.max(initial=-1)) + 1
+    rows = permute(rows, count, key) if count else rows
+    order = np.argsort(rows, kind="stable")
+    starts = np.searchsorted(rows[order], np.arange(count + 1))
+    members = np.stack([sources, records, prompts], axis=1)[order]
+    return Packed(members, starts, int(sizes[:, 0].sum()))
+
+
+def one_epoch(examples: Examples) -> list[list[Member]]:
+    """Rows that hold each example of the first epoch once."""
+    rows = []
+    for first in range(0, len(examples), BLOCK):
+        chosen = examples.take(first, min(first + BLOCK, len(examples)))
+        packed = pack_rows([chosen], examples.limits, mix(examples.seed, first))
+        rows += [packed.row(number) for number in range(len(packed))]
+    return rows
 
 
 def mix(value: np.ndarray | int, key: np.ndarray | np.uint64 | int) -> Any:
@@ -168,35 +232,23 @@ def permute(places: np.ndarray, size: int, key: np.ndarray | np.uint64 | int) ->
 
 @njit(cache=True)
 def first_fit(sizes: np.ndarray, most: np.ndarray) -> np.ndarray:
-    """The row of each example, [n]: the oldest of at most OPEN_ROWS open rows that has room, else a new one.
+    """The row of each example, [n]: the first that has room, else a new one.
 
     sizes: [n, k], what an example takes of each limit; most: [k], what a row may hold.
     """
     rows = np.empty(len(sizes), np.int64)
-    opened = np.full(OPEN_ROWS, -1, np.int64)
-    used = np.zeros((OPEN_ROWS, len(most)), np.int64)
+    used = np.zeros((len(sizes), len(most)), np.int64)
     count = 0
     for number in range(len(sizes)):
-        slot = -1
-        for candidate in range(OPEN_ROWS):
-            if opened[candidate] < 0 or (slot >= 0 and opened[candidate] > opened[slot]):
-                continue
+        row = 0
+        while row < count:
             fits = True
             for limit in range(len(most)):
-                fits = fits and used[candidate, limit] + sizes[number, limit] <= most[limit]
+                fits = fits and used[row, limit] + sizes[number, limit] <= most[limit]
             if fits:
-                slot = candidate
-        if slot < 0:
-            slot = 0
-            for candidate in range(OPEN_ROWS):
-                if opened[candidate] < 0:
-                    slot = candidate
-                    break
-                if used[candidate, 0] > used[slot, 0]:
-                    slot = candidate
-            opened[slot] = count
-            used[slot] = 0
-            count += 1
-        used[slot] += sizes[number]
-        rows[number] = opened[slot]
+                break
+            row += 1
+        count = max(count, row + 1)
+        used[row] += sizes[number]
+        rows[number] = row
     return rows

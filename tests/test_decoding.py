@@ -7,7 +7,7 @@ import pytest
 
 from tests.tiny import MODEL, TEXT_WIDTH, VOCABULARY, make_programs, random_stream
 from uniaudio_jax.decoding import Decoder, Sampling, lay_out, next_frame, sample, start_state
-from uniaudio_jax.sequence import Batch, to_frames, to_prefix
+from uniaudio_jax.sequence import Batch, to_frames, to_prefix, unscored
 from uniaudio_jax.tasks import get_task
 from uniaudio_jax.vocab import SPECIAL_IDS
 
@@ -31,16 +31,8 @@ def example_streams(task, seed):
 def single(frames) -> Batch:
     length = len(frames.tokens)
     vectors = np.concatenate([frames.text_vectors, np.zeros((1, TEXT_WIDTH), np.float32)])
-    return Batch(
-        frames.tokens[None],
-        np.ones((1, length), np.int32),
-        np.arange(length, dtype=np.int32)[None],
-        None,
-        None,
-        frames.text_slots[None],
-        vectors[None],
-        None,
-    )
+    segments, places = np.ones((1, length), np.int32), np.arange(length, dtype=np.int32)[None]
+    return unscored(frames.tokens[None], segments, places, frames.text_slots[None], vectors[None])
 
 
 @pytest.mark.parametrize("name", ["tts", "text_to_music", "enhancement"])

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from data_pipelines.batches import BatchStream, open_training_data
+from data_pipelines.index import read_index
 from tests.small_run import APPENDED, finish, python, write_run
 from uniaudio_jax import load_run
 from uniaudio_jax.codec.codec import load_codec
 from uniaudio_jax.config import load_config
+from uniaudio_jax.sequence import audio_frames
+from uniaudio_jax.tasks import get_task
 
 NEW = ("--model.vocabulary", 4212 + 5, "--model.appended", "language", 5)
 TASKS = ("--data.tasks", "tts", 1, "enhancement", 1)
@@ -82,21 +85,19 @@ def test_ids_that_moved_are_refused(folder, config, tuned, tmp_path):
     assert "start_from has the ids" in err and "may only be appended" in err
 
 
-def rows_by_task(config, **changes) -> dict[str, int]:
-    """Rows of each task in 40 steps."""
+def shares(config, **changes) -> dict[str, float]:
+    """Share of the rows' frames that goes to each task."""
     run = load_config(config)
     run = replace(run, data=replace(run.data, tasks={"tts": 1.0, "asr": 1.0}, **changes),
                   model=replace(run.model, vocabulary=4212 + 23, appended={"text": APPENDED["text"]}))  # fmt: skip
     codec = load_codec(run.codec).passport()
-    batches, sources, _ = open_training_data(run.data, "target", run.model.ids, run.model.text_width, codec, 0, 1)
-    stream = BatchStream(batches)
-    drawn = np.concatenate([next(stream).source for _ in range(40)])
-    return {source.task.name: int((drawn == source.number).sum()) for source in sources}
+    _, rows, _ = open_training_data(run.data, "target", run.model.ids, run.model.text_width, codec, 0, 1)
+    plan = rows.plan
+    frames = [quota * source.mean_frames for quota, source in zip(plan.quota, plan.sources, strict=True)]
+    return {of.task.name: float(one / sum(frames)) for of, one in zip(plan.sources, frames, strict=True)}
 
 
 def test_the_mixture_follows_the_hours_by_its_power(config, folder):
-    even = rows_by_task(config)
-    assert abs(even["tts"] - even["asr"]) <= 1
     run = load_config(config)
     codec = load_codec(run.codec).passport()
     _, _, datasets = open_training_data(
@@ -104,8 +105,11 @@ def test_the_mixture_follows_the_hours_by_its_power(config, folder):
     hours = {dataset.task.name: dataset.hours(50.0) for dataset in datasets}
     lengths = np.load(folder / "tokens/tts/random/1.0.0/index/train/length_audio.npy")
     assert np.isclose(hours["tts"], lengths.sum() / 50 / 3600)
-    skewed = rows_by_task(config, hours_power=1.0)
-    assert sum(skewed.values()) == 160 and skewed != even
+    assert shares(config) == pytest.approx({"tts": 0.5, "asr": 0.5})
+    index = read_index(folder / "tokens/asr/random/1.0.0/index/train")
+    more = audio_frames(get_task("asr"), index.lengths).sum() / lengths.sum()
+    skewed = shares(config, hours_power=0.3)
+    assert skewed["asr"] / skewed["tts"] == pytest.approx(more**0.3) != 1
 
 
 def test_hours_seen_are_those_of_the_rows_and_survive_a_resume(folder, config):
@@ -119,10 +123,11 @@ def test_hours_seen_are_those_of_the_rows_and_survive_a_resume(folder, config):
     run = load_config(config)
     data = replace(run.data, tasks={"tts": 1.0, "enhancement": 1.0})
     codec = load_codec(run.codec).passport()
-    batches, sources, _ = open_training_data(data, "target", run.model.ids, 7, codec, 0, 1)
+    batches, _, datasets = open_training_data(data, "target", run.model.ids, 7, codec, 0, 1)
+    assert datasets[0].task.name == "tts"
     stream, seen = BatchStream(batches), 0
     for batch in (next(stream) for _ in range(5)):
-        seen += int(np.sum(batch.audio_frames[batch.source == sources[0].number]))
+        seen += int(batch.audio_frames[:, 0].sum())
     assert np.isclose(whole["hours/tts"], seen / 50 / 3600)
     assert load_run(folder / "parts").meta["hours_seen"]["tts/random"] == pytest.approx(whole["hours/tts"])
 

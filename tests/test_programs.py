@@ -10,6 +10,7 @@ from uniaudio_jax.bench.fused import fused_loss_and_gradients
 from uniaudio_jax.config import MeshConfig
 from uniaudio_jax.sequence import pack
 from uniaudio_jax.tasks import get_task
+from uniaudio_jax.telemetry import tally_report
 
 
 def assert_trees_close(one, other, relative):
@@ -70,16 +71,33 @@ def test_parameters_and_moments_are_born_sharded():
 
 
 def test_packed_rows_give_the_loss_of_the_same_examples_alone():
-    rng, task = np.random.default_rng(3), get_task("tts")
-    examples = [random_example(task, rng) for _ in range(3)]
+    rng = np.random.default_rng(3)
+    examples = [random_example(get_task(name), rng) for name in ("tts", "text_to_music", "enhancement")]
     programs = make_programs()
-    packed = stack_rows([pack(examples, task, 83, 41, 1, "target")])
-    alone = stack_rows([pack([example], task, 83, 41, 1, "target") for example in examples])
+    packed = stack_rows([pack(examples, 83, 41, 7, "target")])
+    alone = stack_rows([pack([example], 83, 41, 7, "target") for example in examples])
     state, packed = start(programs, packed)
     one = programs.evaluate(state.params, packed)
     other = programs.evaluate(state.params, start(programs, alone)[1])
     np.testing.assert_allclose(one.loss, other.loss, rtol=1e-5)
     np.testing.assert_array_equal(one.tokens, other.tokens)
+
+
+def test_a_tasks_loss_weight_scales_its_gradient_and_no_mean():
+    rng = np.random.default_rng(3)
+    of = {name: random_example(get_task(name), rng) for name in ("tts", "enhancement")}
+    programs = make_programs()
+
+    def gradients(names, weights=None):
+        row = pack([of[name] for name in names], 83, 41, 7, "target", weights)
+        state, batch = start(programs, stack_rows([row]))
+        return programs.gradients(state.params, batch)
+
+    (tts, _), (enhancement, alone) = gradients(["tts"]), gradients(["enhancement"])
+    mixed, tally = gradients(["tts", "enhancement"], {"enhancement": 7.0})
+    assert_trees_close(mixed, jax.tree.map(lambda one, other: one + 7 * other, tts, enhancement), 1e-4)
+    name = "loss/enhancement"
+    assert tally_report(jax.device_get(tally))[name] == pytest.approx(tally_report(jax.device_get(alone))[name])
 
 
 def test_accumulated_batches_equal_one_large_batch():

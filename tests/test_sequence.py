@@ -90,9 +90,9 @@ def test_a_row_that_is_too_full_is_refused():
     task, rng = get_task("tts"), np.random.default_rng(0)
     examples = [random_example(task, rng) for _ in range(3)]
     used = sum(len(example.tokens) for example in examples)
-    assert (pack(examples, task, used, used, 1, "all").loss_weights == 1).all()
-    with pytest.raises(ValueError, match="a row of task tts"):
-        pack(examples, task, used - 1, used, 1, "all")
+    assert (pack(examples, used, used, 1, "all").loss_weights == 1).all()
+    with pytest.raises(ValueError, match="a row of 3 examples of tts"):
+        pack(examples, used - 1, used, 1, "all")
 
 
 @pytest.mark.parametrize(("change", "message"), [

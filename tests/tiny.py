@@ -47,13 +47,12 @@ def stack_rows(rows: list[Batch]) -> Batch:
 
 def random_batch(rows: int = 8, seed: int = 0, frames: int = 61, loss_frames: int = 37, loss_on: str = "target",
                  tasks: tuple[str, ...] = ("tts", "enhancement", "text_to_music")) -> Batch:  # fmt: skip
-    """Rows of two examples each, on the host."""
+    """Rows of two examples of different tasks, on the host."""
     rng = np.random.default_rng(seed)
     made = []
     for row in range(rows):
-        task = get_task(tasks[row % len(tasks)])
-        examples = [random_example(task, rng) for _ in range(2)]
-        made.append(pack(examples, task, frames, loss_frames, 17, loss_on))
+        examples = [random_example(get_task(tasks[(row + n) % len(tasks)]), rng) for n in range(2)]
+        made.append(pack(examples, frames, loss_frames, 17, loss_on))
     return stack_rows(made)
 
 

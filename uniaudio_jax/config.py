@@ -163,7 +163,9 @@ class TokenizerPaths:
 class DataConfig:
     """Packed rows of frames out of tokenised datasets.
 
-    root: folder that holds the TFDS datasets; tasks: mixture weight of each task.
+    root: folder that holds the TFDS datasets; tasks: weight of each task, its share of the rows' frames.
+    loss_weights: how much a counted frame of a task counts in the loss, for targets of few tokens beside long ones; 1
+        for tasks that are not named.
     hours_power: α; a task's weight is multiplied by (its hours of audio)^α, so 0 leaves the weights as they are and 1
         follows the hours; the paper draws old tasks with 0.05 while it fine-tunes.
     row_frames: T; target_frames: N, the static number of target frames of a row; rows: rows in a global batch.
@@ -179,6 +181,7 @@ class DataConfig:
     text_frames: int
     prompt_seconds: float = 3.0
     hours_power: float = 0.0
+    loss_weights: TaskWeights = field(default_factory=dict)
     tokenizers: TokenizerPaths = field(default_factory=TokenizerPaths)
     seed: int = 0
 
@@ -187,6 +190,9 @@ class DataConfig:
                  f"{self.target_frames} target frames of {self.row_frames}", "1 to row_frames")  # fmt: skip
         _require("DataConfig.tasks", bool(self.tasks) and all(w > 0 for w in self.tasks.values()),
                  str(self.tasks), "a positive weight for at least one task")  # fmt: skip
+        _require("DataConfig.loss_weights", self.loss_weights.keys() <= self.tasks.keys()
+                 and all(w > 0 for w in self.loss_weights.values()), str(self.loss_weights),
+                 f"positive weights for some of {list(self.tasks)}")  # fmt: skip
         _require("DataConfig.rows", self.rows >= 1, str(self.rows), "at least 1")
         _require("DataConfig.text_frames", self.text_frames >= 1, str(self.text_frames), "at least 1")
         _require("DataConfig.hours_power", 0 <= self.hours_power <= 1, str(self.hours_power), "0 to 1")

@@ -16,7 +16,7 @@ from uniaudio_jax.model.global_stack import GlobalStack
 from uniaudio_jax.model.kernels import MASKED
 from uniaudio_jax.model.local_stack import LocalStack
 from uniaudio_jax.model.uniaudio import Params, Shell
-from uniaudio_jax.sequence import Batch, Frames
+from uniaudio_jax.sequence import Batch, Frames, unscored
 from uniaudio_jax.tasks import KINDS, Task
 from uniaudio_jax.vocab import LOCAL_START, PAD, SPECIAL_IDS, Vocabulary
 
@@ -233,7 +233,7 @@ class Decoder:
             vectors[row, : len(prefix.text_vectors)] = prefix.text_vectors
         places = np.tile(np.arange(longest, dtype=np.int32), (rows, 1))
         segments = (places < lengths[:, None]).astype(np.int32)
-        return Batch(tokens, segments, places, None, None, slots, vectors, None), lengths
+        return unscored(tokens, segments, places, slots, vectors), lengths
 
     def _ids(self, task: Task, end: int) -> Int[Array, "Q A"]:
         """The ids that may come at each level, and last the end."""

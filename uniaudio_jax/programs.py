@@ -134,8 +134,7 @@ class Programs:
     def _chunks(self, vectors: Float[Array, "B T D"], batch: Batch) -> tuple[Array, "Counted"]:
         """The counted frames, [chunks, frames of a chunk, …]; each chunk is spread over every device."""
         rows = jnp.arange(len(vectors))[:, None]
-        counted = Counted(batch.tokens[rows, batch.loss_frames], batch.loss_weights,
-                          jnp.broadcast_to(batch.task[:, None], batch.loss_frames.shape))  # fmt: skip
+        counted = Counted(batch.tokens[rows, batch.loss_frames], batch.loss_weights, batch.task)
         return jax.tree.map(self._split, (vectors[rows, batch.loss_frames], counted))
 
     def _split(self, x: Array) -> Array:

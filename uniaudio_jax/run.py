@@ -13,7 +13,7 @@ from uniaudio_jax.checkpoint import Checkpoints, load_config_of, one_device
 from uniaudio_jax.codec.codec import Codec, load_codec
 from uniaudio_jax.decoding import Decoder, Sampling
 from uniaudio_jax.model.uniaudio import Params, Shell
-from uniaudio_jax.sequence import MASK_CODE, Batch, to_prefix
+from uniaudio_jax.sequence import MASK_CODE, to_prefix, unscored
 from uniaudio_jax.tasks import DRAWN, Task, get_task
 from uniaudio_jax.vocab import CONTINUOUS
 
@@ -83,11 +83,8 @@ class Run:
             raise ValueError(f"text_vectors: got shape {vectors.shape} for rows with up to {is_text.sum(1).max()} text "
                              f"frames, wanted [{rows}, M, {model.text_width}]")  # fmt: skip
         slots = np.where(is_text & (text_vectors is not None), np.cumsum(is_text, 1) - 1, -1)
-        batch = Batch(
-            tokens=tokens, segments=np.ones((rows, frames), np.int32), loss_frames=None, loss_weights=None,
-            positions=np.tile(np.arange(frames, dtype=np.int32), (rows, 1)), text_slots=slots, text_vectors=vectors,
-            task=None,
-        )  # fmt: skip
+        segments, places = np.ones((rows, frames), np.int32), np.tile(np.arange(frames, dtype=np.int32), (rows, 1))
+        batch = unscored(tokens, segments, places, slots, vectors)
         return self._forward(self.params, batch)
 
     def generate(self, task: str, *, sampling: Sampling | None = None, seconds: float | None = None,

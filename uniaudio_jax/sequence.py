@@ -23,22 +23,24 @@ class Frames(NamedTuple):
     """One example as frames.
 
     tokens: [T, Q] ids; target: [T], whether the frame belongs to the target span; text_slots: [T], row of
-    `text_vectors` that replaces the frame's embedding, or -1; text_vectors: [M, W].
+    `text_vectors` that replaces the frame's embedding, or -1; text_vectors: [M, W]; task: row of TASKS.
     """
 
     tokens: Int[np.ndarray, "T Q"]
     target: Bool[np.ndarray, " T"]
     text_slots: Int[np.ndarray, " T"]
     text_vectors: Float[np.ndarray, "M W"]
+    task: int
 
 
 class Batch(NamedTuple):
     """Packed rows, numpy on the host and sharded arrays in the programs.
 
     tokens: [B, T, Q]; segments: [B, T], 0 is padding, 1… number the examples of a row; positions: [B, T], from 0 in
-    each segment; loss_frames: [B, N], indices of the frames that count; loss_weights: [B, N], 1 or 0 for unused
-    entries; text_slots: [B, T], index into text_vectors or -1; text_vectors: [B, M, W]; task: [B], row of TASKS;
-    source: [B], number of the dataset in the run; audio_frames: [B], 20 ms of audio that the row's examples are about.
+    each segment; loss_frames: [B, N], indices of the frames that count; loss_weights: [B, N], how much each counts, 0
+    for unused entries; task: [B, N], the row of TASKS that each belongs to; text_slots: [B, T], index into text_vectors
+    or -1; text_vectors: [B, M, W]; audio_frames: [B, S], 20 ms of audio that the row's examples of each of the run's S
+    datasets are about.
     """
 
     tokens: Any
@@ -46,11 +48,15 @@ class Batch(NamedTuple):
     positions: Any
     loss_frames: Any
     loss_weights: Any
+    task: Any
     text_slots: Any
     text_vectors: Any
-    task: Any
-    source: Any = None
-    audio_frames: Any = None
+    audio_frames: Any
+
+
+def unscored(tokens: Any, segments: Any, positions: Any, text_slots: Any, text_vectors: Any) -> Batch:
+    """Rows of which nothing is counted."""
+    return Batch(tokens, segments, positions, None, None, None, text_slots, text_vectors, None)
 
 
 def frame_count(task: Task, lengths: Mapping[str, Any]) -> Any:
@@ -87,6 +93,7 @@ def to_frames(task: Task, streams: Mapping[str, np.ndarray], vocabulary: Vocabul
         target=np.arange(len(tokens)) >= len(tokens) - target_frames,
         text_slots=np.where(is_text, np.cumsum(is_text) - 1, -1).astype(np.int32),
         text_vectors=np.concatenate(vectors) if vectors else np.zeros((0, text_width), np.float32),
+        task=TASK_NUMBERS[task.name],
     )
 
 
@@ -94,7 +101,12 @@ def to_prefix(task: Task, streams: Mapping[str, np.ndarray], vocabulary: Vocabul
     """Frames up to and with the target's start token: what generation goes on from."""
     empty = np.zeros((0, vocabulary.codebooks) if KINDS[task.target.kind].form == "codes" else 0, np.int32)
     frames = to_frames(task, {**streams, task.target.key: empty}, vocabulary, text_width)
-    return Frames(frames.tokens[:-2], frames.target[:-2], frames.text_slots[:-2], frames.text_vectors)
+    return cut(frames, -2)
+
+
+def cut(frames: Frames, end: int) -> Frames:
+    """The frames before `end`."""
+    return frames._replace(tokens=frames.tokens[:end], target=frames.target[:end], text_slots=frames.text_slots[:end])
 
 
 def from_frames(frames: Frames, vocabulary: Vocabulary) -> tuple[Task, dict[str, np.ndarray]]:
@@ -118,20 +130,28 @@ def from_frames(frames: Frames, vocabulary: Vocabulary) -> tuple[Task, dict[str,
 
 
 def pack(
-    examples: Sequence[Frames], task: Task, frames: int, loss_frames: int, text_frames: int, loss_on: str
+    examples: Sequence[Frames],
+    frames: int,
+    loss_frames: int,
+    text_frames: int,
+    loss_on: str,
+    weights: Mapping[str, float] | None = None,
 ) -> Batch:
     """One row (no batch axis) of `frames` frames with these examples one after the other.
 
-    loss_on "target" counts the target spans, "items" those without their marks, "all" every frame. Raises ValueError
-    when they do not fit into `frames`, `loss_frames` or `text_frames`.
+    loss_on "target" counts the target spans, "items" those without their marks, "all" every frame; weights: how much a
+    counted frame of a task counts, 1 where none is given. Raises ValueError when they do not fit into `frames`,
+    `loss_frames` or `text_frames`.
     """
+    names, weights = list(TASK_NUMBERS), weights or {}
     lengths = [len(example.tokens) for example in examples]
     counts = np.concatenate([_counted(example, loss_on) for example in examples])
     vectors = np.concatenate([example.text_vectors for example in examples])
     for what, got, most in (("frames", sum(lengths), frames), ("counted frames", int(counts.sum()), loss_frames),
                             ("text vectors", len(vectors), text_frames)):  # fmt: skip
         if got > most:
-            raise ValueError(f"a row of task {task.name}: got {got} {what} of {len(examples)} examples, at most {most}")
+            told = ", ".join(sorted({names[example.task] for example in examples}))
+            raise ValueError(f"a row of {len(examples)} examples of {told}: got {got} {what}, at most {most}")
     used = sum(lengths)
     row = Batch(
         tokens=np.zeros((frames, examples[0].tokens.shape[1]), np.int32),
@@ -139,18 +159,19 @@ def pack(
         positions=np.zeros(frames, np.int32),
         loss_frames=np.zeros(loss_frames, np.int32),
         loss_weights=np.zeros(loss_frames, np.float32),
+        task=np.zeros(loss_frames, np.int32),
         text_slots=np.full(frames, -1, np.int32),
         text_vectors=np.zeros((text_frames, vectors.shape[1]), np.float32),
-        task=np.int32(TASK_NUMBERS[task.name]),
-        source=np.int32(0),
-        audio_frames=np.int32(0),
+        audio_frames=np.zeros(1, np.int32),
     )
     row.tokens[:used] = np.concatenate([example.tokens for example in examples])
     row.segments[:used] = np.repeat(np.arange(len(examples)) + 1, lengths)
     row.positions[:used] = np.concatenate([np.arange(length) for length in lengths])
     counted = np.flatnonzero(counts)
+    tasks = np.array([example.task for example in examples])[row.segments[counted] - 1]
     row.loss_frames[: len(counted)] = counted
-    row.loss_weights[: len(counted)] = 1
+    row.task[: len(counted)] = tasks
+    row.loss_weights[: len(counted)] = np.array([weights.get(name, 1.0) for name in names])[tasks]
     before = np.cumsum([0] + [len(example.text_vectors) for example in examples])
     slots = [np.where(e.text_slots >= 0, e.text_slots + b, -1) for e, b in zip(examples, before, strict=False)]
     row.text_slots[:used] = np.concatenate(slots)

@@ -36,6 +36,9 @@ from uniaudio_jax.tasks import get_task
 from uniaudio_jax.telemetry import HoursSeen, Log, forward_flops, measure_peak_tflops, tally_report
 from uniaudio_jax.validation import heldout_tally, losses_of
 
+LOOKED_AT = 1000
+"""Rows whose fill is told when a training begins."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
@@ -71,7 +74,7 @@ class Trainer:
         self.programs = Programs(config.model, config.train, config.optim, self.mesh)
         codec = load_codec(config.codec).passport()
         self.frames_per_hour = codec["sample_rate_hz"] / codec["hop_samples"] * 3600
-        self.batches, self.sources, self.datasets = open_training_data(
+        self.batches, self.rows, self.datasets = open_training_data(
             config.data, config.train.loss_on, config.model.ids, config.model.text_width, codec, process.index,
             process.count)  # fmt: skip
         self.heldout = {}
@@ -188,11 +191,13 @@ def main() -> None:
 
 
 def _opening(trainer: Trainer, before: int | None) -> str:
-    fills = ", ".join(f"{rows.task.name} {rows.plan.epoch_rows(0)} rows {rows.plan.fill():.0%} full"
-                      for rows in trainer.sources)  # fmt: skip
-    skipped = sum(sum(rows.plan.skipped.values()) for rows in trainer.sources)
+    config, rows = trainer.config, trainer.rows
+    skipped = sum(sum(source.examples.skipped.values()) for source in rows.sources)
     place = "a fresh start" if before is None else f"resuming after step {before}"
-    return f"{place} on {trainer.mesh.size} {jax.devices()[0].platform} device(s); {fills}; {skipped} examples skipped"
+    return (
+        f"{place} on {trainer.mesh.size} {jax.devices()[0].platform} device(s); {len(rows.sources)} datasets in "
+        f"rows of {config.data.row_frames} frames, {rows.plan.fill(LOOKED_AT):.0%} full; {skipped} examples skipped"
+    )
 
 
 def _closing(trainer: Trainer, state: TrainState, out: Path, stopped: bool) -> str:

@@ -15,8 +15,9 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
 
-from data_pipelines.batches import RECORDS_PER_SHARD, BatchStream, Dataset, Rows, limits_of, make_batches
+from data_pipelines.batches import RECORDS_PER_SHARD, BatchStream, Dataset, Rows, Source, limits_of, make_batches
 from data_pipelines.index import make_index, write_index, write_passport
+from data_pipelines.plan import Examples
 from uniaudio_jax.bench.options import DataBench
 from uniaudio_jax.bench.synthetic import tts_batch
 from uniaudio_jax.config import RunConfig, load_config
@@ -108,20 +109,22 @@ def load(place: Path, config: RunConfig, batches: int) -> dict[str, float]:
     start = time.perf_counter()
     dataset, vocabulary = Dataset(place, "train"), config.model.ids
     limits = limits_of(config.data, "target", 50)
-    rows = Rows(dataset.index, dataset.records, dataset.task, limits, 0, vocabulary, config.model.text_width)
-    source: grain.MapDataset = make_batches([rows], [1.0], config.data.rows, 0, 1)
+    examples = Examples(dataset.index, dataset.task, limits, 0)
+    rows = Rows([Source(examples, dataset.records)], [1.0], limits, 0, vocabulary, config.model.text_width)
+    source: grain.MapDataset = make_batches(rows, config.data.rows, 0, 1)
     stream = BatchStream(source)
     next(stream)
-    opened, frames, examples = time.perf_counter() - start, 0, 0
+    opened, frames, seen = time.perf_counter() - start, 0, 0
     start = time.perf_counter()
     for _ in range(batches):
         batch = next(stream)
         frames += int((batch.segments > 0).sum())
-        examples += int(batch.segments.max(axis=1).sum())
+        seen += int(batch.segments.max(axis=1).sum())
     seconds = time.perf_counter() - start
-    for far in np.linspace(0, rows.plan.epoch_rows(0) // config.data.rows - 1, 20).astype(int):
+    last = len(examples) * examples.mean_frames / config.data.row_frames / config.data.rows
+    for far in np.linspace(0, last, 20).astype(int):
         source[int(far)]
-    return {"frames_per_second": frames / seconds, "records_per_second": examples / seconds, "open_seconds": opened,
+    return {"frames_per_second": frames / seconds, "records_per_second": seen / seconds, "open_seconds": opened,
             "megabytes": _megabytes("VmHWM"), "own_megabytes": _megabytes("RssAnon")}  # fmt: skip
 
 

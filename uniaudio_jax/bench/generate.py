@@ -11,7 +11,7 @@ from uniaudio_jax.bench.timing import report, side_by_side
 from uniaudio_jax.config import RunConfig, load_config
 from uniaudio_jax.decoding import Decoder, Sampling
 from uniaudio_jax.model.uniaudio import Shell
-from uniaudio_jax.sequence import Frames
+from uniaudio_jax.sequence import cut
 from uniaudio_jax.tasks import get_task
 from uniaudio_jax.torch_side import load_torch_model
 from uniaudio_jax.vocab import SPECIAL_IDS
@@ -23,7 +23,7 @@ def run(options: GenerateBench) -> dict[str, Any]:
     model, vocabulary, task = config.model, config.model.ids, get_task("tts")
     params = jax.jit(Shell(model).init)(jax.random.key(0))
     whole = [tts_example(vocabulary, model.text_width, 40, 50, 1, seed) for seed in range(options.rows)]
-    prefixes = [Frames(e.tokens[:-3], e.target[:-3], e.text_slots[:-3], e.text_vectors) for e in whole]
+    prefixes = [cut(example, -3) for example in whole]
     decoder = Decoder(Shell(model), params, vocabulary)
     greedy = Sampling(temperature=0, min_frames=options.frames)
     torch, rival = load_torch_model(model, jax.device_get(params))

@@ -7,7 +7,7 @@ import numpy as np
 
 from data_pipelines.batches import Dataset
 from data_pipelines.index import Index, make_index
-from data_pipelines.plan import Limits, Plan
+from data_pipelines.plan import Examples, Limits, Plan
 from uniaudio_jax.bench.options import PlanBench
 from uniaudio_jax.tasks import get_task
 
@@ -21,13 +21,14 @@ def run(options: PlanBench) -> dict[str, Any]:
                     "target")  # fmt: skip
     plan_seconds(random_index(10_000), limits)  # compiles
     small, large = options.examples // 10, options.examples
-    seconds = {f"{count} examples": plan_seconds(random_index(count), limits)[0] for count in (small, large)}
-    _, fill = plan_seconds(random_index(small), limits)
-    fills = {"random lengths": fill}
+    planned = {f"{count} examples": plan_seconds(random_index(count), limits) for count in (small, large)}
+    seconds = {name: taken for name, (taken, _) in planned.items()}
+    fills = {"random lengths": planned[f"{large} examples"][1]}
     if options.tokens is not None:
-        for path in sorted(options.tokens.glob("*/*/*/passport.json")):
-            dataset = Dataset(path.parent, "train")
-            fills[dataset.name] = Plan(dataset.index, dataset.task, limits, 0).fill()
+        datasets = [Dataset(path.parent, "train") for path in sorted(options.tokens.glob("*/*/*/passport.json"))]
+        examples = [Examples(dataset.index, dataset.task, limits, 0) for dataset in datasets]
+        fills |= {dataset.name: fill_of([one], limits) for dataset, one in zip(datasets, examples, strict=True)}
+        fills["all of them, mixed"] = fill_of(examples, limits)
     growth = seconds[f"{large} examples"] / seconds[f"{small} examples"]
     return {
         "unit": "examples/s",
@@ -49,8 +50,15 @@ def random_index(count: int) -> Index:
 
 
 def plan_seconds(index: Index, limits: Limits) -> tuple[float, float]:
-    """Seconds to plan an epoch (until its first row can be asked for), and the share of real frames in its rows."""
+    """Seconds to open a dataset and to plan an epoch of it, and the share of real frames in its rows."""
     start = time.perf_counter()
-    plan = Plan(index, get_task("tts"), limits, 0)
-    plan.row(0)
-    return time.perf_counter() - start, plan.fill() if len(index) <= 1_000_000 else float("nan")
+    examples = Examples(index, get_task("tts"), limits, 0)
+    fill = fill_of([examples], limits)
+    return time.perf_counter() - start, fill
+
+
+def fill_of(examples: list[Examples], limits: Limits) -> float:
+    """The share of real frames in the rows of as many blocks as the examples of these datasets, mixed evenly."""
+    plan = Plan(examples, [1.0] * len(examples), limits, 0)
+    frames = sum(len(one) * one.mean_frames for one in examples)
+    return plan.fill(max(1, int(frames / limits.frames)))

@@ -34,5 +34,5 @@ def tts_batch(run: RunConfig, condition_share: float, seed: int = 0) -> Batch:
                                         seed * 1000 + row * 10 + len(examples)))  # fmt: skip
             left -= frames
         counted = sum(int(example.target.sum()) for example in examples)
-        rows.append(pack(examples, get_task("tts"), data.row_frames, counted, data.text_frames, "target"))
+        rows.append(pack(examples, data.row_frames, counted, data.text_frames, "target"))
     return Batch(*(np.stack(field) for field in zip(*rows, strict=True)))
