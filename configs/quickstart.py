@@ -1,4 +1,4 @@
-"""Two CPU cores, about six minutes: the eleven tasks, aimed at 0.3 nats per token under each one's unigram baseline.
+"""Two CPU cores, about five minutes: the eleven tasks, aimed at 0.3 nats per token under each one's unigram baseline.
 
 python -m uniaudio_jax.train configs/quickstart.py --out runs/quickstart
 """
@@ -21,7 +21,7 @@ TASKS = {
     "instructed_tts": 1.8,
     "speech_edit": 1.0,
 }
-"""Tasks of speech learn from each other, and so do those of sounds; music learns from music alone."""
+"""Shares of the frames. Tasks of speech learn from each other, and so do those of sounds; music learns from music alone."""
 
 
 def get_config() -> RunConfig:
@@ -47,7 +47,7 @@ def get_config() -> RunConfig:
             prompt_seconds=1.0,
         ),  # fmt: skip
         train=replace(
-            run.train, steps=700, remat=False, local_chunk_frames=128, save_every_steps=240, log_every_steps=20
+            run.train, steps=680, remat=False, local_chunk_frames=128, save_every_steps=240, log_every_steps=20
         ),
         optim=OptimConfig(peak_learning_rate=1.5e-3, warmup_steps=60),
     )
