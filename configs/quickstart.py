@@ -21,7 +21,7 @@ TASKS = {
     "instructed_tts": 1.8,
     "speech_edit": 1.0,
 }
-"""Shares of the frames. Tasks of speech learn from each other, and so do those of sounds; music learns from music alone."""
+"""Shares of the frames. Speech tasks learn from each other, and so do sounds; music learns from music alone."""
 
 
 def get_config() -> RunConfig:

@@ -17,7 +17,7 @@ from uniaudio_jax.model.kernels import MASKED
 from uniaudio_jax.model.local_stack import LocalStack
 from uniaudio_jax.model.uniaudio import Params, Shell
 from uniaudio_jax.sequence import Batch, Frames, unscored
-from uniaudio_jax.tasks import KINDS, Task
+from uniaudio_jax.tasks import KINDS, TASK_NUMBERS, Task
 from uniaudio_jax.vocab import LOCAL_START, PAD, SPECIAL_IDS, Vocabulary
 
 BLOCK_FRAMES = 64
@@ -27,7 +27,8 @@ CONTEXT_BUCKET = 128
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How a token is chosen. temperature 0 is greedy; top_k 0 keeps every id of the level."""
+    """How a token is chosen. temperature 0 is greedy; top_k 0 keeps every id of the level; each task has its own random
+    numbers of a seed."""
 
     temperature: float = 1.0
     top_k: int = 30
@@ -183,7 +184,8 @@ class Decoder:
         batch, lengths = self._pad(prefixes, context)
         held = min(context, -(-(longest + wanted) // CONTEXT_BUCKET) * CONTEXT_BUCKET)
         model = self._model(task, end)
-        state = self._start(model.global_, batch, lengths, context=held, key=jax.random.key(sampling.seed))
+        key = jax.random.fold_in(jax.random.key(sampling.seed), TASK_NUMBERS[task.name])
+        state = self._start(model.global_, batch, lengths, context=held, key=key)
         for first in range(0, wanted, BLOCK_FRAMES):
             size = min(BLOCK_FRAMES, wanted - first)
             state, tokens = self._block(model, state, jnp.int32(size), sampling=sampling, end=end,

@@ -57,13 +57,19 @@ def unigram_loss(counts: np.ndarray, examples: list[np.ndarray]) -> list[float]:
     return [float(-row[column].mean()) for row, column in zip(chances, everything, strict=True)]
 
 
+def as_long(signal: np.ndarray, samples: int) -> np.ndarray:
+    """The first `samples` of a signal, with silence after its end."""
+    return np.pad(signal, (0, max(0, samples - len(signal))))[:samples]
+
+
 def waveform_metrics(
     run: Run, task: Task, examples: list[Example], sampling: Sampling
 ) -> tuple[dict[str, float], Pair]:
     """Metrics, and the first reference with what was generated for it.
 
     The metrics are means over the examples: of what was generated, of the input (where the task has one that is
-    aligned with the target), and of another example's reference, which is chance; all against the codec's resynthesis.
+    aligned with the target), and of another example's reference, which is chance; all against the codec's resynthesis,
+    and as long as it: what ended too early is silent from there on.
     """
     references = [run.waveform_of(example.streams[task.target.key]) for example in examples]
     made = run.generate_like(task.name, [example.streams for example in examples], sampling)
@@ -75,7 +81,8 @@ def waveform_metrics(
     found = {}
     for name in task.metrics:
         for of, signals in estimates.items():
-            values = [METRICS[name](r, s, run.codec.sample_rate_hz) for r, s in zip(references, signals, strict=True)]
+            pairs = [(r, as_long(s, len(r))) for r, s in zip(references, signals, strict=True)]
+            values = [METRICS[name](reference, signal, run.codec.sample_rate_hz) for reference, signal in pairs]
             found[name + of] = float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
     lengths = [len(e) / len(r) for e, r in zip(estimates[""], references, strict=True)]
     return {**found, "length_ratio": float(np.mean(lengths))}, (references[0], estimates[""][0])

@@ -19,10 +19,19 @@ def draw_evaluation(run: Path, tasks: dict[str, dict[str, Any]], pairs: dict[str
     figure, axes = plt.subplots(len(tasks), 3, figsize=(15, 2.8 * len(tasks)), squeeze=False, layout="constrained")
     for (losses, *places), (name, entry) in zip(axes, tasks.items(), strict=True):
         _draw_losses(losses, run, name, entry)
+        longest = max(map(len, pairs.get(name, ((),))))
         for place, title, signal in zip(
             places, ("codec's resynthesis", "generated"), pairs.get(name, ()), strict=False
         ):
-            place.specgram(signal + 1e-6, NFFT=512, Fs=rate_hz, noverlap=384, cmap="magma", vmin=-140, vmax=-30)
+            place.specgram(
+                np.pad(signal, (0, longest - len(signal))) + 1e-6,
+                NFFT=512,
+                Fs=rate_hz,
+                noverlap=384,
+                cmap="magma",
+                vmin=-140,
+                vmax=-30,
+            )
             place.set(title=f"{name}: {title}", xlabel="seconds", ylabel="Hz")
         if name not in pairs:
             for place in places:
