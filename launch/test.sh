@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the test extra into .venv, then runs lint, format, types and tests, on the CPU.
+# Installs the test extra into .venv, then runs lint, format, types and tests (in two processes), on the CPU.
 #
 #   bash launch/test.sh                        everything but the tests marked slow
 #   bash launch/test.sh tests/test_rvq.py -x   further arguments go to pytest
@@ -30,6 +30,6 @@ bash launch/install.sh test
 step "ruff-check" .venv/bin/python -m ruff check .
 step "ruff-format" .venv/bin/python -m ruff format --check .
 step "pyright" .venv/bin/python -m pyright
-step "pytest" .venv/bin/python -m pytest --durations=10 "$@"
+step "pytest" .venv/bin/python -m pytest -n 2 --dist loadfile --durations=10 "$@"
 if ((code)); then echo "failed:$failed"; else echo "all steps passed"; fi
 exit "$code"
