@@ -264,6 +264,9 @@ def test_two_processes_train_the_codec_of_one(folder, tmp_path):
     outs = [finish(process)[0] for process in pair]
     assert "codec: " in outs[0] and "codec: " not in outs[1]
     finish(python(*words, tmp_path / "alone"))
-    tables = [json.loads((tmp_path / name / "reconstruction.json").read_text()) for name in ("pair", "alone")]
-    one, other = (table["domains"]["speech_like"]["3"]["mel_distance"] for table in tables)
-    assert one == pytest.approx(other, rel=1e-3)
+    logs = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("pair", "alone")]
+    pairs = [tuple(json.loads(line)["loss"] for line in lines) for lines in zip(*logs, strict=True)]
+    # Once the codebooks have started, a code near a tie may go either way, and the two runs part slowly.
+    for step, (one, other) in enumerate(pairs, start=1):
+        assert one == pytest.approx(other, rel=1e-5 if step <= 11 else 1e-2)
+    assert len(pairs) == 14
