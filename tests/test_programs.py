@@ -8,9 +8,13 @@ import pytest
 from tests.tiny import MODEL, TRAIN, make_programs, random_batch, random_example, stack_rows, start
 from uniaudio_jax.bench.fused import fused_loss_and_gradients
 from uniaudio_jax.config import MeshConfig
+from uniaudio_jax.loss import cross_entropy
+from uniaudio_jax.model.block import gelu, normalise
 from uniaudio_jax.sequence import pack
 from uniaudio_jax.tasks import get_task
 from uniaudio_jax.telemetry import tally_report
+
+TOKENS = np.random.default_rng(2).integers(0, 23, (7, 3))
 
 
 def assert_trees_close(one, other, relative):
@@ -30,6 +34,36 @@ def test_gradients_of_the_programs_equal_one_fused_gradient(loss_on, remat):
     loss, wanted = jax.jit(fused_loss_and_gradients(MODEL))(state.params, batch)
     np.testing.assert_allclose(tally.loss.sum(), loss, rtol=1e-5)
     assert_trees_close(gradients, wanted, 1e-5)
+
+
+def plain_norm(x):
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / jnp.sqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-5)
+
+
+def plain_cross_entropy(x):
+    return -jnp.take_along_axis(jax.nn.log_softmax(x), TOKENS[..., None], axis=-1)[..., 0]
+
+
+@pytest.mark.parametrize(("written", "plain"), [
+    (gelu, lambda x: jax.nn.gelu(x, approximate=False)),
+    (normalise, plain_norm),
+    (lambda x: cross_entropy(x, TOKENS)[0], plain_cross_entropy),
+], ids=["gelu", "norm", "cross-entropy"])  # fmt: skip
+@pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
+def test_a_written_gradient_is_that_of_the_plain_formula(written, plain, scale):
+    x = scale * jax.random.normal(jax.random.key(0), (7, 3, 23))
+    value, pull = jax.vjp(written, x)
+    wanted, wanted_pull = jax.vjp(plain, x)
+    np.testing.assert_allclose(value, wanted, rtol=1e-5, atol=1e-6 * scale)
+    d = jax.random.normal(jax.random.key(1), value.shape)
+    np.testing.assert_allclose(pull(d)[0], wanted_pull(d)[0], rtol=1e-5, atol=2e-6)
+
+
+def test_a_guess_is_right_where_no_other_id_has_a_larger_logit():
+    logits = jnp.zeros((7, 3, 23)).at[jnp.arange(7), 1, TOKENS[:, 1]].set(1.0).at[:, 2, 5].set(2.0)
+    np.testing.assert_array_equal(cross_entropy(logits, TOKENS)[1][:, 1], 1.0)
+    np.testing.assert_array_equal(cross_entropy(logits, TOKENS)[1][:, 2], TOKENS[:, 2] == 5)
 
 
 def test_the_chunk_size_changes_nothing():
