@@ -14,7 +14,7 @@ from uniaudio_jax.sequence import pack
 from uniaudio_jax.tasks import get_task
 from uniaudio_jax.telemetry import tally_report
 
-TOKENS = np.random.default_rng(2).integers(0, 23, (7, 3))
+TOKENS = jnp.asarray(np.random.default_rng(2).integers(0, 23, (7, 3)))
 
 
 def assert_trees_close(one, other, relative):
