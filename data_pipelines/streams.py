@@ -44,10 +44,11 @@ def recorded(task: Task) -> list[Stream]:
 
 @dataclass
 class Tokenizers:
-    """The codec and, opened when first needed, the other tokenizers."""
+    """The codec and, opened when first needed, the other tokenizers. codebooks: levels of the codes, all by default."""
 
     codec: Codec
     paths: TokenizerPaths = field(default_factory=TokenizerPaths)
+    codebooks: int | None = None
 
     @cached_property
     def phone(self) -> PhoneTokenizer | LexiconPhones:
@@ -120,7 +121,7 @@ class Tokenizers:
         wavs = [getattr(clip, name) for clip in clips]
         if stream.kind == "semantic":
             return self.semantic.encode_many(wavs)
-        codes = self.codec.encode_many(wavs)
+        codes = self.codec.encode_many(wavs, self.codebooks)
         if stream.source == "masked_seconds":
             codes = [self._masked(one, clip) for one, clip in zip(codes, clips, strict=True)]
         return codes

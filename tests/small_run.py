@@ -23,6 +23,8 @@ REPO = Path(__file__).parents[1]
 TEXT_WIDTH = 7
 APPENDED = {"text": 23, "class_event": 13, "sv_bool": 2, "language": 5}
 VOCABULARY = Vocabulary(codebooks=3, appended=APPENDED)
+LEVELS = 5
+"""Codebooks of the codec; the model knows the first three."""
 CONFIG = """
 from dataclasses import replace
 from configs import base
@@ -44,9 +46,9 @@ def get_config():
 def write_codec(folder: Path, name: str = "random", seed: int = 0) -> Path:
     """A codec with random weights: tiny, but whole."""
     config = CodecConfig(name=name, layout=FrameRateConfig(width=10, hidden=14, encoder_blocks=1, decoder_blocks=1),
-                         quantizer=QuantizerConfig(codebooks=3, entries=1024, width=6))  # fmt: skip
+                         quantizer=QuantizerConfig(codebooks=LEVELS, entries=1024, width=6))  # fmt: skip
     params = nnx.to_pure_dict(nnx.state(build_module(config, nnx.Rngs(seed)), nnx.Param))
-    books = np.random.default_rng(seed).normal(size=(3, 1024, 6)).astype(np.float32)
+    books = np.random.default_rng(seed).normal(size=(LEVELS, 1024, 6)).astype(np.float32)
     save_codec(folder, config, jax.device_get({**params, "quantizer": {"codebooks": books}}))
     return folder
 
@@ -55,7 +57,7 @@ def write_dataset(root: Path, task: Task, codec: Path, examples: int = 41) -> Pa
     """A dataset of random streams in the builder's layout, with both splits."""
     place = root / task.name / "random" / "1.0.0"
     streams = [stream for stream in task.streams if stream.source != DRAWN]
-    kinds = {"codes": tfds.features.Tensor(shape=(None, 3), dtype=np.int16),
+    kinds = {"codes": tfds.features.Tensor(shape=(None, LEVELS), dtype=np.int16),
              "ids": tfds.features.Tensor(shape=(None,), dtype=np.int16),
              "vectors": tfds.features.Tensor(shape=(None, TEXT_WIDTH), dtype=np.float16)}  # fmt: skip
     lengths: dict[str, dict[str, list[int]]] = {}
@@ -99,7 +101,7 @@ def _random(kind: Kind, length: int, rng: np.random.Generator) -> np.ndarray:
     if kind.form == "vectors":
         return rng.normal(size=(length, TEXT_WIDTH)).astype(np.float16)
     if kind.form == "codes":
-        return rng.integers(0, 1024, (length, 3)).astype(np.int16)
+        return rng.integers(0, 1024, (length, LEVELS)).astype(np.int16)
     return rng.integers(0, len(VOCABULARY.span(kind.span or "")), length).astype(np.int16)
 
 

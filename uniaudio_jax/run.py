@@ -123,7 +123,7 @@ class Run:
         """The tokenizers of the run's config, opened as they are needed."""
         from data_pipelines.streams import Tokenizers
 
-        return Tokenizers(self.codec, self.config.data.tokenizers)
+        return Tokenizers(self.codec, self.config.data.tokenizers, self.config.model.codebooks)
 
     def _conditions(self, task: str, conditions: Mapping[str, Any]) -> dict[str, np.ndarray]:
         from data_pipelines.streams import clip_of_conditions
