@@ -108,3 +108,12 @@ def test_top_k_keeps_the_probability_of_the_end():
     chance = np.exp(1.5) / (codes + np.exp(1.5))
     assert abs((tokens == end).mean() - chance) < 4 * np.sqrt(chance / rows)
     assert len(set(tokens[tokens != end].tolist())) == 5
+
+
+def test_an_end_less_likely_than_the_k_best_does_not_come():
+    rows, codes, end = 4001, 100, 500
+    logits = jnp.broadcast_to(jnp.zeros(codes + 1).at[:5].set(1.0).at[-1].set(0.9), (rows, codes + 1))
+    ids = jnp.asarray([[*range(codes), end]])
+    for kept, comes in ((5, False), (6, True)):
+        choose = sample(Sampling(top_k=kept, min_frames=0), ids, end, False, jnp.int32(1))
+        assert bool((choose(logits, 0, jnp.zeros(rows, jnp.int32), jax.random.key(0)) == end).any()) is comes

@@ -117,8 +117,8 @@ def sample(sampling: Sampling, ids: Int[Array, "Q A"], end: int, repeated: bool,
     """Chooses among the ids of the level, the last of which is `end`.
 
     `end` may come at the first level only, and then fills the frame; `repeated` fills every frame with its first id.
-    top_k chooses among the other ids: `end` keeps the probability that it has among all, for a share of the few best
-    would end most examples too early.
+    With top_k it may come where it is as likely as one of the k best other ids, and then with the probability that it
+    has among all: among the few best it would get a larger share, and end most examples too early.
     """
 
     def choose(logits: Array, level: int, first: Array, key: Array) -> Array:
@@ -131,6 +131,7 @@ def sample(sampling: Sampling, ids: Int[Array, "Q A"], end: int, repeated: bool,
             end_key, key = jax.random.split(key)
             ends = jax.random.uniform(end_key, first.shape) < jax.nn.softmax(logits / sampling.temperature)[:, -1]
             best, places = jax.lax.top_k(logits[:, :-1], sampling.top_k)
+            ends &= logits[:, -1] >= best[:, -1]
             chosen = jax.random.categorical(key, best / sampling.temperature)
             place = jnp.take_along_axis(places, chosen[:, None], axis=1)[:, 0]
             place = jnp.where(ends, logits.shape[-1] - 1, place)
