@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_pipelines.batches import Dataset
+from data_pipelines.batches import Dataset, record_streams
 from data_pipelines.builder import BuilderOptions, build
 from data_pipelines.corpora.opening import open_corpus
 from data_pipelines.parts import PART_CLIPS
@@ -78,7 +78,8 @@ def test_every_task_is_built_and_its_records_are_sequences(name, corpus, codec, 
         records += len(dataset.index)
         for number in range(len(dataset.index)):
             record = dataset.records[number]
-            streams = {stream.key: record[stream.key] for stream in recorded(task)}
+            streams = record_streams(record, task, VOCABULARY)
+            assert streams.keys() == {stream.key for stream in recorded(task)}
             assert all(len(streams[key]) == column[number] for key, column in dataset.index.lengths.items())
             streams |= {s.key: np.zeros((2, 3), int) for s in task.streams if s not in recorded(task)}
             frames = to_frames(task, streams, VOCABULARY, 384)
