@@ -98,6 +98,15 @@ def test_a_prompt_that_leaves_no_room_is_refused(decoder):
         decoder.generate(task, [prefix], Sampling())
 
 
+def test_a_seed_repeats_itself_and_each_task_has_its_own_numbers(decoder):
+    names = ("enhancement", "dereverberation")
+    prefix = to_prefix(get_task(names[0]), example_streams(get_task(names[0]), 0), VOCABULARY, TEXT_WIDTH)
+    sampling = Sampling(min_frames=17)
+    made = [decoder.generate(get_task(name), [prefix], sampling, 17)[0] for name in (*names, names[0])]
+    np.testing.assert_array_equal(made[0], made[2])
+    assert (made[0] != made[1]).any()
+
+
 def test_top_k_keeps_the_probability_of_the_end():
     """With k of n ids kept, the end comes as often as the softmax over all of them says."""
     rows, codes, end = 4001, 100, 500

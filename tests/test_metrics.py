@@ -7,7 +7,7 @@ import pytest
 
 from uniaudio_jax.codec import losses
 from uniaudio_jax.metrics import words
-from uniaudio_jax.metrics.waveform import mel_distance, pesq, si_sdr_db, stoi
+from uniaudio_jax.metrics.waveform import as_long, mel_distance, pesq, si_sdr_db, stoi
 
 RATE = 16000
 
@@ -105,3 +105,11 @@ def test_what_is_no_signal_is_refused(speech, bad):
             measure(speech, bad)
         with pytest.raises(ValueError, match="got a reference of shape"):
             measure(bad, speech)
+
+
+def test_what_ends_too_early_is_judged_as_silent_from_there_on():
+    reference = np.random.default_rng(0).normal(0, 0.1, 16001).astype(np.float32)
+    early = reference[:701]
+    np.testing.assert_array_equal(as_long(early, 16001), np.concatenate([early, np.zeros(15300, np.float32)]))
+    np.testing.assert_array_equal(as_long(reference, 701), early)
+    assert mel_distance(reference, early, 16000) < 0.1 < 3 < mel_distance(reference, as_long(early, 16001), 16000)

@@ -57,11 +57,6 @@ def unigram_loss(counts: np.ndarray, examples: list[np.ndarray]) -> list[float]:
     return [float(-row[column].mean()) for row, column in zip(chances, everything, strict=True)]
 
 
-def as_long(signal: np.ndarray, samples: int) -> np.ndarray:
-    """The first `samples` of a signal, with silence after its end."""
-    return np.pad(signal, (0, max(0, samples - len(signal))))[:samples]
-
-
 def waveform_metrics(
     run: Run, task: Task, examples: list[Example], sampling: Sampling
 ) -> tuple[dict[str, float], Pair]:
@@ -81,7 +76,7 @@ def waveform_metrics(
     found = {}
     for name in task.metrics:
         for of, signals in estimates.items():
-            pairs = [(r, as_long(s, len(r))) for r, s in zip(references, signals, strict=True)]
+            pairs = [(r, waveform.as_long(s, len(r))) for r, s in zip(references, signals, strict=True)]
             values = [METRICS[name](reference, signal, run.codec.sample_rate_hz) for reference, signal in pairs]
             found[name + of] = float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
     lengths = [len(e) / len(r) for e, r in zip(estimates[""], references, strict=True)]

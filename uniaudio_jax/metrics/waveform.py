@@ -85,6 +85,11 @@ def si_sdr_db(reference: Float[np.ndarray, "S"], estimate: Float[np.ndarray, "S"
     return float(np.clip(10 * np.log10(good / max(bad, good * 1e-20)), -SI_SDR_LIMIT_DB, SI_SDR_LIMIT_DB))
 
 
+def as_long(signal: Float[np.ndarray, "S"], samples: int) -> Float[np.ndarray, "samples"]:
+    """The first `samples` of a signal, with silence after its end: what ended too early is judged as silent there."""
+    return np.pad(signal, (0, max(0, samples - len(signal))))[:samples]
+
+
 def _cut(where: str, reference: np.ndarray, estimate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both signals at the length of the shorter one."""
     signals = np.asarray(reference), np.asarray(estimate)
