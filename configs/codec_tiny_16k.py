@@ -1,6 +1,6 @@
 """The shipped codec: 16 kHz, 50 frames a second, 8 codebooks of 1024.
 
-    python -m data_pipelines.corpora.codec_training --out runs/codec_data
+    python -m data_pipelines.synthetic.codec_training --out runs/codec_data
     python -m uniaudio_jax.codec.train configs/codec_tiny_16k.py --out runs/codec_tiny_16k
 
 The first command leaves `speech_piper` out where Piper is not installed, and says so; the second then needs the other
@@ -17,11 +17,14 @@ other folders than today. So a rerun in one go will not be bit-equal, and its fi
 below. curve.png, beside the weights, shows the last two stretches.
 """
 
-from uniaudio_jax.config import CodecConfig, CodecTrainConfig, FrameRateConfig, QuantizerConfig
+from uniaudio_jax.codec.config import CodecConfig, CodecTrainConfig, FrameRateConfig, QuantizerConfig
 
 DATA = "runs/codec_data"
-DOMAINS = ("speech_espeak", "speech_piper", *(f"synthetic/{name}" for name in ("speech", "singing", "sound", "music",
-           "language")))  # fmt: skip
+DOMAINS = (
+    "speech_espeak",
+    "speech_piper",
+    *(f"synthetic/{name}" for name in ("speech", "singing", "sound", "music", "language")),
+)
 
 
 def get_config() -> CodecTrainConfig:

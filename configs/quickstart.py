@@ -45,7 +45,7 @@ def get_config() -> RunConfig:
             rows=2,
             text_frames=96,
             prompt_seconds=1.0,
-        ),  # fmt: skip
+        ),
         train=replace(
             run.train, steps=680, remat=False, local_chunk_frames=128, save_every_steps=240, log_every_steps=20
         ),

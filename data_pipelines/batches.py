@@ -67,8 +67,16 @@ class Rows:
     shares: of the frames that go to each source; loss_weights: how much a counted frame of a task counts, if not 1.
     """
 
-    def __init__(self, sources: Sequence[Source], shares: Sequence[float], limits: Limits, seed: int,
-                 vocabulary: Vocabulary, text_width: int, loss_weights: dict[str, float] | None = None):  # fmt: skip
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        shares: Sequence[float],
+        limits: Limits,
+        seed: int,
+        vocabulary: Vocabulary,
+        text_width: int,
+        loss_weights: dict[str, float] | None = None,
+    ):
         self.plan = Plan([source.examples for source in sources], shares, limits, seed)
         self.sources, self.limits, self.loss_weights = sources, limits, loss_weights
         self.vocabulary, self.text_width = vocabulary, text_width
@@ -109,8 +117,13 @@ def record_streams(record: dict[str, Any], task: Task, vocabulary: Vocabulary) -
 
 def limits_of(config: DataConfig, loss_on: str, frame_rate_hz: float) -> Limits:
     """The limits of a row that a config asks for."""
-    return Limits(config.row_frames, config.row_frames if loss_on == "all" else config.target_frames,
-                  config.text_frames, round(config.prompt_seconds * frame_rate_hz), loss_on)  # fmt: skip
+    return Limits(
+        config.row_frames,
+        config.row_frames if loss_on == "all" else config.target_frames,
+        config.text_frames,
+        round(config.prompt_seconds * frame_rate_hz),
+        loss_on,
+    )
 
 
 def open_datasets(root: Path, tasks: list[str], split: str) -> dict[str, list[Dataset]]:
@@ -123,8 +136,10 @@ def open_datasets(root: Path, tasks: list[str], split: str) -> dict[str, list[Da
         folders = sorted(path.parent for path in (root / get_task(name).name).glob("*/*/index") if path.is_dir())
         if not folders:
             have = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
-            raise ValueError(f"{root}: no dataset of task {name!r}, there is {have or 'nothing'}; build one with "
-                             f"`python -m data_pipelines.builder --task {name} --out {root} --corpus …`")  # fmt: skip
+            raise ValueError(
+                f"{root}: no dataset of task {name!r}, there is {have or 'nothing'}; build one with "
+                f"`python -m data_pipelines.builder --task {name} --out {root} --corpus …`"
+            )
         found[name] = [Dataset(folder, split) for folder in folders]
     everything = [dataset for datasets in found.values() for dataset in datasets]
     for dataset in everything[1:]:
@@ -138,8 +153,10 @@ def _agree(one: Dataset, other: Dataset) -> None:
     pairs += [(name, one.passport["tokenizers"][name], other.passport["tokenizers"][name]) for name in sorted(shared)]
     for what, first, second in pairs:
         if first != second:
-            raise ValueError(f"{one.folder} and {other.folder} were made with different {what}s: {first} and {second}; "
-                             "build one of them again so that both are the same")  # fmt: skip
+            raise ValueError(
+                f"{one.folder} and {other.folder} were made with different {what}s: {first} and {second}; "
+                "build one of them again so that both are the same"
+            )
 
 
 def make_batches(source: Rows, rows: int, host: int, hosts: int) -> grain.MapDataset:

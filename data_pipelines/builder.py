@@ -100,8 +100,15 @@ def build(options: BuilderOptions, name: str, corpus: Corpus, tokenizers: Tokeni
     for old in (place, *place.parent.glob(f"incomplete.*_{VERSION}"), *place.parent.glob(".parts-*")):
         if old != parts:
             shutil.rmtree(old, ignore_errors=True)
-    job = Job(corpus=options.corpus, task=name, codec=options.codec, sounds=options.sounds, mixers=options.mixers,
-              tokenizers=options.tokenizers, seed=options.seed)  # fmt: skip
+    job = Job(
+        corpus=options.corpus,
+        task=name,
+        codec=options.codec,
+        sounds=options.sounds,
+        mixers=options.mixers,
+        tokenizers=options.tokenizers,
+        seed=options.seed,
+    )
     worker = Worker(job, tokenizers, corpus)
     _check_splits(worker)
     if options.runner is None:
@@ -119,8 +126,12 @@ def build(options: BuilderOptions, name: str, corpus: Corpus, tokenizers: Tokeni
 def make_passport(options: BuilderOptions, task: Task, corpus: Corpus, tokenizers: Tokenizers) -> dict[str, Any]:
     """What identifies a dataset, as JSON values."""
     derived = sorted({name for stream in recorded(task) for name in fields_of(stream) if name in DERIVED})
-    mixing = {"fields": derived, "seed": options.seed, "options": options.mixers.describe(),
-              "sounds": fingerprint(open_corpus(options.sounds)) if options.sounds else None}  # fmt: skip
+    mixing = {
+        "fields": derived,
+        "seed": options.seed,
+        "options": options.mixers.describe(),
+        "sounds": fingerprint(open_corpus(options.sounds)) if options.sounds else None,
+    }
     passport = {
         "task": task.name,
         "corpus": options.corpus_name,
@@ -161,9 +172,11 @@ def check_rejects(worker: Worker, folder: Path, options: BuilderOptions) -> Coun
     listing.write_text("".join(json.dumps(reject, ensure_ascii=False) + "\n" for reject in rejects))
     if len(rejects) > options.most_rejects * total or len(rejects) == total:
         first = "; ".join(reject["reason"] for reject in rejects[:SHOWN_REJECTS])
-        raise ValueError(f"{worker.corpus.place}: {len(rejects)} of {total} clips cannot be used for "
-                         f"{worker.task.name} (first: {first}); all of them are in {listing}; mend them, or allow "
-                         "more by --most-rejects (the others are kept, so that another run is quick)")  # fmt: skip
+        raise ValueError(
+            f"{worker.corpus.place}: {len(rejects)} of {total} clips cannot be used for "
+            f"{worker.task.name} (first: {first}); all of them are in {listing}; mend them, or allow "
+            "more by --most-rejects (the others are kept, so that another run is quick)"
+        )
     return counts
 
 
@@ -174,8 +187,15 @@ def write_shards(options: BuilderOptions, worker: Worker, parts: Path, passport:
     beam = prepare_beam(options.runner, options.beam_options) if options.runner else None
     with _quiet(), tempfile.TemporaryDirectory() as downloads:
         config = tfds.core.BuilderConfig(name=options.corpus_name)
-        builder = kind(worker=worker, parts=parts, passport=passport, beam=beam, data_dir=str(options.out),
-                       config=config, file_format="array_record")  # fmt: skip
+        builder = kind(
+            worker=worker,
+            parts=parts,
+            passport=passport,
+            beam=beam,
+            data_dir=str(options.out),
+            config=config,
+            file_format="array_record",
+        )
         largest = max(len(entries) for entries in worker.entries.values())
         how = download_config(-(-largest // RECORDS_PER_SHARD), beam)
         builder.download_and_prepare(download_dir=downloads, download_config=how)
@@ -184,16 +204,20 @@ def write_shards(options: BuilderOptions, worker: Worker, parts: Path, passport:
 def _check_splits(worker: Worker) -> None:
     for split, entries in worker.entries.items():
         if not entries:
-            raise ValueError(f"{worker.corpus.place}: no {split} clips; wanted at least one (every 20th clip of a "
-                             "corpus that names no held-out ones is held out, so two are enough)")  # fmt: skip
+            raise ValueError(
+                f"{worker.corpus.place}: no {split} clips; wanted at least one (every 20th clip of a "
+                "corpus that names no held-out ones is held out, so two are enough)"
+            )
 
 
 def _check_same_corpus(place: Path, before: dict[str, Any], passport: dict[str, Any]) -> None:
     """Raises ValueError when the dataset that is there was made from another corpus of the same name."""
     got, wanted = before.get("corpus_place"), passport["corpus_place"]
     if got != wanted:
-        raise ValueError(f"{place}: got a dataset of another corpus of this name ({got}), wanted {wanted}; give this "
-                         "one another --name, or delete that folder")  # fmt: skip
+        raise ValueError(
+            f"{place}: got a dataset of another corpus of this name ({got}), wanted {wanted}; give this "
+            "one another --name, or delete that folder"
+        )
 
 
 def _write_split_index(split: str, place: Path, task: Task) -> dict[str, int]:

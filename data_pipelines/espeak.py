@@ -43,9 +43,16 @@ class EventValue(ctypes.Union):
 class Event(ctypes.Structure):
     """espeak_EVENT of espeak-ng's speak_lib.h."""
 
-    _fields_ = (("type", ctypes.c_int), ("identifier", ctypes.c_uint), ("text_position", ctypes.c_int),
-                ("length", ctypes.c_int), ("milliseconds", ctypes.c_int), ("sample", ctypes.c_int),
-                ("user_data", ctypes.c_void_p), ("value", EventValue))  # fmt: skip
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("milliseconds", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("value", EventValue),
+    )
 
 
 SynthCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(Event))
@@ -57,7 +64,7 @@ class Speech(NamedTuple):
     Pauses are phones with an empty name. A stress mark is part of the vowel's name.
     """
 
-    samples: Float[np.ndarray, "S"]
+    samples: Float[np.ndarray, " S"]
     sample_rate_hz: int
     phones: tuple[tuple[str, float], ...]
 
@@ -69,8 +76,10 @@ class Engine:
         try:
             loader = importlib.import_module("espeakng_loader")
         except ImportError as error:
-            raise ValueError("espeak: got no package espeakng_loader, wanted it for phones and for the quickstart's "
-                             "voices; run `pip install uniaudio_jax[quickstart]`") from error  # fmt: skip
+            raise ValueError(
+                "espeak: got no package espeakng_loader, wanted it for phones and for the quickstart's "
+                "voices; run `pip install uniaudio_jax[quickstart]`"
+            ) from error
         self.library_path, self.data = loader.get_library_path(), Path(loader.get_data_path())
         self.callback = SynthCallback(self._collect)
         self.chunks: list[np.ndarray] = []
@@ -86,8 +95,10 @@ class Engine:
         options = DO_NOT_EXIT | PHONEME_EVENTS | EVENTS_IN_IPA
         self.rate = self.library.espeak_Initialize(SYNCHRONOUS, BUFFER_MILLISECONDS, str(self.data).encode(), options)
         if self.rate <= 0:
-            raise ValueError(f"espeak: got status {self.rate} on loading {self.data}, wanted a sample rate; "
-                             "install the package espeakng_loader again")  # fmt: skip
+            raise ValueError(
+                f"espeak: got status {self.rate} on loading {self.data}, wanted a sample rate; "
+                "install the package espeakng_loader again"
+            )
         self.library.espeak_SetSynthCallback(self.callback)
 
     def reopen(self) -> None:
@@ -105,8 +116,10 @@ class Engine:
         _, plus, variant = voice.partition("+")
         known = not plus or (bool(variant) and (self.data / "voices" / "!v" / variant).is_file())
         if not known or self.library.espeak_SetVoiceByName(voice.encode()) != 0:
-            raise ValueError(f"espeak: got voice {voice!r}, wanted one that it has, such as 'en-us', 'en-gb-x-rp+f2' "
-                             "or 'de'; its folder espeak-ng-data holds them in lang/ and voices/!v/")  # fmt: skip
+            raise ValueError(
+                f"espeak: got voice {voice!r}, wanted one that it has, such as 'en-us', 'en-gb-x-rp+f2' "
+                "or 'de'; its folder espeak-ng-data holds them in lang/ and voices/!v/"
+            )
 
     def _collect(self, samples, count: int, events) -> int:
         if samples and count > 0:
@@ -125,15 +138,15 @@ def engine() -> Engine:
     return Engine()
 
 
-def speak(text: str, voice: str, *, words_per_minute: int = WORDS_PER_MINUTE,
-          pitch: int = PITCH) -> tuple[Float[np.ndarray, "S"], int]:  # fmt: skip
+def speak(
+    text: str, voice: str, *, words_per_minute: int = WORDS_PER_MINUTE, pitch: int = PITCH
+) -> tuple[Float[np.ndarray, " S"], int]:
     """Samples and rate of `speak_with_phones`."""
     speech = speak_with_phones(text, voice, words_per_minute=words_per_minute, pitch=pitch)
     return speech.samples, speech.sample_rate_hz
 
 
-def speak_with_phones(text: str, voice: str, *, words_per_minute: int = WORDS_PER_MINUTE,
-                      pitch: int = PITCH) -> Speech:  # fmt: skip
+def speak_with_phones(text: str, voice: str, *, words_per_minute: int = WORDS_PER_MINUTE, pitch: int = PITCH) -> Speech:
     """`text` spoken by `voice` (such as "en-us+m3") at 22050 Hz.
 
     words_per_minute: 80 to 450. pitch: 0 to 99, around the voice's own at 50. What is said depends on the arguments
@@ -141,8 +154,10 @@ def speak_with_phones(text: str, voice: str, *, words_per_minute: int = WORDS_PE
     exception: they differ from process to process. Raises ValueError for an unknown voice, a setting out of range or a
     text without sound.
     """
-    settings = ((RATE_PARAMETER, "words_per_minute", words_per_minute, WORDS_PER_MINUTE_RANGE),
-                (PITCH_PARAMETER, "pitch", pitch, PITCH_RANGE))  # fmt: skip
+    settings = (
+        (RATE_PARAMETER, "words_per_minute", words_per_minute, WORDS_PER_MINUTE_RANGE),
+        (PITCH_PARAMETER, "pitch", pitch, PITCH_RANGE),
+    )
     for _, name, value, (least, most) in settings:
         if not least <= value <= most:
             raise ValueError(f"espeak: got {name}={value}, wanted {least} to {most}")

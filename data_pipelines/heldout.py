@@ -35,8 +35,16 @@ class HeldOut:
             check_codec(dataset, codec_passport)
             limits = limits_of(config.data, "items", rate)
             examples = Examples(dataset.index, dataset.task, limits, config.data.seed)
-            self.rows.append(Rows([Source(examples, dataset.records)], [1.0], limits, config.data.seed,
-                                  self.vocabulary, config.model.text_width))  # fmt: skip
+            self.rows.append(
+                Rows(
+                    [Source(examples, dataset.records)],
+                    [1.0],
+                    limits,
+                    config.data.seed,
+                    self.vocabulary,
+                    config.model.text_width,
+                )
+            )
         self.batch_rows, self.host, self.hosts = config.data.rows, host, hosts
 
     def batches(self) -> Iterator[Batch]:

@@ -74,8 +74,10 @@ def read_passport(folder: Path) -> dict[str, Any]:
     """The passport of a dataset. Raises ValueError when it is incomplete or a shard has not the size it had."""
     path = folder / PASSPORT
     if not path.is_file():
-        raise ValueError(f"{folder}: no {PASSPORT}, so this dataset was never finished; run its "
-                         "`python -m data_pipelines.builder` command again")  # fmt: skip
+        raise ValueError(
+            f"{folder}: no {PASSPORT}, so this dataset was never finished; run its "
+            "`python -m data_pipelines.builder` command again"
+        )
     passport = json.loads(path.read_text())
     for name, size in passport["shards"].items():
         shard = folder / name

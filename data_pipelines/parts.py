@@ -86,7 +86,7 @@ class Worker:
         wanted = [name for stream in recorded(self.task) for name in fields_of(stream)]
         clip = self.corpus.read(entry)
         clip = derive(clip, [name for name in wanted if name in DERIVED], self.pool, self.job.mixers, self.job.seed)
-        return clip, {stream.key: self.tokenizers.light(stream, clip) for stream in recorded(self.task)}
+        return clip, {stream.key: self.tokenizers.encode_clip(stream, clip) for stream in recorded(self.task)}
 
     def _finish(self, split: Split, futures: Sequence[tuple[Entry, Future]]) -> Part:
         part = Part([], [], Counter())
@@ -104,7 +104,7 @@ class Worker:
         if clips:
             for stream in recorded(self.task):
                 if part.examples[0][stream.key] is None:
-                    made = self.tokenizers.heavy(stream, clips)
+                    made = self.tokenizers.encode_batch(stream, clips)
                     for example, value in zip(part.examples, made, strict=True):
                         example[stream.key] = value
         part.counts.update({"clips refused": len(part.rejects)} if part.rejects else {})

@@ -90,7 +90,7 @@ class Examples:
         size, parts = len(self), []
         for epoch in range(first // size, -(-last // size)):
             places = np.arange(max(first, epoch * size), min(last, (epoch + 1) * size)) - epoch * size
-            chosen, fits, alone = self._measured(permute(places, size, mix(self.seed, epoch)), epoch)
+            chosen, fits, alone = self._measured(permute(places, size, splitmix64(self.seed, epoch)), epoch)
             parts.append([column[fits & ~alone] for column in chosen])
         empty = np.zeros(0, np.int64)
         parts = parts or [[empty, empty, np.zeros((0, len(self.limits.most)), np.int64)]]
@@ -120,7 +120,7 @@ class Examples:
         speakers = index.speakers[records]
         first = index.starts[speakers].astype(np.int64)
         size = index.starts[speakers + 1] - first
-        step = 1 + mix(records, mix(self.seed, epoch)) % np.maximum(size - 1, 1).astype(np.uint64)
+        step = 1 + splitmix64(records, splitmix64(self.seed, epoch)) % np.maximum(size - 1, 1).astype(np.uint64)
         chosen = first + (index.place[records] - first + step.astype(np.int64)) % size
         return np.where(size > 1, index.by_speaker[chosen], -1)
 
@@ -172,7 +172,7 @@ class Plan:
         if block not in self.cache:
             spans = [(int(block * quota), int((block + 1) * quota)) for quota in self.quota]
             chosen = [source.take(*span) for source, span in zip(self.sources, spans, strict=True)]
-            self.cache[block] = pack_rows(chosen, self.limits, mix(self.seed, block))
+            self.cache[block] = pack_rows(chosen, self.limits, splitmix64(self.seed, block))
             if len(self.cache) > BLOCKS_HELD:
                 self.cache.popitem(last=False)
         self.cache.move_to_end(block)
@@ -199,12 +199,12 @@ def one_epoch(examples: Examples) -> list[list[Member]]:
     rows = []
     for first in range(0, len(examples), BLOCK):
         chosen = examples.take(first, min(first + BLOCK, len(examples)))
-        packed = pack_rows([chosen], examples.limits, mix(examples.seed, first))
+        packed = pack_rows([chosen], examples.limits, splitmix64(examples.seed, first))
         rows += [packed.row(number) for number in range(len(packed))]
     return rows
 
 
-def mix(value: np.ndarray | int, key: np.ndarray | np.uint64 | int) -> Any:
+def splitmix64(value: np.ndarray | int, key: np.ndarray | np.uint64 | int) -> Any:
     """Hash of unsigned 64-bit values under a key (the finaliser of splitmix64)."""
     with np.errstate(over="ignore"):
         x = np.asarray(value, np.uint64) + np.asarray(key, np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(1)
@@ -221,7 +221,7 @@ def permute(places: np.ndarray, size: int, key: np.ndarray | np.uint64 | int) ->
     def once(x: np.ndarray) -> np.ndarray:
         left, right = x >> np.uint64(half), x & low
         for turn in range(4):
-            left, right = right, left ^ (mix(right, mix(turn, key)) & low)
+            left, right = right, left ^ (splitmix64(right, splitmix64(turn, key)) & low)
         return (left << np.uint64(half)) | right
 
     x = once(places.astype(np.uint64))

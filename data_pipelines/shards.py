@@ -65,8 +65,9 @@ def prepare_beam(runner: str, options: tuple[str, ...]) -> Beam:
         import apache_beam  # pyright: ignore[reportMissingImports]
         from apache_beam.options.pipeline_options import PipelineOptions  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise ValueError(f"--runner {runner}: got no package apache-beam, wanted it; run "
-                         "`bash launch/install.sh beam`") from error  # fmt: skip
+        raise ValueError(
+            f"--runner {runner}: got no package apache-beam, wanted it; run `bash launch/install.sh beam`"
+        ) from error
     return Beam(apache_beam, PipelineOptions(flags=[f"--runner={runner}", *options]))
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.corpora import CLIP_FIELDS, Clip
+from data_pipelines.encoders.minilm import MiniLmVectors
+from data_pipelines.encoders.t5 import T5Vectors
 from data_pipelines.tokenizers.labels import LabelTokenizer
 from data_pipelines.tokenizers.languages import LanguageTokenizer
 from data_pipelines.tokenizers.lexicon import LexiconPhones, with_durations
@@ -16,8 +18,6 @@ from data_pipelines.tokenizers.midi import MidiTokenizer
 from data_pipelines.tokenizers.phone import PhoneTokenizer
 from data_pipelines.tokenizers.semantic import SemanticTokenizer
 from data_pipelines.tokenizers.sung_phone import SungPhoneTokenizer
-from data_pipelines.tokenizers.t5_vectors import T5Vectors
-from data_pipelines.tokenizers.text_vectors import MiniLmVectors
 from data_pipelines.tokenizers.words import WordPieces
 from uniaudio_jax.codec.codec import Codec
 from uniaudio_jax.config import TokenizerPaths
@@ -25,8 +25,16 @@ from uniaudio_jax.sequence import MASK_CODE
 from uniaudio_jax.tasks import DRAWN, Stream, Task
 
 DEFAULT_LANGUAGE = "en-us"
-USED = {"phone": "phone", "text_t5": "text_vectors", "semantic": "semantic", "sing_phone": "sung_phone",
-        "sing_midi": "midi", "text": "words", "class_event": "labels", "language": "languages"}  # fmt: skip
+USED = {
+    "phone": "phone",
+    "text_t5": "text_vectors",
+    "semantic": "semantic",
+    "sing_phone": "sung_phone",
+    "sing_midi": "midi",
+    "text": "words",
+    "class_event": "labels",
+    "language": "languages",
+}
 """Kind of a stream → the tokenizer that makes it; the codec makes codes, and a yes or no is its own id."""
 NEEDED = {"masked_seconds": ("audio", "masked_seconds")}
 """Source of a stream → the fields of a clip that it is made from, where that is not the field of its name."""
@@ -82,23 +90,24 @@ class Tokenizers:
     def languages(self) -> LanguageTokenizer:
         return LanguageTokenizer()
 
-    def light(self, stream: Stream, clip: Clip) -> np.ndarray | None:
-        """The tokens of one stream of one clip, or None where only `heavy` makes them.
+    def encode_clip(self, stream: Stream, clip: Clip) -> np.ndarray | None:
+        """The tokens of one stream of one clip, or None where only `encode_batch` makes them.
 
         Raises ValueError when the clip has not the field, or the tokenizer refuses it.
         """
         for name in fields_of(stream):
             if getattr(clip, name) is None:
-                raise ValueError(f"clip {clip.id!r}: no {name}, which stream {stream.key!r} is made from; "
-                                 "add it to the corpus")  # fmt: skip
-        make = self._light.get(stream.kind)
+                raise ValueError(
+                    f"clip {clip.id!r}: no {name}, which stream {stream.key!r} is made from; add it to the corpus"
+                )
+        make = self._encoders.get(stream.kind)
         if make is None:
             check_audio(clip, "audio" if stream.source == "masked_seconds" else stream.source)
             return None
         return make(clip, getattr(clip, stream.source))
 
     @cached_property
-    def _light(self) -> Mapping[str, Callable[[Clip, Any], np.ndarray]]:
+    def _encoders(self) -> Mapping[str, Callable[[Clip, Any], np.ndarray]]:
         rate = self.codec.config.frame_rate_hz
         return {
             "phone": lambda clip, text: (
@@ -115,7 +124,7 @@ class Tokenizers:
             "language": lambda clip, language: self.languages.encode(language),
         }
 
-    def heavy(self, stream: Stream, clips: Sequence[Clip]) -> list[np.ndarray]:
+    def encode_batch(self, stream: Stream, clips: Sequence[Clip]) -> list[np.ndarray]:
         """The tokens of one stream of audio of many clips, in batches of like length: codes [T, K] or units [T]."""
         name = "audio" if stream.source == "masked_seconds" else stream.source
         wavs = [getattr(clip, name) for clip in clips]
@@ -131,8 +140,10 @@ class Tokenizers:
         assert clip.masked_seconds is not None
         start, stop = (round(seconds * self.codec.config.frame_rate_hz) for seconds in clip.masked_seconds)
         if not 0 <= start < stop <= len(codes):
-            raise ValueError(f"clip {clip.id!r}: got masked_seconds {clip.masked_seconds}, wanted a span within its "
-                             f"{len(codes) / self.codec.config.frame_rate_hz:.2f} s")  # fmt: skip
+            raise ValueError(
+                f"clip {clip.id!r}: got masked_seconds {clip.masked_seconds}, wanted a span within its "
+                f"{len(codes) / self.codec.config.frame_rate_hz:.2f} s"
+            )
         masked = codes.copy()
         masked[start:stop] = MASK_CODE
         return masked
@@ -143,8 +154,8 @@ class Tokenizers:
         for stream in task.conditions:
             if stream.source == DRAWN:
                 stream = Stream(DRAWN, stream.kind, "paired_audio")
-            light = self.light(stream, clip)
-            found[stream.key] = self.heavy(stream, [clip])[0] if light is None else light
+            light = self.encode_clip(stream, clip)
+            found[stream.key] = self.encode_batch(stream, [clip])[0] if light is None else light
         return found
 
     def text_of(self, kind: str, ids: np.ndarray) -> str:
@@ -174,8 +185,9 @@ def check_audio(clip: Clip, name: str) -> None:
     wav = getattr(clip, name)
     if not len(wav) or not np.isfinite(wav).all():
         bad = int(np.count_nonzero(~np.isfinite(wav)))
-        raise ValueError(f"clip {clip.id!r}: got {len(wav)} samples of {name}, {bad} of them not finite, wanted finite "
-                         "audio")  # fmt: skip
+        raise ValueError(
+            f"clip {clip.id!r}: got {len(wav)} samples of {name}, {bad} of them not finite, wanted finite audio"
+        )
 
 
 def clip_of_conditions(task: Task, given: Mapping[str, Any]) -> Clip:
@@ -186,8 +198,10 @@ def clip_of_conditions(task: Task, given: Mapping[str, Any]) -> Clip:
     allowed = wanted | ({"language"} if {"text"} & wanted else set())
     missing, surplus = sorted(wanted - set(given)), sorted(set(given) - allowed)
     if missing or surplus:
-        raise ValueError(f"task {task.name}: missing {missing or 'nothing'}, not of this task {surplus or 'nothing'}; "
-                         f"it wants {sorted(wanted)}")  # fmt: skip
+        raise ValueError(
+            f"task {task.name}: missing {missing or 'nothing'}, not of this task {surplus or 'nothing'}; "
+            f"it wants {sorted(wanted)}"
+        )
     fields = {("paired_audio" if name == DRAWN else name): value for name, value in given.items()}
     assert set(fields) <= set(CLIP_FIELDS)
     return Clip(id="given", split="heldout", **fields)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.corpora import SAMPLE_RATE_HZ, SPLITS, Clip, Corpus, Entry
-from data_pipelines.corpora.noises import NOISES
 from data_pipelines.mixers import MixerOptions, Pool, derive
 from data_pipelines.mixers.noise import rms
+from data_pipelines.synthetic.noises import NOISES
 
 SAMPLES = 16411  # a prime, a little over a second
 LABELS = ("rain", "dog_bark", "Siren", "wind", "bell")
@@ -40,16 +40,26 @@ def speech_clips() -> list[Any]:
     for split in SPLITS:
         for speaker, count in (("Ada", 3), ("Bo", 2), ("Cy", 5), ("Solo", 1)):
             for _ in range(count):
-                clips.append(Clip(id=f"{split}-{number}", split=split, audio=voice(number, SAMPLES + 7 * number),
-                                  speaker=speaker, text=f"sentence {number}"))  # fmt: skip
+                clips.append(
+                    Clip(
+                        id=f"{split}-{number}",
+                        split=split,
+                        audio=voice(number, SAMPLES + 7 * number),
+                        speaker=speaker,
+                        text=f"sentence {number}",
+                    )
+                )
                 number += 1
     return clips
 
 
 def sound_clips() -> list[Any]:
     """A sound of each label in each split, longer than the speech."""
-    return [Clip(id=f"sound-{split}-{label}", split=split, labels=(label,), audio=voice(50 + 7 * order + number, 30011))
-            for order, split in enumerate(SPLITS) for number, label in enumerate(LABELS)]  # fmt: skip
+    return [
+        Clip(id=f"sound-{split}-{label}", split=split, labels=(label,), audio=voice(50 + 7 * order + number, 30011))
+        for order, split in enumerate(SPLITS)
+        for number, label in enumerate(LABELS)
+    ]
 
 
 CLIPS = speech_clips()

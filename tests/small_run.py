@@ -14,8 +14,8 @@ from flax import nnx
 from data_pipelines.batches import open_records
 from data_pipelines.index import make_index, write_index, write_passport
 from uniaudio_jax.codec.codec import load_codec, save_codec
+from uniaudio_jax.codec.config import CodecConfig, FrameRateConfig, QuantizerConfig
 from uniaudio_jax.codec.module import build_module
-from uniaudio_jax.config import CodecConfig, FrameRateConfig, QuantizerConfig
 from uniaudio_jax.tasks import DRAWN, KINDS, Kind, Task, get_task
 from uniaudio_jax.vocab import Vocabulary
 
@@ -45,8 +45,11 @@ def get_config():
 
 def write_codec(folder: Path, name: str = "random", seed: int = 0) -> Path:
     """A codec with random weights: tiny, but whole."""
-    config = CodecConfig(name=name, layout=FrameRateConfig(width=10, hidden=14, encoder_blocks=1, decoder_blocks=1),
-                         quantizer=QuantizerConfig(codebooks=LEVELS, entries=1024, width=6))  # fmt: skip
+    config = CodecConfig(
+        name=name,
+        layout=FrameRateConfig(width=10, hidden=14, encoder_blocks=1, decoder_blocks=1),
+        quantizer=QuantizerConfig(codebooks=LEVELS, entries=1024, width=6),
+    )
     params = nnx.to_pure_dict(nnx.state(build_module(config, nnx.Rngs(seed)), nnx.Param))
     books = np.random.default_rng(seed).normal(size=(LEVELS, 1024, 6)).astype(np.float32)
     save_codec(folder, config, jax.device_get({**params, "quantizer": {"codebooks": books}}))
@@ -57,9 +60,11 @@ def write_dataset(root: Path, task: Task, codec: Path, examples: int = 41) -> Pa
     """A dataset of random streams in the builder's layout, with both splits."""
     place = root / task.name / "random" / "1.0.0"
     streams = [stream for stream in task.streams if stream.source != DRAWN]
-    kinds = {"codes": tfds.features.Tensor(shape=(None, LEVELS), dtype=np.int16),
-             "ids": tfds.features.Tensor(shape=(None,), dtype=np.int16),
-             "vectors": tfds.features.Tensor(shape=(None, TEXT_WIDTH), dtype=np.float16)}  # fmt: skip
+    kinds = {
+        "codes": tfds.features.Tensor(shape=(None, LEVELS), dtype=np.int16),
+        "ids": tfds.features.Tensor(shape=(None,), dtype=np.int16),
+        "vectors": tfds.features.Tensor(shape=(None, TEXT_WIDTH), dtype=np.float16),
+    }
     lengths: dict[str, dict[str, list[int]]] = {}
     splits = ("train", "heldout")
 
@@ -116,14 +121,25 @@ def write_run(folder: Path, tasks: tuple[str, ...] = ("tts", "enhancement", "tex
 
 
 def environment(devices: int = 1) -> dict[str, str]:
-    return {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(REPO), "UNIAUDIO_CACHE": str(REPO / ".jax_cache"),
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}  # fmt: skip
+    return {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(REPO),
+        "UNIAUDIO_CACHE": str(REPO / ".jax_cache"),
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    }
 
 
 def python(*words: object, devices: int = 1) -> subprocess.Popen:
     """Starts `python -m …` in the checkout."""
-    return subprocess.Popen([sys.executable, "-m", *map(str, words)], cwd=REPO, env=environment(devices), text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-m", *map(str, words)],
+        cwd=REPO,
+        env=environment(devices),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def finish(process: subprocess.Popen, code: int = 0) -> tuple[str, str]:

@@ -22,8 +22,9 @@ from uniaudio_jax.sequence import MASK_CODE, from_frames, to_frames
 from uniaudio_jax.tasks import KINDS, TASKS, get_task
 from uniaudio_jax.vocab import CLASS_EVENTS, LANGUAGES, SAME_OR_NOT, WORD_PIECES, Vocabulary
 
-VOCABULARY = Vocabulary(3, appended={"text": WORD_PIECES, "class_event": CLASS_EVENTS, "sv_bool": SAME_OR_NOT,
-                                     "language": LANGUAGES})  # fmt: skip
+VOCABULARY = Vocabulary(
+    3, appended={"text": WORD_PIECES, "class_event": CLASS_EVENTS, "sv_bool": SAME_OR_NOT, "language": LANGUAGES}
+)
 WORDS = ("The fox ran.", "Two geese walked home.", "Ring the bell, please.", "It was cold.", "My aunt sold her boat.")
 LABELS = (["rain"], ["wind", "rain"], ["bell"], ["siren"], ["wind"])
 
@@ -36,10 +37,19 @@ def write_corpus(folder: Path, clips: int, seconds: float = 0.3, speakers: int =
         samples = int(16000 * seconds) + 7 * number % 101
         tone = 0.3 * np.sin(np.arange(samples) * rng.uniform(0.05, 0.3)) + rng.normal(0, 0.01, samples)
         soundfile.write(folder / f"wav/{number}.wav", tone, 16000)
-        lines.append({"id": f"clip{number}", "split": "heldout" if number % 4 == 0 else "train",
-                      "audio": f"wav/{number}.wav", "text": WORDS[number % 5], "speaker": f"s{number // 4 % speakers}",
-                      "instruction": "Speak slowly in a low voice.", "labels": LABELS[number % 5], "language": "en-us",
-                      "midi": [60 + number % 12] * (samples // 320) + [128]})  # fmt: skip
+        lines.append(
+            {
+                "id": f"clip{number}",
+                "split": "heldout" if number % 4 == 0 else "train",
+                "audio": f"wav/{number}.wav",
+                "text": WORDS[number % 5],
+                "speaker": f"s{number // 4 % speakers}",
+                "instruction": "Speak slowly in a low voice.",
+                "labels": LABELS[number % 5],
+                "language": "en-us",
+                "midi": [60 + number % 12] * (samples // 320) + [128],
+            }
+        )
     (folder / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
 
@@ -209,10 +219,13 @@ def test_a_clip_without_the_field_of_a_task_is_told_so(codec, tmp_path):
         run_build(options(corpus, codec, tmp_path / "out"), "tts")
 
 
-@pytest.mark.parametrize(("given", "said"), [
-    ({}, "missing \\['content_audio', 'speaker_prompt'\\]"),
-    ({"content_audio": np.zeros(9), "speaker_prompt": np.zeros(9), "text": "x"}, "not of this task \\['text'\\]"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "missing \\['content_audio', 'speaker_prompt'\\]"),
+        ({"content_audio": np.zeros(9), "speaker_prompt": np.zeros(9), "text": "x"}, "not of this task \\['text'\\]"),
+    ],
+)
 def test_conditions_that_do_not_fit_the_task_are_named(given, said):
     with pytest.raises(ValueError, match=said):
         clip_of_conditions(get_task("voice_conversion"), given)
@@ -247,5 +260,5 @@ def test_memory_does_not_grow_with_the_clips(codec, tmp_path):
 
 
 def test_kinds_of_every_task_have_a_tokenizer(tokenizers):
-    made = set(tokenizers._light) | {"semantic"} | {kind.name for kind in KINDS.values() if kind.form == "codes"}
+    made = set(tokenizers._encoders) | {"semantic"} | {kind.name for kind in KINDS.values() if kind.form == "codes"}
     assert {stream.kind for task in TASKS.values() for stream in task.streams} <= made

@@ -14,12 +14,12 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from uniaudio_jax.audio.files import read_audio, write_audio
+from uniaudio_jax.audio.spectra import mel_distance
 from uniaudio_jax.codec import codec as codec_module
-from uniaudio_jax.codec.audio_files import read_audio, write_audio
 from uniaudio_jax.codec.codec import SHIPPED, Codec, load_codec, save_codec
-from uniaudio_jax.codec.losses import mel_distance
+from uniaudio_jax.codec.config import CodecConfig, FrameRateConfig, QuantizerConfig, SeanetConfig
 from uniaudio_jax.codec.module import build_module
-from uniaudio_jax.config import CodecConfig, FrameRateConfig, QuantizerConfig, SeanetConfig
 
 QUANTIZER = QuantizerConfig(codebooks=5, entries=31, width=7)
 FRAME_RATE = FrameRateConfig(width=13, hidden=17, mel_bands=11, encoder_blocks=2, decoder_blocks=3)
@@ -29,8 +29,10 @@ needs_shipped = pytest.mark.skipif(not (SHIPPED / "tiny_16k").is_dir(), reason="
 
 def random_params(config: CodecConfig) -> dict:
     # In one program: op by op, each shape would be compiled on its own.
-    make = jax.jit(lambda: nnx.to_pure_dict(nnx.state(build_module(config, nnx.Rngs(0)), nnx.Param)),
-                   compiler_options={"xla_backend_optimization_level": 0})  # fmt: skip
+    make = jax.jit(
+        lambda: nnx.to_pure_dict(nnx.state(build_module(config, nnx.Rngs(0)), nnx.Param)),
+        compiler_options={"xla_backend_optimization_level": 0},
+    )
     params = make()
     quantizer = config.quantizer
     books = jax.random.normal(jax.random.key(1), (quantizer.codebooks, quantizer.entries, quantizer.width))
@@ -305,7 +307,7 @@ def test_a_users_mistake_is_one_line_and_exit_2(tmp_path):
 
 
 def spoken_clips() -> list[np.ndarray]:
-    speak = pytest.importorskip("data_pipelines.corpora.voices").speech_clip
+    speak = pytest.importorskip("data_pipelines.synthetic.voices").speech_clip
     pytest.importorskip("espeakng_loader")
     texts = ("Bright umbrellas filled the market square.", "Nobody expected such a gentle answer from him.")
     return [speak(voice, text) for voice, text in zip(("en-us+m3", "en-us+f2"), texts, strict=True)]

@@ -85,10 +85,20 @@ def test_an_hour_passes_in_under_two_gigabytes(codec, tmp_path):
         for _ in range(60):
             file.write(rng.normal(0, 0.1, (60 * 44100, 2)).astype(np.float32))
     for words in (["encode", tmp_path / "hour.wav"], ["decode", tmp_path / "encode" / "hour.npz"]):
-        command = [sys.executable, "-c", MEASURED, f"uniaudio_jax.codec.{words[0]}", words[1], "--codec", folder,
-                   "--out", tmp_path / words[0]]  # fmt: skip
-        done = subprocess.run(list(map(str, command)), cwd=REPO, env=environment(1), capture_output=True, text=True,
-                              check=False)  # fmt: skip
+        command = [
+            sys.executable,
+            "-c",
+            MEASURED,
+            f"uniaudio_jax.codec.{words[0]}",
+            words[1],
+            "--codec",
+            folder,
+            "--out",
+            tmp_path / words[0],
+        ]
+        done = subprocess.run(
+            list(map(str, command)), cwd=REPO, env=environment(1), capture_output=True, text=True, check=False
+        )
         peak = re.search(r"VmHWM:\s+(\d+) kB", done.stdout)
         assert peak and int(peak[1]) < 2e6, done.stdout + done.stderr
         print(words[0], codec, peak[0])

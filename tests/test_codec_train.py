@@ -16,18 +16,17 @@ from uniaudio_jax.codec import train as training
 from uniaudio_jax.codec.audio_data import Audio
 from uniaudio_jax.codec.balancer import balanced_gradient
 from uniaudio_jax.codec.codec import load_codec, save_codec
-from uniaudio_jax.codec.losses import spectral_losses
-from uniaudio_jax.codec.training import check_trainable, codebook_report, initial_state, place_wav, train_step
-from uniaudio_jax.config import (
+from uniaudio_jax.codec.config import (
     AdversarialConfig,
     CodecConfig,
     CodecTrainConfig,
     FrameRateConfig,
-    MeshConfig,
     QuantizerConfig,
     SeanetConfig,
-    load_config,
 )
+from uniaudio_jax.codec.losses import spectral_losses
+from uniaudio_jax.codec.training import check_trainable, codebook_report, initial_state, place_wav, train_step
+from uniaudio_jax.config import MeshConfig, load_config
 from uniaudio_jax.sharding import make_mesh
 
 LAYOUT = FrameRateConfig(width=23, hidden=29, mel_bands=19, encoder_blocks=1, decoder_blocks=1)
@@ -61,7 +60,7 @@ def config_for(folder: Path) -> CodecTrainConfig:
         learning_rate_warmup_steps=5,
         save_every_steps=7,
         log_every_steps=1,
-        revive_every_steps=5,
+        replace_every_steps=5,
         adversarial=AdversarialConfig(start=19, channels=5),
     )
 
@@ -90,7 +89,7 @@ def test_training_lowers_the_loss_before_and_after_the_codebooks_start(finished)
 
 def test_judges_come_in_where_the_config_says_and_learn(finished):
     _, _, state, metrics, _ = finished
-    assert "judges" not in metrics[19] and metrics[30]["judges"] < metrics[20]["judges"]
+    assert "discriminators" not in metrics[19] and metrics[30]["discriminators"] < metrics[20]["discriminators"]
     assert all(np.isfinite(metrics[30][name]) for name in ("adversarial", "feature", "loss"))
     assert all(float(norm) > 0 for norm in state["norms"].values())
 
@@ -126,8 +125,18 @@ def test_eight_devices_take_the_step_of_one(folder):
         books = jax.random.normal(jax.random.key(2), state["statistics"]["codebooks"].shape)
         state["statistics"] = {"codebooks": books, "sums": books + 0, "counts": jnp.ones(books.shape[:2])}
         state = jax.device_put(state, training.state_shardings(state, mesh))
-        ends.append(train_step(state, place_wav(wav, mesh), key, jnp.asarray(False), config=config, mesh=mesh,
-                               quantised=True, adversarial=True))  # fmt: skip
+        ends.append(
+            train_step(
+                state,
+                place_wav(wav, mesh),
+                key,
+                jnp.asarray(False),
+                config=config,
+                mesh=mesh,
+                quantised=True,
+                adversarial=True,
+            )
+        )
     (one, one_metrics), (many, many_metrics) = jax.device_get(ends)
     for name in one_metrics:
         np.testing.assert_allclose(many_metrics[name], one_metrics[name], rtol=1e-5, atol=1e-6, err_msg=name)

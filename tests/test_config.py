@@ -8,17 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.tiny import MODEL
-from uniaudio_jax.config import (
-    CodecTrainConfig,
-    MeshConfig,
-    RunConfig,
-    StackConfig,
-    TrainConfig,
-    from_dict,
-    load_config,
-    to_dict,
-)
-from uniaudio_jax.model.uniaudio import Shell, count_parameters
+from uniaudio_jax.codec.config import CodecTrainConfig
+from uniaudio_jax.config import MeshConfig, RunConfig, StackConfig, TrainConfig, from_dict, load_config, to_dict
+from uniaudio_jax.model.uniaudio import ModelDefinition, count_parameters
 
 REPO = Path(__file__).parents[1]
 CONFIGS = sorted(path for path in (REPO / "configs").glob("*.py") if path.stem != "__init__")
@@ -38,7 +30,7 @@ def test_every_config_loads_and_says_what_to_expect(path):
 
 def test_the_paper_config_has_the_papers_parameters():
     config = load_config(REPO / "configs" / "paper.py")
-    counts = count_parameters(Shell(config.model).shapes())
+    counts = count_parameters(ModelDefinition(config.model).shapes())
     for part, millions in {"global": 694.4, "local": 240.4, "text": 1.2}.items():
         assert abs(counts[part] / 1e6 - millions) <= max(0.001 * millions, 0.05)
 

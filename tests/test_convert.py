@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.torch_model import TorchUniAudio
 from uniaudio_jax.config import ModelConfig, StackConfig
 from uniaudio_jax.convert import (
     config_from_json,
@@ -21,8 +20,9 @@ from uniaudio_jax.convert import (
     torch_shapes,
     tree_shapes,
 )
+from uniaudio_jax.pytorch.modeling_uniaudio import TorchUniAudio
 
-FORMAT = Path(__file__).resolve().parents[2] / "shared" / "reference" / "uniaudio_v1_format.json"
+FORMAT = Path(__file__).parent / "golden" / "uniaudio_v1_format.json"
 CONFIG = ModelConfig(
     vocabulary=101,
     context_frames=29,
@@ -65,8 +65,10 @@ def random_tree(config: ModelConfig, seed: int = 0) -> dict:
 
 
 def bits(tree: dict) -> dict:
-    return {name: bits(value) if isinstance(value, dict) else (value.dtype, value.shape, value.tobytes())
-            for name, value in tree.items()}  # fmt: skip
+    return {
+        name: bits(value) if isinstance(value, dict) else (value.dtype, value.shape, value.tobytes())
+        for name, value in tree.items()
+    }
 
 
 @pytest.mark.skipif(not FORMAT.exists(), reason="the published format does not lie beside the checkout")
@@ -194,8 +196,14 @@ def test_the_text_width_comes_from_the_weights():
 
 def test_stacks_with_other_heads_have_no_json():
     stack = StackConfig(layers=2, width=30, heads=3)
-    config = ModelConfig(vocabulary=101, context_frames=29, codebooks=3, text_width=7,
-                         global_stack=CONFIG.global_stack, local_stack=stack)  # fmt: skip
+    config = ModelConfig(
+        vocabulary=101,
+        context_frames=29,
+        codebooks=3,
+        text_width=7,
+        global_stack=CONFIG.global_stack,
+        local_stack=stack,
+    )
     with pytest.raises(ValueError, match="5 global and 3 local heads"):
         config_to_json(config)
 

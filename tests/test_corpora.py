@@ -9,18 +9,20 @@ import pytest
 import soxr
 
 from data_pipelines import espeak
-from data_pipelines.corpora import codec_training, piper, split_of
-from data_pipelines.corpora.codec_training import TrainingAudioOptions
-from data_pipelines.corpora.domains import Unit
-from data_pipelines.corpora.noises import BABBLE_VOICES, NOISES, noise_clip
-from data_pipelines.corpora.piper import Piper
-from data_pipelines.corpora.sentences import sentence, sentence_split
-from data_pipelines.corpora.singing import speech_hertz
-from data_pipelines.corpora.tunes import compose
-from data_pipelines.corpora.voices import ESPEAK_SPEAKERS, say, speech_clip
+from data_pipelines.corpora import split_of
 from data_pipelines.espeak import speak, speak_with_phones
+from data_pipelines.synthetic import codec_training, piper
+from data_pipelines.synthetic.codec_training import TrainingAudioOptions
+from data_pipelines.synthetic.domains import Unit
+from data_pipelines.synthetic.noises import BABBLE_VOICES, NOISES, noise_clip
+from data_pipelines.synthetic.piper import Piper
+from data_pipelines.synthetic.sentences import sentence, sentence_split
+from data_pipelines.synthetic.singing import speech_hertz
+from data_pipelines.synthetic.tunes import compose
+from data_pipelines.synthetic.voices import ESPEAK_SPEAKERS, say, speech_clip
+from uniaudio_jax.codec.config import CodecTrainConfig
 from uniaudio_jax.codec.train import Audio
-from uniaudio_jax.config import CodecTrainConfig, load_config
+from uniaudio_jax.config import load_config
 
 TEXT = "Judith painted the yellow boat."
 
@@ -31,8 +33,13 @@ def test_splits_hold_out_about_one_in_n():
 
 
 def test_heldout_sentences_and_tunes_stay_held_out_for_any_seed():
-    made = {split: {(sentence(rng, split), compose(rng, 3.0, split).combination)
-                    for rng in map(np.random.default_rng, range(300))} for split in ("train", "heldout")}  # fmt: skip
+    made = {
+        split: {
+            (sentence(rng, split), compose(rng, 3.0, split).combination)
+            for rng in map(np.random.default_rng, range(300))
+        }
+        for split in ("train", "heldout")
+    }
     for column in (0, 1):
         train, heldout = ({entry[column] for entry in made[split]} for split in ("train", "heldout"))
         assert len(heldout) > 20 and not train & heldout
@@ -83,8 +90,9 @@ def test_speech_is_as_fast_and_as_high_as_asked_for():
     assert len(slow) > 1.3 * len(usual) > 1.3 * len(fast)
 
     low, high = (speak_with_phones(TEXT, "en-us+m3", pitch=pitch) for pitch in (10, 90))
-    hertz = [speech_hertz(soxr.resample(speech.samples, 22050, 16000).astype(float), speech.phones)
-             for speech in (low, high)]  # fmt: skip
+    hertz = [
+        speech_hertz(soxr.resample(speech.samples, 22050, 16000).astype(float), speech.phones) for speech in (low, high)
+    ]
     assert np.median(hertz[1][hertz[1] > 0]) > 1.3 * np.median(hertz[0][hertz[0] > 0])
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.tiny import MODEL, TEXT_WIDTH, VOCABULARY, make_programs, random_stream
-from uniaudio_jax.decoding import Decoder, Sampling, lay_out, next_frame, sample, start_state
+from uniaudio_jax.decoding import Generator, Sampling, next_frame, prepare_for_decoding, sample, start_state
 from uniaudio_jax.sequence import Batch, to_frames, to_prefix, unscored
 from uniaudio_jax.tasks import get_task
 from uniaudio_jax.vocab import SPECIAL_IDS
@@ -19,8 +19,8 @@ def params():
 
 
 @pytest.fixture(scope="module")
-def decoder(params):
-    return Decoder(make_programs().shell, params, VOCABULARY)
+def generator(params):
+    return Generator(make_programs().definition, params, VOCABULARY)
 
 
 def example_streams(task, seed):
@@ -36,16 +36,16 @@ def single(frames) -> Batch:
 
 
 @pytest.mark.parametrize("name", ["tts", "text_to_music", "enhancement"])
-def test_cached_logits_equal_the_full_forward(name, decoder, params):
+def test_cached_logits_equal_the_full_forward(name, generator, params):
     task = get_task(name)
     rows = [example_streams(task, seed) for seed in range(3)]
     prefixes = [to_prefix(task, row, VOCABULARY, TEXT_WIDTH) for row in rows]
     wholes = [to_frames(task, row, VOCABULARY, TEXT_WIDTH) for row in rows]
-    batch, lengths = decoder._pad(prefixes, MODEL.context_frames)
+    batch, lengths = generator._pad(prefixes, MODEL.context_frames)
     everything = jnp.tile(jnp.arange(MODEL.vocabulary), (3, 1))
-    model = lay_out(decoder.shell, params, everything)
+    model = prepare_for_decoding(generator.definition, params, everything)
     state = start_state(model.global_, jax.tree.map(jnp.asarray, batch), jnp.asarray(lengths), 61, jax.random.key(0))
-    wanted = [decoder.shell.logits(params, jax.tree.map(jnp.asarray, single(whole)))[0] for whole in wholes]
+    wanted = [generator.definition.logits(params, jax.tree.map(jnp.asarray, single(whole)))[0] for whole in wholes]
     for frame in range(min(len(w.tokens) - length for w, length in zip(wholes, lengths, strict=True))):
         forced = jnp.array([w.tokens[length + frame] for w, length in zip(wholes, lengths, strict=True)])
         state, _, logits = next_frame(model, state, lambda _, level, *__, forced=forced: forced[:, level])
@@ -54,10 +54,10 @@ def test_cached_logits_equal_the_full_forward(name, decoder, params):
 
 
 @pytest.mark.parametrize("sampling", [Sampling(temperature=0), Sampling(top_k=3), Sampling(top_k=0, temperature=2.0)])
-def test_only_codes_of_the_level_or_the_end_come(sampling, decoder):
+def test_only_codes_of_the_level_or_the_end_come(sampling, generator):
     task = get_task("enhancement")
     prefixes = [to_prefix(task, example_streams(task, seed), VOCABULARY, TEXT_WIDTH) for seed in range(5)]
-    tokens = np.concatenate(list(decoder.blocks(task, prefixes, sampling, frames=23)), axis=1)
+    tokens = np.concatenate(list(generator.blocks(task, prefixes, sampling, frames=23)), axis=1)
     end = SPECIAL_IDS["<audio_end>"]
     for row in tokens:
         stops = np.flatnonzero(row[:, 0] == end)
@@ -69,40 +69,40 @@ def test_only_codes_of_the_level_or_the_end_come(sampling, decoder):
             assert ((frames[:, level] >= span.start) & (frames[:, level] < span.stop)).all()
 
 
-def test_greedy_generation_of_a_batch_equals_one_by_one(decoder):
+def test_greedy_generation_of_a_batch_equals_one_by_one(generator):
     task = get_task("tts")
     prefixes = [to_prefix(task, example_streams(task, seed), VOCABULARY, TEXT_WIDTH) for seed in range(3)]
     greedy = Sampling(temperature=0, min_frames=5)
-    together = decoder.generate(task, prefixes, greedy, frames=17)
+    together = generator.generate(task, prefixes, greedy, frames=17)
     for prefix, codes in zip(prefixes, together, strict=True):
-        alone = decoder.generate(task, [prefix], greedy, frames=17)[0]
+        alone = generator.generate(task, [prefix], greedy, frames=17)[0]
         np.testing.assert_array_equal(codes, alone)
         assert 5 <= len(codes) <= 17 and codes.min() >= 0 and codes.max() < VOCABULARY.entries
 
 
-def test_the_same_seed_gives_the_same_tokens_and_another_seed_others(decoder):
+def test_the_same_seed_gives_the_same_tokens_and_another_seed_others(generator):
     task = get_task("tts")
     prefix = [to_prefix(task, example_streams(task, 1), VOCABULARY, TEXT_WIDTH)]
     one, again, other = (
-        decoder.generate(task, prefix, Sampling(seed=seed, min_frames=19), frames=19)[0] for seed in (1, 1, 2)
+        generator.generate(task, prefix, Sampling(seed=seed, min_frames=19), frames=19)[0] for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(one, again)
     assert not np.array_equal(one, other)
 
 
-def test_a_prompt_that_leaves_no_room_is_refused(decoder):
+def test_a_prompt_that_leaves_no_room_is_refused(generator):
     task = get_task("enhancement")
     rng = np.random.default_rng(0)
     prefix = to_prefix(task, {"noisy_audio": random_stream(task.conditions[0], 60, rng)}, VOCABULARY, TEXT_WIDTH)
     with pytest.raises(ValueError, match="prompt of 65 frames .* 61 positions"):
-        decoder.generate(task, [prefix], Sampling())
+        generator.generate(task, [prefix], Sampling())
 
 
-def test_a_seed_repeats_itself_and_each_task_has_its_own_numbers(decoder):
+def test_a_seed_repeats_itself_and_each_task_has_its_own_numbers(generator):
     names = ("enhancement", "dereverberation")
     prefix = to_prefix(get_task(names[0]), example_streams(get_task(names[0]), 0), VOCABULARY, TEXT_WIDTH)
     sampling = Sampling(min_frames=17)
-    made = [decoder.generate(get_task(name), [prefix], sampling, 17)[0] for name in (*names, names[0])]
+    made = [generator.generate(get_task(name), [prefix], sampling, 17)[0] for name in (*names, names[0])]
     np.testing.assert_array_equal(made[0], made[2])
     assert (made[0] != made[1]).any()
 

@@ -60,8 +60,20 @@ def test_a_stereo_48_khz_file_is_converted_and_said(run, voice, tmp_path):
 
 
 def test_streamed_audio_is_the_audio_and_its_file_grows(run, voice, tmp_path):
-    words = ["--run", run, "--task", "enhancement", "--noisy-audio", voice, "--seconds", 2, "--out", tmp_path,
-             "--sampling.min-frames", 100]  # fmt: skip
+    words = [
+        "--run",
+        run,
+        "--task",
+        "enhancement",
+        "--noisy-audio",
+        voice,
+        "--seconds",
+        2,
+        "--out",
+        tmp_path,
+        "--sampling.min-frames",
+        100,
+    ]
     finish(python("uniaudio_jax.generate", *words))
     out, _ = finish(python("uniaudio_jax.generate", *words, "--stream"))
     assert out.count("s of audio after") >= 2

@@ -18,8 +18,19 @@ def run(tmp_path_factory):
     ranges = [word for name, size in APPENDED.items() for word in (name, size)]
     ids = ("--model.vocabulary", 4212 + sum(APPENDED.values()), "--model.appended", *ranges)
     tasks = [word for name in TASKS for word in (name, 1)]
-    finish(python("uniaudio_jax.train", config, "--out", folder / "run", *ids, "--data.tasks", *tasks,
-                  "--data.rows", len(TASKS)))  # fmt: skip
+    finish(
+        python(
+            "uniaudio_jax.train",
+            config,
+            "--out",
+            folder / "run",
+            *ids,
+            "--data.tasks",
+            *tasks,
+            "--data.rows",
+            len(TASKS),
+        )
+    )
     assert len(losses(folder / "run")) == 3
     return load_run(folder / "run")
 

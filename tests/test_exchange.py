@@ -10,15 +10,19 @@ from safetensors.numpy import load_file, save_file
 from tests.small_run import finish, python
 from tests.test_seanet import random_state
 from uniaudio_jax.codec.codec import load_codec
+from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig, SeanetConfig, SegmentConfig
 from uniaudio_jax.codec.exchange import config_from_json, config_to_json
 from uniaudio_jax.codec.layouts import LAYOUTS, layout_of
 from uniaudio_jax.codec.segments import load_segmented
-from uniaudio_jax.config import CodecConfig, QuantizerConfig, SeanetConfig, SegmentConfig
 
 SMALL = {"quantizer": QuantizerConfig(codebooks=3, entries=32, width=7), "sample_rate_hz": 8000}
 CAUSAL = CodecConfig(name="causal", layout=SeanetConfig(filters=2, ratios=(4, 2), causal=True, lstm_layers=1), **SMALL)
-STEREO = CodecConfig(name="stereo", segment=SegmentConfig(samples=4000, stride=3960), **SMALL,
-                     layout=SeanetConfig(filters=2, ratios=(4, 2), channels=2, norm="time_group_norm"))  # fmt: skip
+STEREO = CodecConfig(
+    name="stereo",
+    segment=SegmentConfig(samples=4000, stride=3960),
+    **SMALL,
+    layout=SeanetConfig(filters=2, ratios=(4, 2), channels=2, norm="time_group_norm"),
+)
 
 
 @pytest.mark.parametrize("config", (*LAYOUTS.values(), CAUSAL, STEREO), ids=lambda config: config.name)
@@ -51,10 +55,22 @@ def test_weights_come_in_and_go_out_bit_equal(config, kind, tmp_path):
     else:
         torch.save({name: torch.from_numpy(value) for name, value in state.items()}, weights)
     (tmp_path / "config.json").write_text(json.dumps(config_to_json(config)))
-    finish(python("uniaudio_jax.import_torch", "--kind", "codec", "--weights", weights, "--config",
-                  tmp_path / "config.json", "--out", tmp_path / "codec"))  # fmt: skip
-    out, _ = finish(python("uniaudio_jax.export_torch", "--kind", "codec", "--run", tmp_path / "codec", "--out",
-                           tmp_path / "out"))  # fmt: skip
+    finish(
+        python(
+            "uniaudio_jax.import_torch",
+            "--kind",
+            "codec",
+            "--weights",
+            weights,
+            "--config",
+            tmp_path / "config.json",
+            "--out",
+            tmp_path / "codec",
+        )
+    )
+    out, _ = finish(
+        python("uniaudio_jax.export_torch", "--kind", "codec", "--run", tmp_path / "codec", "--out", tmp_path / "out")
+    )
     assert f"{len(state)} tensors" in out
     back = load_file(tmp_path / "out" / "model.safetensors")
     assert back.keys() == state.keys() and all(np.array_equal(back[name], state[name]) for name in state)
@@ -76,8 +92,11 @@ def test_a_file_passes_through_a_codec_of_segments(codecs, tmp_path):
     wav = np.random.default_rng(0).normal(0, 0.1, (9001, 2)).astype(np.float32)
     soundfile.write(tmp_path / "clip.wav", wav, 8000, subtype="FLOAT")
     finish(python("uniaudio_jax.codec.encode", tmp_path / "clip.wav", "--codec", codecs / "stereo", "--out", tmp_path))
-    finish(python("uniaudio_jax.codec.decode", tmp_path / "clip.npz", "--codec", codecs / "stereo", "--out",
-                  tmp_path / "back"))  # fmt: skip
+    finish(
+        python(
+            "uniaudio_jax.codec.decode", tmp_path / "clip.npz", "--codec", codecs / "stereo", "--out", tmp_path / "back"
+        )
+    )
     got, rate = soundfile.read(tmp_path / "back" / "clip.wav")
     codec = load_segmented(codecs / "stereo")
     wanted = codec.decode(codec.encode(wav), 9001)

@@ -48,8 +48,24 @@ def log_of(run) -> list[dict]:
 
 
 def test_a_grown_run_begins_with_the_old_weights_and_old_losses(folder, config, old, tuned):
-    finish(python("uniaudio_jax.train", config, "--out", folder / "start", "--start-from", old, *NEW, *TASKS,
-                  "--optim.peak-learning-rate", 1e-30, "--optim.weight-decay", 0, "--train.steps", 1))  # fmt: skip
+    finish(
+        python(
+            "uniaudio_jax.train",
+            config,
+            "--out",
+            folder / "start",
+            "--start-from",
+            old,
+            *NEW,
+            *TASKS,
+            "--optim.peak-learning-rate",
+            1e-30,
+            "--optim.weight-decay",
+            0,
+            "--train.steps",
+            1,
+        )
+    )
     one, other = load_run(old), load_run(folder / "start")
     tokens = np.random.default_rng(0).integers(0, 4212, (2, 7, 3))
     want = np.asarray(one.logits(tokens))
@@ -65,11 +81,14 @@ def test_a_grown_run_begins_with_the_old_weights_and_old_losses(folder, config, 
     assert "held out at step 0: tts " in out
 
 
-@pytest.mark.parametrize(("words", "said"), [
-    (("--model.vocabulary", 4212 + 5), "range 'language'"),
-    ((*NEW, "--model.global-stack.layers", 3), "start_from has another model"),
-    (("--model.vocabulary", 4300, "--model.appended", "language", 4), None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--model.vocabulary", 4212 + 5), "range 'language'"),
+        ((*NEW, "--model.global-stack.layers", 3), "start_from has another model"),
+        (("--model.vocabulary", 4300, "--model.appended", "language", 4), None),
+    ],
+)
 def test_only_what_was_appended_may_differ(folder, config, old, words, said, tmp_path):
     new = (*TASKS, "language_recognition", 1) if said and "range" in said else TASKS
     process = python("uniaudio_jax.train", config, "--out", tmp_path, "--start-from", old, *words, *new)
@@ -88,8 +107,11 @@ def test_ids_that_moved_are_refused(folder, config, tuned, tmp_path):
 def shares(config, **changes) -> dict[str, float]:
     """Share of the rows' frames that goes to each task."""
     run = load_config(config)
-    run = replace(run, data=replace(run.data, tasks={"tts": 1.0, "asr": 1.0}, **changes),
-                  model=replace(run.model, vocabulary=4212 + 23, appended={"text": APPENDED["text"]}))  # fmt: skip
+    run = replace(
+        run,
+        data=replace(run.data, tasks={"tts": 1.0, "asr": 1.0}, **changes),
+        model=replace(run.model, vocabulary=4212 + 23, appended={"text": APPENDED["text"]}),
+    )
     codec = load_codec(run.codec).passport()
     _, rows, _ = open_training_data(run.data, "target", run.model.ids, run.model.text_width, codec, 0, 1)
     plan = rows.plan
@@ -101,7 +123,8 @@ def test_the_mixture_follows_the_hours_by_its_power(config, folder):
     run = load_config(config)
     codec = load_codec(run.codec).passport()
     _, _, datasets = open_training_data(
-        replace(run.data, tasks={"tts": 1.0, "enhancement": 1.0}), "target", run.model.ids, 7, codec, 0, 1)  # fmt: skip
+        replace(run.data, tasks={"tts": 1.0, "enhancement": 1.0}), "target", run.model.ids, 7, codec, 0, 1
+    )
     hours = {dataset.task.name: dataset.hours(50.0) for dataset in datasets}
     lengths = np.load(folder / "tokens/tts/random/1.0.0/index/train/length_audio.npy")
     assert np.isclose(hours["tts"], lengths.sum() / 50 / 3600)

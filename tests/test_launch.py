@@ -173,21 +173,28 @@ def test_each_beam_runner_gets_its_own_options():
     runners = {
         ("direct", "--workers", "3"): ("DirectRunner", "--direct_num_workers=3"),
         ("dataflow", "--project", "p", "--region", "r", "--bucket", "gs://b", "--image", "i"): (
-            "DataflowRunner", "--project=p", "--temp_location=gs://b/temp", "--sdk_container_image=i"),
+            "DataflowRunner",
+            "--project=p",
+            "--temp_location=gs://b/temp",
+            "--sdk_container_image=i",
+        ),
         ("flink", "--master", "h:8081", "--image", "i"): ("FlinkRunner", "--flink_master=h:8081"),
         ("spark", "--master", "h:8099", "--image", "i"): ("PortableRunner", "--job_endpoint=h:8099"),
-    }  # fmt: skip
+    }
     for words, wanted in runners.items():
         (command,) = commands(bash("launch/encode_beam.sh", *words, "--dry-run", *BUILD))
         assert "-m data_pipelines.builder --corpus a\\ corpus --task tts --out tokens --runner" in command
         assert all(word in command.split() or f"--beam-options={word}" in command.split() for word in wanted)
 
 
-@pytest.mark.parametrize(("words", "said"), [
-    (("dataflow", "--project", "p", *BUILD), "dataflow needs --region"),
-    (("direct",), "no options of the builder"),
-    (("beam", *BUILD), "unknown word 'beam'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("dataflow", "--project", "p", *BUILD), "dataflow needs --region"),
+        (("direct",), "no options of the builder"),
+        (("beam", *BUILD), "unknown word 'beam'"),
+    ],
+)
 def test_a_mistake_with_beam_is_one_clear_line(words, said):
     run = bash("launch/encode_beam.sh", *words)
     assert run.returncode == 2 and run.stderr.count("\n") == 1 and said in run.stderr

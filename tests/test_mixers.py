@@ -29,7 +29,7 @@ from tests.mixer_clips import (
     same,
     sound_clips,
     voice,
-)  # fmt: skip
+)
 
 
 def test_the_same_seed_and_id_give_the_same_samples_in_any_order():
@@ -43,8 +43,10 @@ def test_the_same_seed_and_id_give_the_same_samples_in_any_order():
 @pytest.mark.parametrize("name", [name for name in DERIVED if name != "content_audio"])
 def test_another_seed_or_id_gives_another_field(name):
     first = getattr(derived(CLIP, [name], SOUNDS, OPTIONS), name)
-    for other in (derived(CLIP, [name], SOUNDS, OPTIONS, seed=1),
-                  derived(dataclasses.replace(CLIP, id="renamed"), [name], SOUNDS, OPTIONS)):  # fmt: skip
+    for other in (
+        derived(CLIP, [name], SOUNDS, OPTIONS, seed=1),
+        derived(dataclasses.replace(CLIP, id="renamed"), [name], SOUNDS, OPTIONS),
+    ):
         assert not np.array_equal(getattr(other, name), first)
 
 
@@ -73,9 +75,14 @@ def test_lengths_are_kept_and_everything_is_finite_for_odd_sizes(samples):
 
 
 @pytest.mark.parametrize("name", [name for name in DERIVED if name not in ("masked_seconds", "paired_audio")])
-@pytest.mark.parametrize(("audio", "message"), [(np.zeros(SAMPLES, np.float32), "'train-0': got silent audio"),
-                                                (None, "'train-0': got no audio"),
-                                                (np.zeros(0, np.float32), "'train-0': got no audio")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("audio", "message"),
+    [
+        (np.zeros(SAMPLES, np.float32), "'train-0': got silent audio"),
+        (None, "'train-0': got no audio"),
+        (np.zeros(0, np.float32), "'train-0': got no audio"),
+    ],
+)
 def test_a_silent_clip_or_one_without_audio_is_refused_by_name(name, audio, message):
     with pytest.raises(ValueError, match=message):
         derived(dataclasses.replace(CLIP, audio=audio), [name], SOUNDS, OPTIONS)
@@ -114,8 +121,10 @@ def test_draws_reach_every_clip_that_they_may_and_no_other():
     rng = generator()
     split = [clip for clip in CLIPS if clip.split == "heldout"]
     for clip in (split[0], split[4]):
-        ids = {name: {getattr(SPEECH, name)(clip, rng).id for _ in range(300)}
-               for name in ("same_speaker", "other_speaker", "another")}  # fmt: skip
+        ids = {
+            name: {getattr(SPEECH, name)(clip, rng).id for _ in range(300)}
+            for name in ("same_speaker", "other_speaker", "another")
+        }
         assert ids["same_speaker"] == {other.id for other in split if other.speaker == clip.speaker} - {clip.id}
         assert ids["other_speaker"] == {other.id for other in split if other.speaker != clip.speaker}
         assert ids["another"] == {other.id for other in split} - {clip.id}
@@ -216,8 +225,17 @@ def test_a_mask_lies_on_frames_inside_the_clip(samples):
 
 
 def test_a_mask_goes_from_word_to_word_where_the_phones_are_known():
-    phones = ((" ", 0.1), ("a", 0.11), ("b", 0.09), (" ", 0.0), ("c", 0.2), ("sil", 0.1), ("d", 0.07), ("e", 0.13),
-              ("|", 0.2))  # fmt: skip
+    phones = (
+        (" ", 0.1),
+        ("a", 0.11),
+        ("b", 0.09),
+        (" ", 0.0),
+        ("c", 0.2),
+        ("sil", 0.1),
+        ("d", 0.07),
+        ("e", 0.13),
+        ("|", 0.2),
+    )
     starts, stops = word_frames(phones)
     assert (starts.tolist(), stops.tolist()) == ([5, 15, 30], [15, 25, 40])
     clip = dataclasses.replace(CLIP, phones=phones)
@@ -257,14 +275,17 @@ def test_options_are_told_in_json():
     assert set(told) == {field.name for field in dataclasses.fields(MixerOptions)}
 
 
-@pytest.mark.parametrize(("wrong", "message"), [
-    ({"snr_db": (15, 0)}, "snr_db: got 15 to 0, wanted a lowest"),
-    ({"talker_db": (0, float("nan"))}, "talker_db: got 0 to nan"),
-    ({"reverberation_seconds": (0.2, 2)}, "within 0.1 to 1"),
-    ({"masked_share": (0, 0.5)}, "masked_share: got 0 to 0.5"),
-    ({"operations": ()}, "operations"),
-    ({"noises": ("thunder",)}, "noises: got .*thunder.*, wanted one or more of white"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"snr_db": (15, 0)}, "snr_db: got 15 to 0, wanted a lowest"),
+        ({"talker_db": (0, float("nan"))}, "talker_db: got 0 to nan"),
+        ({"reverberation_seconds": (0.2, 2)}, "within 0.1 to 1"),
+        ({"masked_share": (0, 0.5)}, "masked_share: got 0 to 0.5"),
+        ({"operations": ()}, "operations"),
+        ({"noises": ("thunder",)}, "noises: got .*thunder.*, wanted one or more of white"),
+    ],
+)
 def test_options_refuse_what_no_mixer_can_do(wrong, message):
     with pytest.raises(ValueError, match=message):
         MixerOptions(**wrong)

@@ -112,8 +112,9 @@ def test_an_edit_takes_events_from_other_clips_where_there_are_no_sounds():
 
 
 def test_what_was_told_of_the_audio_before_the_edit_is_left_out():
-    told = dataclasses.replace(CLIP, labels=("speech",), language="en", midi=np.zeros(3, int), phones=(("a", 0.1),),
-                               noisy_audio=CLIP.audio)  # fmt: skip
+    told = dataclasses.replace(
+        CLIP, labels=("speech",), language="en", midi=np.zeros(3, int), phones=(("a", 0.1),), noisy_audio=CLIP.audio
+    )
     clip = edited("add", clip=told)
     assert clip.labels is clip.language is clip.midi is clip.phones is clip.noisy_audio is None
     assert (clip.id, clip.speaker) == (CLIP.id, CLIP.speaker)

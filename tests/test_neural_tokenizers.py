@@ -15,9 +15,11 @@ import safetensors.numpy
 import soxr
 
 from data_pipelines import espeak
+from data_pipelines.encoders.hubert import HubertEncoder
+from data_pipelines.encoders.t5 import T5Vectors
+from data_pipelines.encoders.whisper import WhisperEncoder, log_mel, read_ctranslate2, stored_floats
 from data_pipelines.tokenizers.fit_semantic import FitOptions, audio_files, fit_centroids
 from data_pipelines.tokenizers.fit_semantic import main as fit
-from data_pipelines.tokenizers.hubert import HubertEncoder
 from data_pipelines.tokenizers.semantic import (
     SHIPPED,
     SemanticTokenizer,
@@ -28,9 +30,7 @@ from data_pipelines.tokenizers.semantic import (
     speech_features,
     window_starts,
 )
-from data_pipelines.tokenizers.t5_vectors import T5Vectors
-from data_pipelines.tokenizers.whisper_encoder import WhisperEncoder, log_mel, read_ctranslate2, stored_floats
-from uniaudio_jax.codec.audio_files import write_audio
+from uniaudio_jax.audio.files import write_audio
 from uniaudio_jax.metrics.edits import edit_distance
 
 RATE = 16000
@@ -104,8 +104,13 @@ def ctranslate2_file(path: Path, variables: dict[str, np.ndarray], version: int 
 def test_every_type_of_a_ctranslate2_file_is_read(tmp_path):
     rng = np.random.default_rng(0)
     weight, scale = rng.integers(-127, 128, (3, 5)).astype(np.int8), rng.uniform(1, 9, 3).astype(np.float32)
-    variables = {"w": weight, "w_scale": scale, "heads": np.array(7, np.int16), "half": np.ones((2, 3, 5), np.float16),
-                 "short": np.ones(3, ml_dtypes.bfloat16)}  # fmt: skip
+    variables = {
+        "w": weight,
+        "w_scale": scale,
+        "heads": np.array(7, np.int16),
+        "half": np.ones((2, 3, 5), np.float16),
+        "short": np.ones(3, ml_dtypes.bfloat16),
+    }
     found = read_ctranslate2(ctranslate2_file(tmp_path / "model.bin", variables))
     assert found.keys() == variables.keys() and all(np.array_equal(found[name], variables[name]) for name in found)
     np.testing.assert_array_equal(stored_floats(found, "w"), weight / scale[:, None])
@@ -279,9 +284,14 @@ def test_heldout_audio_is_not_fitted_to(tmp_path):
 
 
 HUBERT = {
-    "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 37,
-    "conv_dim": (13,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4,
-}  # fmt: skip
+    "hidden_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 3,
+    "intermediate_size": 37,
+    "conv_dim": (13,) * 7,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+}
 STABLE = {"do_stable_layer_norm": True, "feat_extract_norm": "layer", "conv_bias": True, "num_conv_pos_embeddings": 17}
 
 
@@ -342,8 +352,10 @@ def test_hubert_weights_are_read_under_all_their_names(tmp_path):
     hubert_folder(tmp_path / "new")
     state = safetensors.numpy.load_file(tmp_path / "new" / "model.safetensors")
     place = "encoder.pos_conv_embed.conv"
-    older = {f"{place}.parametrizations.weight.original0": f"{place}.weight_g",
-             f"{place}.parametrizations.weight.original1": f"{place}.weight_v"}  # fmt: skip
+    older = {
+        f"{place}.parametrizations.weight.original0": f"{place}.weight_g",
+        f"{place}.parametrizations.weight.original1": f"{place}.weight_v",
+    }
     old = {f"hubert.{older.get(name, name)}": torch.from_numpy(array) for name, array in state.items()}
     (tmp_path / "old").mkdir()
     torch.save(old, tmp_path / "old" / "pytorch_model.bin")
@@ -369,8 +381,11 @@ def test_folders_that_are_no_hubert_are_refused(tmp_path):
     with pytest.raises(ValueError, match="got layer 9, wanted 1 to 3"):
         HubertEncoder(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    for change, told in (({"model_type": "wavlm"}, "wavlm"), ({"conv_stride": [5, 2, 2, 2, 2, 2, 4]}, "320 samples"),
-                         ({"conv_pos_batch_norm": True}, "conv_pos_batch_norm")):  # fmt: skip
+    for change, told in (
+        ({"model_type": "wavlm"}, "wavlm"),
+        ({"conv_stride": [5, 2, 2, 2, 2, 2, 4]}, "320 samples"),
+        ({"conv_pos_batch_norm": True}, "conv_pos_batch_norm"),
+    ):
         (tmp_path / "config.json").write_text(json.dumps(config | change))
         with pytest.raises(ValueError, match=told):
             HubertEncoder(tmp_path)
@@ -445,9 +460,16 @@ def test_a_sentencepiece_model_serves_where_there_is_no_tokenizer_json(tmp_path)
         T5Vectors(tmp_path)
     with (tmp_path / "spiece.model").open("wb") as file:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(["a calm tune for seven violins"] * 5), model_writer=file, vocab_size=31,
-            hard_vocab_limit=False, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
-        )  # fmt: skip
+            sentence_iterator=iter(["a calm tune for seven violins"] * 5),
+            model_writer=file,
+            vocab_size=31,
+            hard_vocab_limit=False,
+            pad_id=0,
+            eos_id=1,
+            unk_id=2,
+            bos_id=-1,
+            minloglevel=2,
+        )
     vectors = T5Vectors(tmp_path)
     ids = [*vectors.tokens("calm violins"), 1]
     assert 1 not in ids[:-1]

@@ -26,8 +26,10 @@ class MemoryRecords:
 
     def __getitem__(self, number):
         rng = np.random.default_rng(number)
-        return {key: random_stream(next(s for s in self.task.streams if s.key == key), int(column[number]), rng)
-                for key, column in self.lengths.items()}  # fmt: skip
+        return {
+            key: random_stream(next(s for s in self.task.streams if s.key == key), int(column[number]), rng)
+            for key, column in self.lengths.items()
+        }
 
 
 def corpus(name, examples, seed=0, speakers=7):
@@ -65,9 +67,11 @@ def check_rows(rows, sources):
     """Every row is within the limits."""
     for row in rows:
         of = [sources[member.source] for member in row]
-        lengths = [{key: int(column[m.record]) for key, column in one.index.lengths.items()}
-                   | {"speaker_prompt": min(5, int(one.index.lengths.get("audio", [0])[m.prompt]))}
-                   for m, one in zip(row, of, strict=True)]  # fmt: skip
+        lengths = [
+            {key: int(column[m.record]) for key, column in one.index.lengths.items()}
+            | {"speaker_prompt": min(5, int(one.index.lengths.get("audio", [0])[m.prompt]))}
+            for m, one in zip(row, of, strict=True)
+        ]
         pairs = list(zip(of, lengths, strict=True))
         assert sum(frame_count(one.task, length) for one, length in pairs) <= 61
         assert sum(target_count(one.task, length) for one, length in pairs) <= 37

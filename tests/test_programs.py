@@ -45,11 +45,15 @@ def plain_cross_entropy(x):
     return -jnp.take_along_axis(jax.nn.log_softmax(x), TOKENS[..., None], axis=-1)[..., 0]
 
 
-@pytest.mark.parametrize(("written", "plain"), [
-    (gelu, lambda x: jax.nn.gelu(x, approximate=False)),
-    (normalise, plain_norm),
-    (lambda x: cross_entropy(x, TOKENS)[0], plain_cross_entropy),
-], ids=["gelu", "norm", "cross-entropy"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("written", "plain"),
+    [
+        (gelu, lambda x: jax.nn.gelu(x, approximate=False)),
+        (normalise, plain_norm),
+        (lambda x: cross_entropy(x, TOKENS)[0], plain_cross_entropy),
+    ],
+    ids=["gelu", "norm", "cross-entropy"],
+)
 @pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
 def test_a_written_gradient_is_that_of_the_plain_formula(written, plain, scale):
     x = scale * jax.random.normal(jax.random.key(0), (7, 3, 23))
@@ -75,11 +79,14 @@ def test_the_chunk_size_changes_nothing():
     assert_trees_close(one, other, 1e-5)
 
 
-@pytest.mark.parametrize("mesh", [
-    pytest.param(MeshConfig(data=8), marks=pytest.mark.slow),
-    pytest.param(MeshConfig(fsdp=8), marks=pytest.mark.slow),
-    MeshConfig(data=2, fsdp=2, tensor=2),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "mesh",
+    [
+        pytest.param(MeshConfig(data=8), marks=pytest.mark.slow),
+        pytest.param(MeshConfig(fsdp=8), marks=pytest.mark.slow),
+        MeshConfig(data=2, fsdp=2, tensor=2),
+    ],
+)
 def test_eight_devices_give_the_losses_and_weights_of_one(mesh):
     one, eight = make_programs(1), make_programs(8, mesh)
     batches = [random_batch(seed=seed) for seed in range(3)]

@@ -62,9 +62,17 @@ def row(**changes) -> dict:
 
 def test_every_field_of_a_clip_comes_back_from_a_manifest(tmp_path):
     made = {name: sound(tmp_path / name / "x.wav", seed=number) for number, name in enumerate(AUDIO_FIELDS)}
-    others = {"text": "Grüße", "language": "de", "speaker": "ivy", "instruction": "Slowly.",
-              "midi": np.array([60, 128]), "labels": ["rain", "a dog"], "phones": [["a", 0.25], ["t", 1]],
-              "masked_seconds": [0.5, 1], "same_speaker": False}  # fmt: skip
+    others = {
+        "text": "Grüße",
+        "language": "de",
+        "speaker": "ivy",
+        "instruction": "Slowly.",
+        "midi": np.array([60, 128]),
+        "labels": ["rain", "a dog"],
+        "phones": [["a", 0.25], ["t", 1]],
+        "masked_seconds": [0.5, 1],
+        "same_speaker": False,
+    }
     paths = {name: f"{name}/x.wav" for name in AUDIO_FIELDS}
     write_manifest(tmp_path / "manifest.jsonl", [{"id": "a", "split": "heldout", **paths, **others}])
     assert set(paths) | set(others) == set(CLIP_FIELDS) == set(FIELDS)
@@ -73,8 +81,12 @@ def test_every_field_of_a_clip_comes_back_from_a_manifest(tmp_path):
         np.testing.assert_array_equal(getattr(clip, name), made[name].astype(np.float32))
     assert clip.midi is not None and clip.midi.tolist() == [60, 128]
     got = {name: getattr(clip, name) for name in others if name != "midi"}
-    assert got == {**{name: others[name] for name in got}, "labels": ("rain", "a dog"), "masked_seconds": (0.5, 1.0),
-                   "phones": (("a", 0.25), ("t", 1.0))}  # fmt: skip
+    assert got == {
+        **{name: others[name] for name in got},
+        "labels": ("rain", "a dog"),
+        "masked_seconds": (0.5, 1.0),
+        "phones": (("a", 0.25), ("t", 1.0)),
+    }
     assert clip.split == "heldout" and clip.converted == ()
 
 
@@ -153,8 +165,11 @@ def test_a_manifest_is_written_whole_or_not_at_all(tmp_path):
     write_manifest(manifest, [row(text=None)])
     before = manifest.read_text()
     assert json.loads(before) == row()
-    for rows, message in (([row(), row(id="c", label="rain")], f"{manifest}:2: got the key label"),
-                          ([row(), row()], "got id 'b' a second time"), ([], "got no clip")):  # fmt: skip
+    for rows, message in (
+        ([row(), row(id="c", label="rain")], f"{manifest}:2: got the key label"),
+        ([row(), row()], "got id 'b' a second time"),
+        ([], "got no clip"),
+    ):
         with refused(message):
             write_manifest(manifest, rows)
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.jsonl"] and manifest.read_text() == before
@@ -170,8 +185,17 @@ def test_a_plain_folder_tells_texts_speakers_and_conversions(tmp_path):
     lines(tmp_path / "ivy" / "day one" / "one.txt", " Hello there.")
     lines(tmp_path / "two.lab", "And you?")
     lines(tmp_path / "leo" / "3.txt", "Not this.")
-    lines(tmp_path / "leo" / "3.json", {"text": "Guten Tag.", "language": "de", "speaker": "Leo", "labels": ["speech"],
-                                        "instruction": "Loudly.", "licence": "CC0"})  # fmt: skip
+    lines(
+        tmp_path / "leo" / "3.json",
+        {
+            "text": "Guten Tag.",
+            "language": "de",
+            "speaker": "Leo",
+            "labels": ["speech"],
+            "instruction": "Loudly.",
+            "licence": "CC0",
+        },
+    )
     lines(tmp_path / ".hidden.wav", "")
     lines(tmp_path / ".trash" / "old.wav", "")
     clips = read_all(open_folder(tmp_path))
@@ -181,7 +205,12 @@ def test_a_plain_folder_tells_texts_speakers_and_conversions(tmp_path):
     assert one.audio is not None and len(one.audio) == 1600
     assert (two.text, two.speaker, two.converted) == ("And you?", None, ())
     assert (three.text, three.language, three.speaker, three.labels, three.instruction) == (
-        "Guten Tag.", "de", "Leo", ("speech",), "Loudly.")  # fmt: skip
+        "Guten Tag.",
+        "de",
+        "Leo",
+        ("speech",),
+        "Loudly.",
+    )
 
 
 @pytest.mark.parametrize("count", [2, 7, 211])
@@ -258,11 +287,19 @@ def kaldi(folder: Path, **tables: str) -> Path:
 
 def test_kaldi_gives_whole_files_with_text_speaker_and_language(tmp_path):
     one, two = sound(tmp_path / "one.wav", seed=1), sound(tmp_path / "my sounds" / "two.wav", seed=2)
-    kaldi(tmp_path, wav_scp=f"r1 one.wav\nr2\t{tmp_path}/my sounds/two.wav\n", text="r2 grüß dich  und\n\nr1\n",
-          utt2spk="r1 ivy\nr2 leo", utt2lang="r2 de", spk2utt="ivy r1")  # fmt: skip
+    kaldi(
+        tmp_path,
+        wav_scp=f"r1 one.wav\nr2\t{tmp_path}/my sounds/two.wav\n",
+        text="r2 grüß dich  und\n\nr1\n",
+        utt2spk="r1 ivy\nr2 leo",
+        utt2lang="r2 de",
+        spk2utt="ivy r1",
+    )
     clips = read_all(open_kaldi(tmp_path))
     assert [(clip.text, clip.speaker, clip.language) for clip in clips.values()] == [
-        (None, "ivy", None), ("grüß dich  und", "leo", "de")]  # fmt: skip
+        (None, "ivy", None),
+        ("grüß dich  und", "leo", "de"),
+    ]
     for clip, made in zip(clips.values(), (one, two), strict=True):
         np.testing.assert_array_equal(clip.audio, made.astype(np.float32))
 
@@ -346,8 +383,12 @@ def table(path: Path, *rows: dict) -> Path:
 def test_audiocaps_is_found_by_its_ids_and_start_seconds(tmp_path):
     for name in ("audio/rqfQRErjfk8_170.wav", "wav/b0RFKhbpFJA.flac", "_-xyz.ogg"):
         sound(tmp_path / name)
-    rows = [("7", "rqfQRErjfk8", "170", "A crowd cheers,\nthen claps"), ("8", "b0RFKhbpFJA", "30", "Wind"),
-            ("9", "b0RFKhbpFJA", "30", "It is windy"), ("10", "_-xyz", "0", "Rain")]  # fmt: skip
+    rows = [
+        ("7", "rqfQRErjfk8", "170", "A crowd cheers,\nthen claps"),
+        ("8", "b0RFKhbpFJA", "30", "Wind"),
+        ("9", "b0RFKhbpFJA", "30", "It is windy"),
+        ("10", "_-xyz", "0", "Rain"),
+    ]
     names = ("audiocap_id", "youtube_id", "start_time", "caption")
     corpus = open_captions(table(tmp_path / "val.csv", *(dict(zip(names, values, strict=True)) for values in rows)))
     clips = read_all(corpus)
@@ -368,13 +409,18 @@ def test_musiccaps_gives_aspects_as_labels(tmp_path):
 def test_wavcaps_is_found_by_its_ids_also_where_its_paths_are_not_there(tmp_path):
     for name in ("Yx7a.flac", "audio/180913.wav", "clips/9.wav"):
         sound(tmp_path / name)
-    rows = [{"id": "Yx7a.wav", "caption": "A dog barks.", "duration": 10.0},
-            {"id": 180913, "caption": "Rain.", "audio": "wav_path", "tags": ["rain", "calm"]},
-            {"id": "9", "caption": "Bells.", "audio": "clips/9.wav", "tags": ""}]  # fmt: skip
+    rows = [
+        {"id": "Yx7a.wav", "caption": "A dog barks.", "duration": 10.0},
+        {"id": 180913, "caption": "Rain.", "audio": "wav_path", "tags": ["rain", "calm"]},
+        {"id": "9", "caption": "Bells.", "audio": "clips/9.wav", "tags": ""},
+    ]
     (tmp_path / "as.json").write_text(json.dumps({"num_captions_per_audio": 1, "data": rows}, indent=1))
     clips = read_all(open_captions(tmp_path / "as.json"))
     assert [(clip.id, clip.text, clip.labels) for clip in clips.values()] == [
-        ("Yx7a.wav", "A dog barks.", None), ("180913", "Rain.", ("rain", "calm")), ("9", "Bells.", None)]  # fmt: skip
+        ("Yx7a.wav", "A dog barks.", None),
+        ("180913", "Rain.", ("rain", "calm")),
+        ("9", "Bells.", None),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -401,8 +447,13 @@ def test_general_captions_are_read_by_their_paths(tmp_path, ending, path_key, ca
 
 def test_an_empty_caption_and_a_row_without_its_audio_are_refused_when_they_are_read(tmp_path):
     sound(tmp_path / "audio" / "a.wav")
-    path = lines(tmp_path / "c.jsonl", {"id": "a", "caption": "Rain."}, {"id": "b", "caption": "Wind."},
-                 {"path": "audio/a.wav", "caption": " "}, {"id": "c", "caption": None})  # fmt: skip
+    path = lines(
+        tmp_path / "c.jsonl",
+        {"id": "a", "caption": "Rain."},
+        {"id": "b", "caption": "Wind."},
+        {"path": "audio/a.wav", "caption": " "},
+        {"id": "c", "caption": None},
+    )
     corpus = open_captions(path)
     assert read_one(corpus).text == "Rain."
     with refused(f"{path}:2: {tmp_path / 'audio' / 'b.wav'}: got no file"):
@@ -464,10 +515,27 @@ def recording(path: str, **changes) -> dict:
 
 
 def cut(**changes) -> dict:
-    supervision = {"id": "s", "recording_id": "r1", "start": 0.0, "duration": 0.25, "channel": 0, "text": "Hello.",
-                   "speaker": "ivy", "language": "en-us", "gender": "F"}  # fmt: skip
-    return {"id": "u1", "start": 0.25, "duration": 0.25, "channel": 1, "supervisions": [supervision],
-            "recording": recording("one.wav"), "type": "MonoCut", **changes}  # fmt: skip
+    supervision = {
+        "id": "s",
+        "recording_id": "r1",
+        "start": 0.0,
+        "duration": 0.25,
+        "channel": 0,
+        "text": "Hello.",
+        "speaker": "ivy",
+        "language": "en-us",
+        "gender": "F",
+    }
+    return {
+        "id": "u1",
+        "start": 0.25,
+        "duration": 0.25,
+        "channel": 1,
+        "supervisions": [supervision],
+        "recording": recording("one.wav"),
+        "type": "MonoCut",
+        **changes,
+    }
 
 
 def test_lhotse_cuts_are_cut_at_their_samples(tmp_path):
@@ -503,8 +571,11 @@ def test_lhotse_supervisions_are_cut_from_the_recordings_beside_them(tmp_path, n
 
 def test_nemo_lines_are_cut_at_their_samples(tmp_path):
     made = sound(tmp_path / "one.wav", samples=16007)
-    path = lines(tmp_path / "nemo.json", {"audio_filepath": "one.wav", "duration": None, "text": "All.", "lang": "de"},
-                 {"audio_filepath": "one.wav", "offset": 0.25, "duration": 0.5, "text": "", "speaker": 7})  # fmt: skip
+    path = lines(
+        tmp_path / "nemo.json",
+        {"audio_filepath": "one.wav", "duration": None, "text": "All.", "lang": "de"},
+        {"audio_filepath": "one.wav", "offset": 0.25, "duration": 0.5, "text": "", "speaker": 7},
+    )
     clips = read_all(open_manifest(path))
     whole, part = clips["one.wav"], clips["one.wav@0.25"]
     np.testing.assert_array_equal(whole.audio, made.astype(np.float32))
@@ -585,12 +656,17 @@ def test_a_format_is_named_or_told_by_what_lies_at_a_path(tmp_path):
     made = {
         "folder": [tmp_path / "plain", lines(tmp_path / "plain" / "list.jsonl", row(audio="one.wav"))],
         "kaldi": [tmp_path / "kaldi"],
-        "captions": [table(tmp_path / "c.csv", {"path": "plain/one.wav", "caption": "Noise."}),
-                     lines(tmp_path / "c.jsonl", {"audio": "plain/one.wav", "text": "Noise."}),
-                     lines(tmp_path / "c.json", "[", '{"path": "plain/one.wav", "caption": "Noise."}', "]")],
-        "manifest": [tmp_path / "lhotse", lines(tmp_path / "lhotse" / "cuts.jsonl", cut(start=0, duration=0.0625)),
-                     lines(tmp_path / "nemo.json", {"audio_filepath": "plain/one.wav", "duration": 0.0625})],
-    }  # fmt: skip
+        "captions": [
+            table(tmp_path / "c.csv", {"path": "plain/one.wav", "caption": "Noise."}),
+            lines(tmp_path / "c.jsonl", {"audio": "plain/one.wav", "text": "Noise."}),
+            lines(tmp_path / "c.json", "[", '{"path": "plain/one.wav", "caption": "Noise."}', "]"),
+        ],
+        "manifest": [
+            tmp_path / "lhotse",
+            lines(tmp_path / "lhotse" / "cuts.jsonl", cut(start=0, duration=0.0625)),
+            lines(tmp_path / "nemo.json", {"audio_filepath": "plain/one.wav", "duration": 0.0625}),
+        ],
+    }
     for name, places in made.items():
         for place in places:
             told, named = open_corpus(str(place)), open_corpus(f"{name}:{place}")

@@ -88,7 +88,7 @@ def test_codebooks_follow_to_the_means_of_what_chooses_them():
     vectors = random_vectors(1, 211)
     statistics = rvq.kmeans_start(vectors[0], LEVELS, ENTRIES, jax.random.key(0))
     result = rvq.quantise(vectors, statistics.codebooks, jnp.asarray([LEVELS]))
-    moved = rvq.follow(statistics, result, decay=0.0)
+    moved = rvq.ema_update(statistics, result, decay=0.0)
     chosen = np.asarray(result.codes)[0, :, 0] == 4
     np.testing.assert_allclose(moved.codebooks[0, 4], np.asarray(vectors)[0, chosen].mean(0), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(moved.counts.sum(-1), 211, rtol=1e-5)
@@ -99,7 +99,9 @@ def test_revival_moves_dead_entries_only():
     statistics = rvq.kmeans_start(vectors[0], LEVELS, ENTRIES, jax.random.key(0))
     counts = statistics.counts.at[1, 6].set(0.0)
     result = rvq.quantise(vectors, statistics.codebooks, jnp.asarray([LEVELS]))
-    revived, dead = rvq.revive(statistics._replace(counts=counts), result.residuals, 0.01, jax.random.key(2))
+    revived, dead = rvq.replace_dead_codes(
+        statistics._replace(counts=counts), result.residuals, 0.01, jax.random.key(2)
+    )
     assert np.argwhere(np.asarray(dead)).tolist() == [[1, 6]]
     assert any(np.allclose(revived.codebooks[1, 6], residual) for residual in result.residuals[1])
     np.testing.assert_array_equal(revived.codebooks[0], statistics.codebooks[0])

@@ -16,18 +16,16 @@ import pytest
 from flax import nnx
 
 from uniaudio_jax.codec import conv
+from uniaudio_jax.codec.config import CodecConfig, FrameRateConfig, QuantizerConfig, SeanetConfig
 from uniaudio_jax.codec.layouts import LAYOUTS
 from uniaudio_jax.codec.module import with_params
 from uniaudio_jax.codec.seanet import Seanet
 from uniaudio_jax.codec.weights import from_torch, published_tensors, to_torch
-from uniaudio_jax.config import CodecConfig, FrameRateConfig, QuantizerConfig, SeanetConfig
 
-FORMAT = Path(__file__).resolve().parents[2] / "shared" / "reference" / "uniaudio_v1_format.json"
+FORMAT = Path(__file__).parent / "golden" / "uniaudio_v1_format.json"
 PUBLIC = LAYOUTS["uniaudio_16k"]
 TINY = CodecConfig(
-    name="tiny",
-    layout=SeanetConfig(filters=4),
-    quantizer=QuantizerConfig(codebooks=3, entries=17, width=13),
+    name="tiny", layout=SeanetConfig(filters=4), quantizer=QuantizerConfig(codebooks=3, entries=17, width=13)
 )
 CAUSAL = replace(TINY, name="causal", layout=SeanetConfig(filters=4, causal=True))
 STEREO = replace(TINY, name="stereo", layout=SeanetConfig(filters=4, channels=2, norm="time_group_norm"))
@@ -55,12 +53,21 @@ def reference(torch, encodec, config: CodecConfig):
     layout, quantizer = config.layout, config.quantizer
     assert isinstance(layout, SeanetConfig)
     sizes = {
-        "dimension": quantizer.width, "n_filters": layout.filters, "ratios": list(layout.ratios),
-        "kernel_size": layout.kernel, "last_kernel_size": layout.kernel, "lstm": layout.lstm_layers,
-        "residual_kernel_size": layout.residual_kernel, "compress": layout.compress, "causal": layout.causal,
-        "norm": layout.norm, "pad_mode": "reflect", "true_skip": False, "n_residual_layers": 1,
+        "dimension": quantizer.width,
+        "n_filters": layout.filters,
+        "ratios": list(layout.ratios),
+        "kernel_size": layout.kernel,
+        "last_kernel_size": layout.kernel,
+        "lstm": layout.lstm_layers,
+        "residual_kernel_size": layout.residual_kernel,
+        "compress": layout.compress,
+        "causal": layout.causal,
+        "norm": layout.norm,
+        "pad_mode": "reflect",
+        "true_skip": False,
+        "n_residual_layers": 1,
         "channels": layout.channels,
-    }  # fmt: skip
+    }
     torch.manual_seed(7)
     codec = torch.nn.Module()
     with warnings.catch_warnings():
@@ -253,8 +260,11 @@ def test_codebooks_are_stacked_by_level():
     state = random_state(TINY)
     quantizer = from_torch(state, TINY)["quantizer"]
     assert {name: array.shape for name, array in quantizer.items()} == {
-        "codebooks": (3, 17, 13), "average": (3, 17, 13), "cluster_size": (3, 17), "inited": (3, 1),
-    }  # fmt: skip
+        "codebooks": (3, 17, 13),
+        "average": (3, 17, 13),
+        "cluster_size": (3, 17),
+        "inited": (3, 1),
+    }
     np.testing.assert_array_equal(quantizer["codebooks"][2], state["quantizer.vq.layers.2._codebook.embed"])
 
 

@@ -13,7 +13,7 @@ from uniaudio_jax.sequence import MASK_CODE, frame_count, from_frames, pack, tar
 from uniaudio_jax.tasks import KINDS, TASKS, get_task
 from uniaudio_jax.vocab import PUBLIC_TOKENS, SPECIAL_IDS, SPECIAL_SLOTS, Vocabulary, grows_from
 
-FORMAT = Path(__file__).parents[2] / "shared" / "reference" / "uniaudio_v1_format.json"
+FORMAT = Path(__file__).parent / "golden" / "uniaudio_v1_format.json"
 
 
 @settings(max_examples=60, deadline=None)
@@ -64,8 +64,13 @@ def test_tokens_and_formats_are_those_of_the_public_checkpoints():
     assert list(PUBLIC_TOKENS) == public["special_tokens_in_order"]
     assert SPECIAL_SLOTS == public["special_tokens_reserved"]
     sizes = {name: len(span) for name, span in Vocabulary(3).ranges.items()}
-    assert sizes == {"audio": 3073, "phone": public["phone_entries"], "semantic": 500,
-                     "sing_phone": public["sing_phone_entries"], "sing_midi": public["sing_midi_entries"]}  # fmt: skip
+    assert sizes == {
+        "audio": 3073,
+        "phone": public["phone_entries"],
+        "semantic": 500,
+        "sing_phone": public["sing_phone_entries"],
+        "sing_midi": public["sing_midi_entries"],
+    }
     for task in (task for task in TASKS.values() if task.token in PUBLIC_TOKENS):
         row = public["task_formats"][task.token[1 : -len("_task>")]]
         assert [KINDS[stream.kind].name for stream in task.streams] == row["types"]
@@ -95,12 +100,15 @@ def test_a_row_that_is_too_full_is_refused():
         pack(examples, used - 1, used, 1, "all")
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"phone": None}, "missing"),
-    ({"phone": np.array([305])}, "values 305 to 305"),
-    ({"audio": np.zeros((3, 2), np.int32)}, "shape"),
-    ({"speaker_prompt": np.full((3, 3), 11)}, "values 11 to 11"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"phone": None}, "missing"),
+        ({"phone": np.array([305])}, "values 305 to 305"),
+        ({"audio": np.zeros((3, 2), np.int32)}, "shape"),
+        ({"speaker_prompt": np.full((3, 3), 11)}, "values 11 to 11"),
+    ],
+)
 def test_broken_streams_are_refused_with_their_place(change, message):
     task, rng = get_task("tts"), np.random.default_rng(0)
     streams = {s.key: random_stream(s, 3, rng) for s in task.streams} | change

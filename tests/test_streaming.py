@@ -8,10 +8,10 @@ import pytest
 from tests.test_codec import random_params
 from uniaudio_jax.codec import codec as codec_module
 from uniaudio_jax.codec.codec import Codec
+from uniaudio_jax.codec.config import CodecConfig, FrameRateConfig, QuantizerConfig, SeanetConfig, SegmentConfig
 from uniaudio_jax.codec.segments import SegmentedCodec
 from uniaudio_jax.codec.streaming import Chain, Recurrent, Windowed
 from uniaudio_jax.codec.weights import from_torch
-from uniaudio_jax.config import CodecConfig, FrameRateConfig, QuantizerConfig, SeanetConfig, SegmentConfig
 
 QUANTIZER = QuantizerConfig(codebooks=3, entries=31, width=7)
 LAYOUTS = {
@@ -95,9 +95,13 @@ def test_a_recurrent_stage_carries_its_state():
     np.testing.assert_array_equal(out, np.cumsum(np.arange(11)))
 
 
-SEGMENTED = CodecConfig(name="segmented", layout=SeanetConfig(filters=2, channels=2, norm="time_group_norm"),
-                        quantizer=QUANTIZER, sample_rate_hz=4800,
-                        segment=SegmentConfig(samples=4800, stride=4752))  # fmt: skip
+SEGMENTED = CodecConfig(
+    name="segmented",
+    layout=SeanetConfig(filters=2, channels=2, norm="time_group_norm"),
+    quantizer=QUANTIZER,
+    sample_rate_hz=4800,
+    segment=SegmentConfig(samples=4800, stride=4752),
+)
 
 
 @pytest.mark.parametrize("samples", (331, 4752, 4801, 11003))
@@ -109,8 +113,9 @@ def test_segments_equal_encodec(encodec_model, samples):
     torch.manual_seed(3)
     sizes = {"channels": 2, "n_filters": 2, "dimension": QUANTIZER.width, "norm": "time_group_norm"}
     quantizer = ResidualVectorQuantizer(dimension=QUANTIZER.width, n_q=3, bins=32)
-    model = encodec_model.EncodecModel(SEANetEncoder(**sizes), SEANetDecoder(**sizes), quantizer, [1.0], 4800, 2,
-                                 normalize=True, segment=1.0).eval()  # fmt: skip
+    model = encodec_model.EncodecModel(
+        SEANetEncoder(**sizes), SEANetDecoder(**sizes), quantizer, [1.0], 4800, 2, normalize=True, segment=1.0
+    ).eval()
     for name, tensor in quantizer.state_dict().items():
         if name.endswith("embed"):
             tensor.copy_(torch.randn_like(tensor))

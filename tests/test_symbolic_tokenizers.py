@@ -45,14 +45,30 @@ def cmudict(tmp_path) -> Path:
 
 def textgrid(tier: str, intervals: list[tuple[float, float, str]]) -> str:
     """A Praat file with a tier of words before that of phones."""
-    lines = ['File type = "ooTextFile"', 'Object class = "TextGrid"', "", "xmin = 0", "xmax = 1", "tiers? <exists>",
-             "size = 2", "item []:"]  # fmt: skip
+    lines = [
+        'File type = "ooTextFile"',
+        'Object class = "TextGrid"',
+        "",
+        "xmin = 0",
+        "xmax = 1",
+        "tiers? <exists>",
+        "size = 2",
+        "item []:",
+    ]
     for number, (name, rows) in enumerate([("words", [(0, 1, 'say ""hi""')]), (tier, intervals)], 1):
-        lines += [f"    item [{number}]:", '        class = "IntervalTier"', f'        name = "{name}"',
-                  f"        intervals: size = {len(rows)}"]  # fmt: skip
+        lines += [
+            f"    item [{number}]:",
+            '        class = "IntervalTier"',
+            f'        name = "{name}"',
+            f"        intervals: size = {len(rows)}",
+        ]
         for place, (start, end, text) in enumerate(rows, 1):
-            lines += [f"        intervals [{place}]:", f"            xmin = {start}", f"            xmax = {end}",
-                      f'            text = "{text}" ']  # fmt: skip
+            lines += [
+                f"        intervals [{place}]:",
+                f"            xmin = {start}",
+                f"            xmax = {end}",
+                f'            text = "{text}" ',
+            ]
     return "\n".join(lines) + "\n"
 
 
@@ -87,11 +103,19 @@ def test_sung_phones_are_the_letters_of_the_phones_and_silence_between_clauses()
 
 @pytest.mark.parametrize(
     ("language", "text"),
-    [("en-us", "Twinkle, twinkle little star, how I wonder"), ("de", "Der Mond ist aufgegangen, schöne Lüfte"),
-     ("fr", "Au clair de la lune, mon ami Pierrot, un bon vin"), ("es", "Cielito lindo, los corazones"),
-     ("it", "O sole mio, gli occhi"), ("cmn", "月亮代表我的心"), ("ja", "さくらさくら"),
-     ("ru", "Калинка моя, щука"), ("hi", "बड़ा अच्छा गाना"), ("ko", "아리랑")],
-)  # fmt: skip
+    [
+        ("en-us", "Twinkle, twinkle little star, how I wonder"),
+        ("de", "Der Mond ist aufgegangen, schöne Lüfte"),
+        ("fr", "Au clair de la lune, mon ami Pierrot, un bon vin"),
+        ("es", "Cielito lindo, los corazones"),
+        ("it", "O sole mio, gli occhi"),
+        ("cmn", "月亮代表我的心"),
+        ("ja", "さくらさくら"),
+        ("ru", "Калинка моя, щука"),
+        ("hi", "बड़ा अच्छा गाना"),
+        ("ko", "아리랑"),
+    ],
+)
 def test_lyrics_of_common_languages_have_no_unknown_sung_phone(language, text):
     tokenizer = SungPhoneTokenizer()
     assert tokenizer.encode(text, language).min() > 0 and not tokenizer.unknown and not tokenizer.dropped
@@ -150,9 +174,15 @@ def test_the_hash_of_a_lexicon_is_that_of_its_words_and_of_the_fallback(cmudict)
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [(b"", "got no word"), (b"HELLO HH AH0\nWORLD\n", ":2: got 'WORLD'"), (b"A AH0\nB B AX9 HH\n", "got phones AX9,"),
-     (b"D\xc9J D EH\n", "not UTF-8"), ("A a ☃\n".encode(), "got phones ☃,"), ("A ˈ\n".encode(), "got phones ˈ,")],
-)  # fmt: skip
+    [
+        (b"", "got no word"),
+        (b"HELLO HH AH0\nWORLD\n", ":2: got 'WORLD'"),
+        (b"A AH0\nB B AX9 HH\n", "got phones AX9,"),
+        (b"D\xc9J D EH\n", "not UTF-8"),
+        ("A a ☃\n".encode(), "got phones ☃,"),
+        ("A ˈ\n".encode(), "got phones ˈ,"),
+    ],
+)
 def test_a_broken_lexicon_is_refused(tmp_path, content, told):
     (tmp_path / "bad.txt").write_bytes(content)
     with pytest.raises(ValueError, match=told):
@@ -182,9 +212,12 @@ def test_a_textgrid_gives_its_phones_and_silence_between_them(tmp_path, tier, en
 
 @pytest.mark.parametrize(
     "lines",
-    ["0 1100000 sil\n1100000 2300000 hh\n2300000 3000000 ay\n", "0 0.11 sil\n0.11\t0.23\thh\n\n0.23 0.3 ay -7.5\n",
-     "0 1100000 x^x-sil+hh=ay@1\n1100000 2300000 x^sil-hh+ay=x@2\n2300000 3000000 sil^hh-ay+x=x@3\n"],
-)  # fmt: skip
+    [
+        "0 1100000 sil\n1100000 2300000 hh\n2300000 3000000 ay\n",
+        "0 0.11 sil\n0.11\t0.23\thh\n\n0.23 0.3 ay -7.5\n",
+        "0 1100000 x^x-sil+hh=ay@1\n1100000 2300000 x^sil-hh+ay=x@2\n2300000 3000000 sil^hh-ay+x=x@3\n",
+    ],
+)
 def test_a_lab_gives_its_phones_in_either_unit(tmp_path, lines):
     (tmp_path / "a.lab").write_text(lines)
     found = read_alignment(tmp_path / "a.lab")
@@ -194,15 +227,22 @@ def test_a_lab_gives_its_phones_in_either_unit(tmp_path, lines):
 
 @pytest.mark.parametrize(
     ("name", "content", "told"),
-    [("a.lab", "0 0.2 a\n0.1 0.3 b\n", "do not overlap"), ("a.lab", "0.3 0.2 a\n", "an end after its start"),
-     ("a.lab", "-0.3 0.2 a\n", "do not overlap"), ("a.lab", "0 0.2 a\n0.2 b\n", ":2: got '0.2 b'"),
-     ("a.lab", "0 inf a\n", "an end after its start"), ("a.lab", "nan 0.3 a\n", "an end after its start"),
-     ("a.lab", "\n", "got no phone"), ("a.txt", "0 1 a", "named '.txt'"), ("a.TextGrid", "1 2 3", "long text format"),
-     ("a.TextGrid", textgrid("sounds", [(0, 1, "a")]), "tiers of intervals words, sounds"),
-     ("a.TextGrid", textgrid("phones", []), "got no phone"),
-     ("a.TextGrid", textgrid("phones", [(0, 0.2, "a"), (0.1, 0.3, "b")]), "do not overlap"),
-     ("a.TextGrid", textgrid("phones", [(0, 1, "a")]).replace('text = "a"', ""), "of 0 of the 1 intervals")],
-)  # fmt: skip
+    [
+        ("a.lab", "0 0.2 a\n0.1 0.3 b\n", "do not overlap"),
+        ("a.lab", "0.3 0.2 a\n", "an end after its start"),
+        ("a.lab", "-0.3 0.2 a\n", "do not overlap"),
+        ("a.lab", "0 0.2 a\n0.2 b\n", ":2: got '0.2 b'"),
+        ("a.lab", "0 inf a\n", "an end after its start"),
+        ("a.lab", "nan 0.3 a\n", "an end after its start"),
+        ("a.lab", "\n", "got no phone"),
+        ("a.txt", "0 1 a", "named '.txt'"),
+        ("a.TextGrid", "1 2 3", "long text format"),
+        ("a.TextGrid", textgrid("sounds", [(0, 1, "a")]), "tiers of intervals words, sounds"),
+        ("a.TextGrid", textgrid("phones", []), "got no phone"),
+        ("a.TextGrid", textgrid("phones", [(0, 0.2, "a"), (0.1, 0.3, "b")]), "do not overlap"),
+        ("a.TextGrid", textgrid("phones", [(0, 1, "a")]).replace('text = "a"', ""), "of 0 of the 1 intervals"),
+    ],
+)
 def test_a_broken_alignment_is_refused(tmp_path, name, content, told):
     (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=told):
@@ -247,9 +287,14 @@ def test_a_tone_alone_prolongs_what_it_marks_where_it_has_no_id():
 
 @pytest.mark.parametrize(
     ("phones", "told"),
-    [([("a", -0.02)], "got -0.02 s for phone 'a'"), ([("a", float("nan"))], "got nan s"), ([], "got 0 phones"),
-     ([("a", 0.001)], "at least one frame"), ([("a", 0.1), ("☃", 0.1)], "got phones ☃,")],
-)  # fmt: skip
+    [
+        ([("a", -0.02)], "got -0.02 s for phone 'a'"),
+        ([("a", float("nan"))], "got nan s"),
+        ([], "got 0 phones"),
+        ([("a", 0.001)], "at least one frame"),
+        ([("a", 0.1), ("☃", 0.1)], "got phones ☃,"),
+    ],
+)
 def test_durations_that_are_none_are_refused(phones, told):
     with pytest.raises(ValueError, match=told):
         with_durations(PhoneTokenizer(), phones)
@@ -286,11 +331,17 @@ def test_the_highest_sounding_note_wins_and_percussion_is_not_heard(tmp_path):
         *(
             mido.Message(kind, note=note, time=ticks, channel=9 if note == 99 else 0, velocity=velocity)
             for kind, note, ticks, velocity in (
-                (on, 60, 8, 1), (on, 67, 8, 1), (on, 99, 0, 1), (off, 67, 16, 0), (off, 60, 8, 0), (off, 99, 8, 0),
-                (on, 59, 0, 1), (on, 59, 8, 0),
+                (on, 60, 8, 1),
+                (on, 67, 8, 1),
+                (on, 99, 0, 1),
+                (off, 67, 16, 0),
+                (off, 60, 8, 0),
+                (off, 99, 8, 0),
+                (on, 59, 0, 1),
+                (on, 59, 8, 0),
             )
         ),
-    )  # fmt: skip
+    )
     tokenizer = MidiTokenizer()
     assert tokenizer.from_file(path).tolist() == [REST, 60, 67, 67, 60, REST, 59]
     assert tokenizer.from_file(path, seconds=0.06).tolist() == [REST, 60, 67]
@@ -377,7 +428,7 @@ def test_the_own_labels_fit_and_are_unlike():
 
 
 def test_instruments_and_moods_of_the_tunes_are_labels():
-    from data_pipelines.corpora.tunes import INSTRUMENTS, MOODS
+    from data_pipelines.synthetic.tunes import INSTRUMENTS, MOODS
 
     LabelTokenizer().encode([*INSTRUMENTS, *(mood for moods in MOODS.values() for mood in moods)])
 
@@ -509,9 +560,15 @@ def test_ids_out_of_range_are_refused(made):
 
 @pytest.mark.parametrize(
     ("package", "call", "told"),
-    [("mido", "midi import MidiTokenizer as T; import pathlib; T().from_file(pathlib.Path('a'))", "pip install mido=="),
-     ("sentencepiece", "words import WordPieces; WordPieces()", "pip install sentencepiece==")],
-)  # fmt: skip
+    [
+        (
+            "mido",
+            "midi import MidiTokenizer as T; import pathlib; T().from_file(pathlib.Path('a'))",
+            "pip install mido==",
+        ),
+        ("sentencepiece", "words import WordPieces; WordPieces()", "pip install sentencepiece=="),
+    ],
+)
 def test_a_missing_package_is_told_with_its_command(package, call, told):
     code = f"import sys; sys.modules[{package!r}] = None\nfrom data_pipelines.tokenizers.{call}"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=False)

@@ -12,20 +12,21 @@ import pytest
 import soundfile
 import soxr
 
-from data_pipelines.corpora import folder, instructed, kokoro, singing, sounds, split_number
-from data_pipelines.corpora.domains import SHARES, Unit, find_domains
-from data_pipelines.corpora.effects import Draw, event_count, lay_out
-from data_pipelines.corpora.language_bank import SENTENCES, bank, bank_split
-from data_pipelines.corpora.levels import PEAK
-from data_pipelines.corpora.piper import find_piper, piper_speech
-from data_pipelines.corpora.recordings import find_recordings, recorded_clip, recording_split
-from data_pipelines.corpora.sentences import sentence_split
-from data_pipelines.corpora.singing import REST, Note, Syllable, song, syllables
-from data_pipelines.corpora.sounds import KINDS, noun_phrase, sound_clip
-from data_pipelines.corpora.synthetic import SyntheticOptions, main
-from data_pipelines.corpora.tunes import compose, tune_split
-from data_pipelines.corpora.voices import ESPEAK_SPEAKERS, find_speakers
-from data_pipelines.corpora.writing import progress_bar, write_domain
+from data_pipelines.corpora import folder, split_number
+from data_pipelines.synthetic import instructed, kokoro, singing, sounds
+from data_pipelines.synthetic.corpus import SyntheticOptions, main
+from data_pipelines.synthetic.domains import SHARES, Unit, find_domains
+from data_pipelines.synthetic.effects import Draw, event_count, place_events
+from data_pipelines.synthetic.language_bank import SENTENCES, bank, bank_split
+from data_pipelines.synthetic.levels import PEAK
+from data_pipelines.synthetic.piper import find_piper, piper_speech
+from data_pipelines.synthetic.recordings import find_recordings, recorded_clip, recording_split
+from data_pipelines.synthetic.sentences import sentence_split
+from data_pipelines.synthetic.singing import REST, Note, Syllable, song, syllables
+from data_pipelines.synthetic.sounds import KINDS, noun_phrase, sound_clip
+from data_pipelines.synthetic.tunes import compose, tune_split
+from data_pipelines.synthetic.voices import ESPEAK_SPEAKERS, find_speakers
+from data_pipelines.synthetic.writing import progress_bar, write_domain
 from data_pipelines.tokenizers.labels import LabelTokenizer
 from data_pipelines.tokenizers.languages import LanguageTokenizer
 from uniaudio_jax.metrics import words
@@ -73,8 +74,19 @@ def of_split(made: list, split: str) -> list:
 
 def test_other_processes_make_the_same_bytes(corpus, tmp_path):
     names, out = ("speech", "singing", "sound", "music"), tmp_path / "again"
-    command = [sys.executable, "-m", "data_pipelines.corpora.synthetic", "--out", str(out), "--minutes", str(MINUTES),
-               "--voices", "espeak", "--domain", *names]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "data_pipelines.synthetic.corpus",
+        "--out",
+        str(out),
+        "--minutes",
+        str(MINUTES),
+        "--voices",
+        "espeak",
+        "--domain",
+        *names,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     line = r"synthetic corpus: .*: speech \d\.\d min, singing 0\.\d min, .*, \d+ speakers, \d+ s\n"
@@ -86,8 +98,13 @@ def test_other_processes_make_the_same_bytes(corpus, tmp_path):
 def test_a_clip_depends_on_its_seed_domain_split_and_number_alone():
     domain = find_domains("espeak")["speech"]
     first = Unit(domain="speech", seed=0, split="train", number=3)
-    units = [first, replace(first, domain="other"), replace(first, seed=1), replace(first, split="heldout"),
-             replace(first, number=5)]  # fmt: skip
+    units = [
+        first,
+        replace(first, domain="other"),
+        replace(first, seed=1),
+        replace(first, split="heldout"),
+        replace(first, number=5),
+    ]
     texts = [domain.make(unit)[0].text for unit in units]
     again = [domain.make(unit)[0].text for unit in reversed(units)]
     assert texts == again[::-1] and len(set(texts)) == len(units)
@@ -139,8 +156,10 @@ def test_the_minutes_are_shared_out_as_promised(clips):
 
 def test_a_tenth_is_held_out(tmp_path):
     made_here(tmp_path, "music", minutes=20)
-    seconds = {split: sum(soundfile.info(path).duration for path in (tmp_path / "music" / split).iterdir())
-               for split in ("train", "heldout")}  # fmt: skip
+    seconds = {
+        split: sum(soundfile.info(path).duration for path in (tmp_path / "music" / split).iterdir())
+        for split in ("train", "heldout")
+    }
     assert 0.09 < seconds["heldout"] / sum(seconds.values()) < 0.13
 
 
@@ -156,14 +175,22 @@ def test_files_are_finite_sounding_16_khz_pcm_of_1_5_to_5_seconds(corpus):
 
 def test_each_domain_has_the_fields_of_its_tasks(clips):
     spoken = {"audio", "text", "language"}
-    wanted = {"speech": spoken | {"speaker"}, "parallel": spoken | {"speaker", "content_audio"},
-              "singing": spoken | {"speaker", "midi"}, "instructed": spoken | {"instruction"},
-              "sound": {"audio", "text", "labels"}, "music": {"audio", "text", "labels"},
-              "language": spoken | {"speaker"}}  # fmt: skip
+    wanted = {
+        "speech": spoken | {"speaker"},
+        "parallel": spoken | {"speaker", "content_audio"},
+        "singing": spoken | {"speaker", "midi"},
+        "instructed": spoken | {"instruction"},
+        "sound": {"audio", "text", "labels"},
+        "music": {"audio", "text", "labels"},
+        "language": spoken | {"speaker"},
+    }
     for name, fields in wanted.items():
         for clip in clips[name]:
-            assert {key for key in (*spoken, "speaker", "content_audio", "midi", "instruction", "labels")
-                    if getattr(clip, key) is not None} == fields  # fmt: skip
+            assert {
+                key
+                for key in (*spoken, "speaker", "content_audio", "midi", "instruction", "labels")
+                if getattr(clip, key) is not None
+            } == fields
 
 
 def test_heldout_words_are_never_trained_on_by_any_domain(clips):
@@ -178,11 +205,14 @@ def test_heldout_tunes_and_sounds_are_others_than_those_of_training(clips):
     for number in range(31):
         assert tune_split(compose(np.random.default_rng(number), 3.0, "heldout").combination) == "heldout"
     assert not {clip.text for clip in clips["music"] if clip.split == "train"} & {
-        clip.text for clip in clips["music"] if clip.split == "heldout"}  # fmt: skip
+        clip.text for clip in clips["music"] if clip.split == "heldout"
+    }
     by_kind = find_domains("espeak")["sound"]
     for number in (0, 5, 11):
-        train, heldout = (by_kind.make(Unit(domain="sound", seed=0, split=split, number=number))[0].audio
-                          for split in ("train", "heldout"))  # fmt: skip
+        train, heldout = (
+            by_kind.make(Unit(domain="sound", seed=0, split=split, number=number))[0].audio
+            for split in ("train", "heldout")
+        )
         assert train is not None and heldout is not None
         length = min(len(train), len(heldout))
         assert abs(np.corrcoef(train[:length], heldout[:length])[0, 1]) < 0.9
@@ -363,7 +393,7 @@ def test_noun_phrases_are_english(name, qualities, count, wanted):
 @pytest.mark.parametrize("per_second", [0.3, 1.0, 2.9])
 def test_as_many_events_are_heard_as_are_counted(per_second):
     draw = Draw(samples=53017, hertz=0.0, per_second=per_second, split="train")
-    laid = lay_out(np.random.default_rng(0), draw, lambda rng, hertz: np.ones(200), jitter=0.05)
+    laid = place_events(np.random.default_rng(0), draw, lambda rng, hertz: np.ones(200), jitter=0.05)
     assert np.count_nonzero(np.diff((laid > 0).astype(int)) == 1) == event_count(draw)
 
 

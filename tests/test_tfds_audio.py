@@ -34,8 +34,13 @@ class Utterances(tfds.core.GeneratorBasedBuilder):
         super().__init__(**options)
 
     def _info(self):
-        features = {"speech": self.audio, "text": tfds.features.Text(), "speaker_id": np.int64,
-                    "chapter_id": np.int64, **{name: feature for name, (feature, _) in self.more.items()}}  # fmt: skip
+        features = {
+            "speech": self.audio,
+            "text": tfds.features.Text(),
+            "speaker_id": np.int64,
+            "chapter_id": np.int64,
+            **{name: feature for name, (feature, _) in self.more.items()},
+        }
         return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
     def _split_generators(self, dl_manager):
@@ -115,8 +120,10 @@ def test_a_dataset_is_read_in_another_process_without_tensorflow(dataset, tmp_pa
     corpus = open_tfds(str(dataset))
     read_all(corpus)  # opened files do not go along
     (tmp_path / "corpus").write_bytes(pickle.dumps(corpus))
-    code = ("import pickle, sys; corpus = pickle.load(open(sys.argv[1], 'rb')); "
-            "print(corpus.read(corpus.entries[-1]).text, 'tensorflow' in sys.modules)")  # fmt: skip
+    code = (
+        "import pickle, sys; corpus = pickle.load(open(sys.argv[1], 'rb')); "
+        "print(corpus.read(corpus.entries[-1]).text, 'tensorflow' in sys.modules)"
+    )
     command = [sys.executable, "-c", code, str(tmp_path / "corpus")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout == f"{corpus.read(corpus.entries[-1]).text} False\n", done.stderr

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from data_pipelines.encoders.minilm import MiniLmVectors
 from data_pipelines.espeak import phonemes
 from data_pipelines.tokenizers.phone import SYMBOLS, PhoneTokenizer
-from data_pipelines.tokenizers.text_vectors import MiniLmVectors
 
 TEXTS = ("Hello, world!", "Why did Hugh weigh 42 zebras?", "The church bell", "A\nline break", "I'm 3.5 % sure.")
 
@@ -45,9 +45,18 @@ def test_words_and_clauses_are_parted_by_symbols():
 
 @pytest.mark.parametrize(
     ("language", "text"),
-    [("de", "Die schöne Straße in Zürich"), ("fr", "Un bon vin blanc"), ("es", "El niño pequeño"),
-     ("cmn", "你好吗"), ("ru", "Привет"), ("ar", "مرحبا"), ("hi", "नमस्ते"), ("ja", "こんにちは"), ("vi", "Xin chào")],
-)  # fmt: skip
+    [
+        ("de", "Die schöne Straße in Zürich"),
+        ("fr", "Un bon vin blanc"),
+        ("es", "El niño pequeño"),
+        ("cmn", "你好吗"),
+        ("ru", "Привет"),
+        ("ar", "مرحبا"),
+        ("hi", "नमस्ते"),
+        ("ja", "こんにちは"),
+        ("vi", "Xin chào"),
+    ],
+)
 def test_other_languages_have_no_unknown_phones(language, text):
     tokenizer = PhoneTokenizer()
     assert len(tokenizer.encode(text, language)) > 4 and not tokenizer.unknown and not tokenizer.dropped
@@ -55,12 +64,17 @@ def test_other_languages_have_no_unknown_phones(language, text):
 
 @pytest.mark.parametrize(
     ("language", "text", "spoken", "dropped"),
-    [("en-us", "我们 hello", "hello", {"我": 1, "们": 1}), ("de", "Welt и Да и", "Welt", {"и": 2, "Д": 1, "а": 1}),
-     ("ja", "漢字、こんにちは", "、こんにちは", {"漢": 1, "字": 1}),
-     ("en-us", "la नमस्ते", "la", dict.fromkeys("नमस्ते", 1)),
-     ("en-us", "♪ la la ♪", "la la", {"♪": 2}), ("en-us", "hello ᚠ", "hello", {"ᚠ": 1}),
-     ("fr", "カード oui", "oui", {"カ": 1, "ー": 1, "ド": 1}), ("cmn", "ひ你好", "你好", {"ひ": 1})],
-)  # fmt: skip
+    [
+        ("en-us", "我们 hello", "hello", {"我": 1, "们": 1}),
+        ("de", "Welt и Да и", "Welt", {"и": 2, "Д": 1, "а": 1}),
+        ("ja", "漢字、こんにちは", "、こんにちは", {"漢": 1, "字": 1}),
+        ("en-us", "la नमस्ते", "la", dict.fromkeys("नमस्ते", 1)),
+        ("en-us", "♪ la la ♪", "la la", {"♪": 2}),
+        ("en-us", "hello ᚠ", "hello", {"ᚠ": 1}),
+        ("fr", "カード oui", "oui", {"カ": 1, "ー": 1, "ド": 1}),
+        ("cmn", "ひ你好", "你好", {"ひ": 1}),
+    ],
+)
 def test_characters_that_espeak_does_not_speak_are_left_out_and_counted(language, text, spoken, dropped):
     tokenizer = PhoneTokenizer()
     ids = tokenizer.encode(text, language)
@@ -121,8 +135,10 @@ def test_phones_of_many_threads_equal_those_of_one():
 
 
 def test_a_missing_espeak_package_is_told_with_its_extra():
-    code = ("import sys; sys.modules['espeakng_loader'] = None\n"
-            "from data_pipelines.tokenizers.phone import PhoneTokenizer\nPhoneTokenizer().encode('a')")  # fmt: skip
+    code = (
+        "import sys; sys.modules['espeakng_loader'] = None\n"
+        "from data_pipelines.tokenizers.phone import PhoneTokenizer\nPhoneTokenizer().encode('a')"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "pip install uniaudio_jax[quickstart]" in done.stderr and "ValueError" in done.stderr
 
@@ -179,8 +195,10 @@ def test_the_forward_equals_pytorch(vectors):
     x = norm(words[ids] + places[: len(ids)] + kinds[0], "embeddings.LayerNorm")
     for layer in range(6):
         name = f"encoder.layer.{layer}"
-        query, key, value = (linear(x, f"{name}.attention.self.{part}").view(len(ids), 12, 32).transpose(0, 1)
-                             for part in ("query", "key", "value"))  # fmt: skip
+        query, key, value = (
+            linear(x, f"{name}.attention.self.{part}").view(len(ids), 12, 32).transpose(0, 1)
+            for part in ("query", "key", "value")
+        )
         mixed = functional.scaled_dot_product_attention(query, key, value).transpose(0, 1).reshape(len(ids), 384)
         x = norm(x + linear(mixed, f"{name}.attention.output.dense"), f"{name}.attention.output.LayerNorm")
         hidden = functional.gelu(linear(x, f"{name}.intermediate.dense"))

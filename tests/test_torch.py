@@ -11,13 +11,13 @@ from tests.tiny import MODEL, make_programs, random_batch
 from uniaudio_jax import load_run
 from uniaudio_jax.config import ModelConfig, StackConfig
 from uniaudio_jax.convert import to_torch_names
-from uniaudio_jax.model.uniaudio import Shell
+from uniaudio_jax.model.uniaudio import ModelDefinition
 
 torch = pytest.importorskip("torch")
 
 
 def torch_model(config, params):
-    from tests.torch_model import TorchUniAudio
+    from uniaudio_jax.pytorch.modeling_uniaudio import TorchUniAudio
 
     model = TorchUniAudio(config)
     model.load_state_dict({n: torch.from_numpy(v.copy()) for n, v in to_torch_names(params, config).items()})
@@ -27,13 +27,19 @@ def torch_model(config, params):
 @pytest.mark.parametrize("codebooks", [1, 2, 3, 5])
 def test_logits_agree_with_pytorch_on_packed_rows(codebooks):
     stacks = [StackConfig(layers=layers, width=30, heads=5) for layers in (3, 2)]
-    config = ModelConfig(vocabulary=1097, context_frames=61, codebooks=codebooks, text_width=7, global_stack=stacks[0],
-                         local_stack=stacks[1])  # fmt: skip
-    params = Shell(config).init(jax.random.key(1))
+    config = ModelConfig(
+        vocabulary=1097,
+        context_frames=61,
+        codebooks=codebooks,
+        text_width=7,
+        global_stack=stacks[0],
+        local_stack=stacks[1],
+    )
+    params = ModelDefinition(config).init(jax.random.key(1))
     params = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), params)
     batch = random_batch(rows=3)
     batch = batch._replace(tokens=np.resize(batch.tokens, (*batch.tokens.shape[:2], codebooks)))
-    ours = jax.jit(Shell(config).logits)(params, batch)
+    ours = jax.jit(ModelDefinition(config).logits)(params, batch)
     tensors = {
         name: torch.from_numpy(np.asarray(value).astype(kind))
         for name, value, kind in (
@@ -90,18 +96,30 @@ def test_an_export_comes_back_bit_equal_from_both_files(run, tmp_path):
     assert {"vocab", "context_frames", "width", "heads", "global_layers", "local_layers", "codebooks"} <= set(sizes)
     for name in ("model.pth", "model.safetensors"):
         back = tmp_path / name.replace(".", "_")
-        finish(python("uniaudio_jax.import_torch", "--weights", tmp_path / "torch" / name, "--config",
-                      tmp_path / "torch" / "config.json", "--out", back))  # fmt: skip
+        finish(
+            python(
+                "uniaudio_jax.import_torch",
+                "--weights",
+                tmp_path / "torch" / name,
+                "--config",
+                tmp_path / "torch" / "config.json",
+                "--out",
+                back,
+            )
+        )
         one, other = load_run(run), load_run(back)
         jax.tree.map(np.testing.assert_array_equal, one.params, other.params)
     tokens = np.random.default_rng(0).integers(2, 4212, (2, 11, 3))
     np.testing.assert_array_equal(one.logits(tokens), other.logits(tokens))
 
 
-@pytest.mark.parametrize(("words", "message"), [
-    (["--weights", "nothing.pth", "--config", "nothing.json"], "nothing.pth: no such file"),
-    (["--weights", __file__, "--config", "nothing.json"], "PyTorch could not read it"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--weights", "nothing.pth", "--config", "nothing.json"], "nothing.pth: no such file"),
+        (["--weights", __file__, "--config", "nothing.json"], "PyTorch could not read it"),
+    ],
+)
 def test_broken_imports_are_refused(words, message, tmp_path):
     _, err = finish(python("uniaudio_jax.import_torch", *words, "--out", tmp_path / "run"), code=2)
     assert message in err and "Traceback" not in err

@@ -75,8 +75,19 @@ def test_two_processes_find_the_losses_of_one(config, whole):
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     run = config.parent / "two"
-    words = [TRAIN, config, "--out", run, "--train.steps", 7, "--distributed.coordinator", address,
-             "--distributed.processes", 2, "--distributed.process"]  # fmt: skip
+    words = [
+        TRAIN,
+        config,
+        "--out",
+        run,
+        "--train.steps",
+        7,
+        "--distributed.coordinator",
+        address,
+        "--distributed.processes",
+        2,
+        "--distributed.process",
+    ]
     processes = [python(*words, number) for number in range(2)]
     for process in processes:
         finish(process)
@@ -88,21 +99,31 @@ def test_two_processes_find_the_losses_of_one(config, whole):
 
 def test_metrics_name_each_task_and_level(whole):
     last = json.loads((whole / "metrics.jsonl").read_text().splitlines()[-1])
-    for tag in ("loss/tts/level_1", "accuracy/tts/level_3", "frames_per_second", "model_flop_utilisation",
-                "skipped_updates", "gradient_norm", "learning_rate"):  # fmt: skip
+    for tag in (
+        "loss/tts/level_1",
+        "accuracy/tts/level_3",
+        "frames_per_second",
+        "model_flop_utilisation",
+        "skipped_updates",
+        "gradient_norm",
+        "learning_rate",
+    ):
         assert tag in last
     assert list((whole / "tensorboard").glob("events*"))
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (["--model.context-frames", "152"], "model is {'context_frames': 151}, the run's is {'context_frames': 152}"),
-    (["--data.tasks", "tts", "1", "singing", "1"], "no dataset of task 'singing'"),
-    (["--data.tasks", "ttss", "1"], "did you mean 'tts'"),
-    (["--train.step", "3"], "--train.steps"),
-    (["--train.steps", "0"], "TrainConfig.steps: got 0"),
-    (["--codec", "tiny16k"], "tiny_16k"),
-    (["--mesh.fsdp", "3"], "got 1 devices"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--model.context-frames", "152"], "model is {'context_frames': 151}, the run's is {'context_frames': 152}"),
+        (["--data.tasks", "tts", "1", "singing", "1"], "no dataset of task 'singing'"),
+        (["--data.tasks", "ttss", "1"], "did you mean 'tts'"),
+        (["--train.step", "3"], "--train.steps"),
+        (["--train.steps", "0"], "TrainConfig.steps: got 0"),
+        (["--codec", "tiny16k"], "tiny_16k"),
+        (["--mesh.fsdp", "3"], "got 1 devices"),
+    ],
+)
 def test_a_users_mistake_gets_one_clear_error(change, message, config, whole):
     before = sorted(p.name for p in (whole / "checkpoints").iterdir())
     _, err = finish(python(TRAIN, config, "--out", whole, *change), code=2)
@@ -129,8 +150,10 @@ def test_a_shard_cut_in_half_is_refused(config, tmp_path):
 def test_a_write_that_fails_keeps_the_last_good_checkpoint(config, whole, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(whole, run)
-    limited = ("import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)); "
-               "sys.argv = sys.argv[1:]; runpy.run_module('uniaudio_jax.train', run_name='__main__')")  # fmt: skip
+    limited = (
+        "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)); "
+        "sys.argv = sys.argv[1:]; runpy.run_module('uniaudio_jax.train', run_name='__main__')"
+    )
     words = [sys.executable, "-c", limited, "train", str(config), "--out", str(run), "--train.steps", "33"]
     done = subprocess.run(words, cwd=Path(__file__).parents[1], env=environment(), capture_output=True, text=True)
     # Threads of the failed save may write to the same line of standard error.

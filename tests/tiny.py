@@ -45,8 +45,14 @@ def stack_rows(rows: list[Batch]) -> Batch:
     return Batch(*(np.stack(field) for field in zip(*rows, strict=True)))
 
 
-def random_batch(rows: int = 8, seed: int = 0, frames: int = 61, loss_frames: int = 37, loss_on: str = "target",
-                 tasks: tuple[str, ...] = ("tts", "enhancement", "text_to_music")) -> Batch:  # fmt: skip
+def random_batch(
+    rows: int = 8,
+    seed: int = 0,
+    frames: int = 61,
+    loss_frames: int = 37,
+    loss_on: str = "target",
+    tasks: tuple[str, ...] = ("tts", "enhancement", "text_to_music"),
+) -> Batch:
     """Rows of two examples of different tasks, on the host."""
     rng = np.random.default_rng(seed)
     made = []

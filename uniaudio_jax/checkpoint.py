@@ -19,11 +19,7 @@ FOLDER = "checkpoints"
 
 def describe(config: RunConfig, codec_passport: dict[str, Any] | None) -> dict[str, Any]:
     """What stands beside the weights in every checkpoint, as JSON values."""
-    meta = {
-        "config": to_dict(config),
-        "vocabulary": config.model.ids.layout(),
-        "codec": codec_passport,
-    }
+    meta = {"config": to_dict(config), "vocabulary": config.model.ids.layout(), "codec": codec_passport}
     return json.loads(json.dumps(meta))
 
 
@@ -134,16 +130,22 @@ def _known(saved: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
 def check_growth(where: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Raises ValueError unless a run described by `wanted` can go on with the weights of `saved`: the same codec, the
     same sizes but for the vocabulary, and every old id with its old meaning."""
-    sizes = [{key: value for key, value in meta["config"]["model"].items() if key not in ("vocabulary", "appended")}
-             for meta in (saved, wanted)]  # fmt: skip
+    sizes = [
+        {key: value for key, value in meta["config"]["model"].items() if key not in ("vocabulary", "appended")}
+        for meta in (saved, wanted)
+    ]
     for what, got, want in (("model", *sizes), ("codec", _codec_key(saved), _codec_key(wanted))):
         if got != want:
-            raise ValueError(f"{where}: start_from has another {what}: {_difference(got, want)}, the run wants "
-                             f"{_difference(want, got)}; use those of the run that you start from")  # fmt: skip
+            raise ValueError(
+                f"{where}: start_from has another {what}: {_difference(got, want)}, the run wants "
+                f"{_difference(want, got)}; use those of the run that you start from"
+            )
     if not grows_from(wanted["vocabulary"], saved["vocabulary"]):
         got, want = saved["vocabulary"], wanted["vocabulary"]
-        raise ValueError(f"{where}: start_from has the ids {_difference(got, want)}, the run wants "
-                         f"{_difference(want, got)}; new ranges may only be appended (model.appended)")  # fmt: skip
+        raise ValueError(
+            f"{where}: start_from has the ids {_difference(got, want)}, the run wants "
+            f"{_difference(want, got)}; new ranges may only be appended (model.appended)"
+        )
 
 
 def _codec_key(meta: dict[str, Any]) -> dict[str, Any] | None:

@@ -5,7 +5,6 @@ Sizes are decided here and nowhere else: a module never computes a number that a
 
 import dataclasses
 import difflib
-import math
 import runpy
 import typing
 from collections.abc import Iterable
@@ -18,7 +17,7 @@ import tyro
 from uniaudio_jax.vocab import Vocabulary
 
 
-def _require(where: str, good: bool, got: str, wanted: str) -> None:
+def require(where: str, good: bool, got: str, wanted: str) -> None:
     if not good:
         raise ValueError(f"{where}: got {got}, wanted {wanted}")
 
@@ -38,9 +37,13 @@ class StackConfig:
     heads: int
 
     def __post_init__(self):
-        _require("StackConfig.layers", self.layers >= 1, str(self.layers), "at least 1")
-        _require("StackConfig.heads", self.heads >= 1 and self.width % self.heads == 0,
-                 f"width={self.width}, heads={self.heads}", "a width that is a multiple of heads")  # fmt: skip
+        require("StackConfig.layers", self.layers >= 1, str(self.layers), "at least 1")
+        require(
+            "StackConfig.heads",
+            self.heads >= 1 and self.width % self.heads == 0,
+            f"width={self.width}, heads={self.heads}",
+            "a width that is a multiple of heads",
+        )
 
     @property
     def head_width(self) -> int:
@@ -66,10 +69,12 @@ def _pairs(kind: type) -> tyro.constructors.PrimitiveConstructorSpec:
         return {name: kind(value) for name, value in zip(words[::2], words[1::2], strict=True)}
 
     return tyro.constructors.PrimitiveConstructorSpec(
-        nargs="*", metavar="NAME NUMBER ...", instance_from_str=parse,
+        nargs="*",
+        metavar="NAME NUMBER ...",
+        instance_from_str=parse,
         is_instance=lambda value: isinstance(value, dict),
         str_from_instance=lambda value: [word for name, number in value.items() for word in (name, str(number))],
-    )  # fmt: skip
+    )
 
 
 TaskWeights = Annotated[dict[str, float], _pairs(float)]
@@ -98,20 +103,20 @@ class ModelConfig:
 
     def __post_init__(self):
         width = self.global_stack.width
-        _require(
+        require(
             "ModelConfig.codebooks",
             self.codebooks >= 1 and width % self.codebooks == 0,
             f"codebooks={self.codebooks}, global width={width}",
             "a global width that is a multiple of codebooks",
         )
-        _require(
+        require(
             "ModelConfig.local_stack.width",
             self.local_stack.width == width,
             str(self.local_stack.width),
             f"the global width {width} (public layout)",
         )
         for name, size in self.appended.items():
-            _require(f"ModelConfig.appended.{name}", size >= 1, str(size), "at least 1")
+            require(f"ModelConfig.appended.{name}", size >= 1, str(size), "at least 1")
 
     @property
     def ids(self) -> Vocabulary:
@@ -133,7 +138,7 @@ class MeshConfig:
     tensor: int = 1
 
     def __post_init__(self):
-        _require(
+        require(
             "MeshConfig",
             self.fsdp >= 1 and self.tensor >= 1 and (self.data == -1 or self.data >= 1),
             f"data={self.data}, fsdp={self.fsdp}, tensor={self.tensor}",
@@ -186,17 +191,28 @@ class DataConfig:
     seed: int = 0
 
     def __post_init__(self):
-        _require("DataConfig.target_frames", 0 < self.target_frames <= self.row_frames,
-                 f"{self.target_frames} target frames of {self.row_frames}", "1 to row_frames")  # fmt: skip
-        _require("DataConfig.tasks", bool(self.tasks) and all(w > 0 for w in self.tasks.values()),
-                 str(self.tasks), "a positive weight for at least one task")  # fmt: skip
-        _require("DataConfig.loss_weights", self.loss_weights.keys() <= self.tasks.keys()
-                 and all(w > 0 for w in self.loss_weights.values()), str(self.loss_weights),
-                 f"positive weights for some of {list(self.tasks)}")  # fmt: skip
-        _require("DataConfig.rows", self.rows >= 1, str(self.rows), "at least 1")
-        _require("DataConfig.text_frames", self.text_frames >= 1, str(self.text_frames), "at least 1")
-        _require("DataConfig.hours_power", 0 <= self.hours_power <= 1, str(self.hours_power), "0 to 1")
-        _require("DataConfig.prompt_seconds", self.prompt_seconds > 0, str(self.prompt_seconds), "more than 0")
+        require(
+            "DataConfig.target_frames",
+            0 < self.target_frames <= self.row_frames,
+            f"{self.target_frames} target frames of {self.row_frames}",
+            "1 to row_frames",
+        )
+        require(
+            "DataConfig.tasks",
+            bool(self.tasks) and all(w > 0 for w in self.tasks.values()),
+            str(self.tasks),
+            "a positive weight for at least one task",
+        )
+        require(
+            "DataConfig.loss_weights",
+            self.loss_weights.keys() <= self.tasks.keys() and all(w > 0 for w in self.loss_weights.values()),
+            str(self.loss_weights),
+            f"positive weights for some of {list(self.tasks)}",
+        )
+        require("DataConfig.rows", self.rows >= 1, str(self.rows), "at least 1")
+        require("DataConfig.text_frames", self.text_frames >= 1, str(self.text_frames), "at least 1")
+        require("DataConfig.hours_power", 0 <= self.hours_power <= 1, str(self.hours_power), "0 to 1")
+        require("DataConfig.prompt_seconds", self.prompt_seconds > 0, str(self.prompt_seconds), "more than 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,9 +227,10 @@ class OptimConfig:
     clip_norm: float = 2.0
 
     def __post_init__(self):
-        _require("OptimConfig.warmup_steps", self.warmup_steps >= 1, str(self.warmup_steps), "at least 1")
-        _require("OptimConfig.peak_learning_rate", self.peak_learning_rate > 0,
-                 str(self.peak_learning_rate), "more than 0")  # fmt: skip
+        require("OptimConfig.warmup_steps", self.warmup_steps >= 1, str(self.warmup_steps), "at least 1")
+        require(
+            "OptimConfig.peak_learning_rate", self.peak_learning_rate > 0, str(self.peak_learning_rate), "more than 0"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,7 +272,7 @@ class TrainConfig:
         )
         for name in counts:
             count = getattr(self, name)
-            _require(f"TrainConfig.{name}", count is None or count >= 1, str(count), "at least 1")
+            require(f"TrainConfig.{name}", count is None or count >= 1, str(count), "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,185 +294,12 @@ class RunConfig:
     start_from: str | None = None
 
     def __post_init__(self):
-        _require("RunConfig.data.row_frames", self.data.row_frames <= self.model.context_frames,
-                 str(self.data.row_frames), f"at most model.context_frames={self.model.context_frames}")  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuantizerConfig:
-    """Residual vector quantiser: `codebooks` levels of `entries` vectors of `width`."""
-
-    codebooks: int = 8
-    entries: int = 1024
-    width: int = 64
-
-    def __post_init__(self):
-        _require("QuantizerConfig", min(self.codebooks, self.entries, self.width) >= 1,
-                 f"{self.codebooks} x {self.entries} x {self.width}", "positive sizes")  # fmt: skip
-
-
-ConvNorm = Literal["weight_norm", "time_group_norm", "folded"]
-"""Norm of a convolution: of its kernel, of its output, or of its kernel and already multiplied in."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeanetConfig:
-    """Convolutional encoder and decoder with an LSTM (arXiv 2210.13438); the defaults are the public UniAudio layout.
-
-    channels: of the waveform. causal: no sample depends on a later one (beyond the mirror at the very start).
-    """
-
-    filters: int = 32
-    ratios: tuple[int, ...] = (8, 5, 4, 2)
-    residual_kernel: int = 3
-    kernel: int = 7
-    lstm_layers: int = 2
-    compress: int = 2
-    channels: int = 1
-    causal: bool = False
-    norm: ConvNorm = "weight_norm"
-
-    def __post_init__(self):
-        sizes = (self.filters, *self.ratios, self.residual_kernel, self.kernel, self.lstm_layers, self.compress,
-                 self.channels)  # fmt: skip
-        _require("SeanetConfig.norm", self.norm != "time_group_norm" or not self.causal, "time_group_norm and causal",
-                 "causal=False, as that norm looks at all frames")  # fmt: skip
-        _require("SeanetConfig", bool(self.ratios) and min(sizes) >= 1, str(self), "positive sizes, at least one ratio")
-        _require("SeanetConfig.filters", self.filters % self.compress == 0,
-                 f"filters={self.filters}, compress={self.compress}", "a multiple of compress")  # fmt: skip
-
-    @property
-    def hop_samples(self) -> int:
-        return math.prod(self.ratios)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FrameRateConfig:
-    """All layers at the frame rate, in the manner of Vocos (arXiv 2306.00814): log-mel, ConvNeXt, RVQ, iSTFT."""
-
-    hop_samples: int = 320
-    window_samples: int = 1280
-    mel_bands: int = 80
-    width: int = 256
-    hidden: int = 768
-    encoder_blocks: int = 4
-    decoder_blocks: int = 6
-    kernel: int = 7
-
-    def __post_init__(self):
-        _require(
-            "FrameRateConfig.window_samples",
-            self.window_samples % self.hop_samples == 0,
-            f"window {self.window_samples}, hop {self.hop_samples}",
-            "a window that is a multiple of the hop",
+        require(
+            "RunConfig.data.row_frames",
+            self.data.row_frames <= self.model.context_frames,
+            str(self.data.row_frames),
+            f"at most model.context_frames={self.model.context_frames}",
         )
-
-    @property
-    def margin_frames(self) -> int:
-        """Frames on each side that a frame's code or samples depend on."""
-        return (
-            max(self.encoder_blocks, self.decoder_blocks) * (self.kernel // 2) + self.window_samples // self.hop_samples
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class SegmentConfig:
-    """A codec that works on overlapping segments, each divided by its volume (arXiv 2210.13438 section 3.5)."""
-
-    samples: int
-    stride: int
-
-    def __post_init__(self):
-        _require("SegmentConfig", 0 < self.stride <= self.samples, f"samples={self.samples}, stride={self.stride}",
-                 "a stride of 1 to samples")  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class CodecConfig:
-    """A codec: waveform at `sample_rate_hz` to `quantizer.codebooks` codes per `hop_samples`, and back."""
-
-    name: str
-    layout: SeanetConfig | FrameRateConfig
-    quantizer: QuantizerConfig
-    sample_rate_hz: int = 16000
-    segment: SegmentConfig | None = None
-
-    @property
-    def layout_kind(self) -> Literal["seanet", "frame_rate"]:
-        return "seanet" if isinstance(self.layout, SeanetConfig) else "frame_rate"
-
-    @property
-    def hop_samples(self) -> int:
-        return self.layout.hop_samples
-
-    @property
-    def frame_rate_hz(self) -> float:
-        return self.sample_rate_hz / self.hop_samples
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdversarialConfig:
-    """Judges beside the spectral losses, from step `start` on.
-
-    The weights are shares of the gradient at the codec's output (see `codec/balancer.py`); the spectral share counts
-    the mel and the magnitude loss as one. channels: width of the judges. norm_decay: of the running gradient lengths.
-    """
-
-    start: int
-    spectral_weight: float = 1.0
-    adversarial_weight: float = 0.3
-    feature_weight: float = 0.5
-    learning_rate: float = 3e-4
-    channels: int = 16
-    norm_decay: float = 0.99
-
-
-@dataclass(frozen=True, kw_only=True)
-class CodecTrainConfig:
-    """Training of a codec: where its audio comes from, for how long, and the weights of its losses.
-
-    audio: folders of wav files, each with a `manifest.jsonl` that names splits, or with held-out files in `heldout`;
-        a folder's name is its domain, and STOI is measured where it begins with `speech` or `tts`.
-    warmup_steps: unquantised steps before the k-means start of the codebooks; 0 with `start_from`.
-    start_from: a shipped codec's name or a codec's folder, whose weights and codebooks the training goes on with.
-    main_codebooks: half of the rows train with this many levels, the rest with a random number of them.
-    revive_every_steps, revive_below: how often, and under which share of even use, an entry is moved to a residual.
-    mix_share: rows that are the sum of two clips, the second 0 to 20 dB below the first.
-    adversarial: judges of the waveforms; None trains with the spectral losses alone.
-    """
-
-    codec: CodecConfig
-    audio: tuple[str, ...]
-    steps: int
-    warmup_steps: int
-    start_from: str | None = None
-    batch: int = 16
-    segment_seconds: float = 1.0
-    peak_learning_rate: float = 1e-3
-    mel_weight: float = 1.0
-    magnitude_weight: float = 1.0
-    commitment_weight: float = 0.02
-    codebook_decay: float = 0.99
-    main_codebooks: int = 3
-    revive_every_steps: int = 200
-    revive_below: float = 0.02
-    mix_share: float = 0.3
-    learning_rate_warmup_steps: int = 200
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
-    save_every_steps: int = 500
-    log_every_steps: int = 20
-    adversarial: AdversarialConfig | None = None
-    mesh: MeshConfig = field(default_factory=MeshConfig)
-    seed: int = 0
-
-    def __post_init__(self):
-        if self.start_from is None:
-            _require("CodecTrainConfig.warmup_steps", 0 < self.warmup_steps < self.steps,
-                     f"{self.warmup_steps} of {self.steps} steps", "more than 0 and fewer than steps")  # fmt: skip
-        else:
-            _require("CodecTrainConfig.warmup_steps", self.warmup_steps == 0, str(self.warmup_steps),
-                     f"0, as the codebooks of start_from={self.start_from!r} are there")  # fmt: skip
 
 
 def load_config(path: str | Path):
@@ -481,6 +325,8 @@ def from_dict(kind: type, values: dict):
     known = {field.name for field in dataclasses.fields(kind)}
     if surplus := sorted(set(values) - known):
         raise ValueError(f"{kind.__name__}: got fields {surplus}, wanted some of {sorted(known)}")
-    nested = {name: from_dict(hints[name], value) if dataclasses.is_dataclass(hints[name]) else value
-              for name, value in values.items()}  # fmt: skip
+    nested = {
+        name: from_dict(hints[name], value) if dataclasses.is_dataclass(hints[name]) else value
+        for name, value in values.items()
+    }
     return kind(**nested)

@@ -105,8 +105,10 @@ def config_to_json(config: ModelConfig) -> dict[str, int]:
     """
     heads = (config.global_stack.heads, config.local_stack.heads)
     if heads[0] != heads[1]:
-        raise ValueError(f"config_to_json: got {heads[0]} global and {heads[1]} local heads, wanted the same number; "
-                         "the checkpoint format has one `heads`")  # fmt: skip
+        raise ValueError(
+            f"config_to_json: got {heads[0]} global and {heads[1]} local heads, wanted the same number; "
+            "the checkpoint format has one `heads`"
+        )
     return {
         "vocab": config.vocabulary,
         "context_frames": config.context_frames,
@@ -130,11 +132,15 @@ def config_from_json(values: Mapping[str, Any], state: Mapping[str, Any] | None 
     wanted = (*JSON_FIELDS, "text_width")
     problems = [f"{name}: missing, wanted a positive integer" for name in wanted if name not in values]
     problems += [f"{name}: surplus, got {value!r}" for name, value in values.items() if name not in wanted]
-    problems += [f"{name}: got {values[name]!r}, wanted a positive integer" for name in wanted
-                 if name in values and not (type(values[name]) is int and values[name] > 0)]  # fmt: skip
+    problems += [
+        f"{name}: got {values[name]!r}, wanted a positive integer"
+        for name in wanted
+        if name in values and not (type(values[name]) is int and values[name] > 0)
+    ]
     if problems:
-        raise ValueError(f"model JSON: {len(problems)} fields do not fit; wanted {', '.join(wanted)}\n  "
-                         + "\n  ".join(problems))  # fmt: skip
+        raise ValueError(
+            f"model JSON: {len(problems)} fields do not fit; wanted {', '.join(wanted)}\n  " + "\n  ".join(problems)
+        )
 
     def stack(layers: int) -> StackConfig:
         return StackConfig(layers=layers, width=values["width"], heads=values["heads"])
@@ -153,8 +159,10 @@ def _text_width(state: Mapping[str, Any]) -> int:
     name = f"{TEXT_MAP}.weight"
     shape = np.shape(state[name]) if name in state else None
     if shape is None or len(shape) != 2:
-        raise ValueError(f"weights, {name}: got {'no such tensor' if shape is None else shape}, wanted [width, text "
-                         'width]; name the width in the JSON as "text_width"')  # fmt: skip
+        raise ValueError(
+            f"weights, {name}: got {'no such tensor' if shape is None else shape}, wanted [width, text "
+            'width]; name the width in the JSON as "text_width"'
+        )
     return int(shape[1])
 
 
@@ -164,8 +172,10 @@ def _linear(name: str, path: str, inputs: int, outputs: int, layer: int | None =
 
 
 def _norm(name: str, path: str, width: int, layer: int | None = None) -> list[Tensor]:
-    return [Tensor(f"{name}.weight", f"{path}.scale", (width,), layer),
-            Tensor(f"{name}.bias", f"{path}.bias", (width,), layer)]  # fmt: skip
+    return [
+        Tensor(f"{name}.weight", f"{path}.scale", (width,), layer),
+        Tensor(f"{name}.bias", f"{path}.bias", (width,), layer),
+    ]
 
 
 def _blocks(name: str, path: str, stack: StackConfig) -> list[Tensor]:
@@ -184,14 +194,19 @@ def _blocks(name: str, path: str, stack: StackConfig) -> list[Tensor]:
 def _check(where: str, found: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]], remedy: str) -> None:
     """Raises one ValueError that lists every array that does not fit."""
     problems = [f"{name}: missing, wanted float32 {shape}" for name, shape in wanted.items() if name not in found]
-    problems += [f"{name}: surplus, got {array.dtype} {array.shape}"
-                 for name, array in found.items() if name not in wanted]  # fmt: skip
-    problems += [f"{name}: wanted float32 {shape}, got {found[name].dtype} {found[name].shape}"
-                 for name, shape in wanted.items() if name in found
-                 and (found[name].shape != shape or found[name].dtype.name not in WIDENED)]  # fmt: skip
+    problems += [
+        f"{name}: surplus, got {array.dtype} {array.shape}" for name, array in found.items() if name not in wanted
+    ]
+    problems += [
+        f"{name}: wanted float32 {shape}, got {found[name].dtype} {found[name].shape}"
+        for name, shape in wanted.items()
+        if name in found and (found[name].shape != shape or found[name].dtype.name not in WIDENED)
+    ]
     if problems:
-        raise ValueError(f"{where}: {len(problems)} arrays do not fit; {remedy} (float16 and bfloat16 are widened to "
-                         "float32, other types are refused)\n  " + "\n  ".join(problems))  # fmt: skip
+        raise ValueError(
+            f"{where}: {len(problems)} arrays do not fit; {remedy} (float16 and bfloat16 are widened to "
+            "float32, other types are refused)\n  " + "\n  ".join(problems)
+        )
 
 
 def _flatten(tree: Mapping[str, Any], path: str = "") -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ from uniaudio_jax.model.block import Block, unstack
 from uniaudio_jax.model.global_stack import GlobalStack
 from uniaudio_jax.model.kernels import MASKED
 from uniaudio_jax.model.local_stack import LocalStack
-from uniaudio_jax.model.uniaudio import Params, Shell
+from uniaudio_jax.model.uniaudio import ModelDefinition, Params
 from uniaudio_jax.sequence import Batch, Frames, unscored
 from uniaudio_jax.tasks import KINDS, TASK_NUMBERS, Task
 from uniaudio_jax.vocab import LOCAL_START, PAD, SPECIAL_IDS, Vocabulary
@@ -37,8 +37,10 @@ class Sampling:
 
     def __post_init__(self):
         if self.temperature < 0 or self.top_k < 0 or self.min_frames < 0:
-            raise ValueError(f"Sampling: got temperature={self.temperature}, top_k={self.top_k}, "
-                             f"min_frames={self.min_frames}, wanted none below 0")  # fmt: skip
+            raise ValueError(
+                f"Sampling: got temperature={self.temperature}, top_k={self.top_k}, "
+                f"min_frames={self.min_frames}, wanted none below 0"
+            )
 
 
 class State(NamedTuple):
@@ -70,9 +72,9 @@ class Model(NamedTuple):
     heads: list[Array]
 
 
-def lay_out(shell: Shell, params: Params, ids: Int[Array, "Q A"]) -> Model:
+def prepare_for_decoding(definition: ModelDefinition, params: Params, ids: Int[Array, "Q A"]) -> Model:
     """The model whose logits are over `ids` alone."""
-    global_, local = shell.merge("global", params["global"]), shell.merge("local", params["local"])
+    global_, local = definition.merge("global", params["global"]), definition.merge("local", params["local"])
     heads = [params["local"]["head"]["kernel"][:, row] for row in ids]
     return Model(global_, local, unstack(global_.blocks), unstack(local.blocks), ids, heads)
 
@@ -143,13 +145,13 @@ def sample(sampling: Sampling, ids: Int[Array, "Q A"], end: int, repeated: bool,
     return choose
 
 
-class Decoder:
+class Generator:
     """Generation with one set of weights."""
 
-    def __init__(self, shell: Shell, params: Params, vocabulary: Vocabulary):
-        self.shell, self.params, self.vocabulary = shell, params, vocabulary
+    def __init__(self, definition: ModelDefinition, params: Params, vocabulary: Vocabulary):
+        self.definition, self.params, self.vocabulary = definition, params, vocabulary
         self._models: dict[tuple[str, int], Model] = {}
-        self._lay_out = jax.jit(partial(lay_out, shell))
+        self._prepare = jax.jit(partial(prepare_for_decoding, definition))
         self._start = jax.jit(start_state, static_argnames="context")
         self._block = jax.jit(
             self._block_program, static_argnames=("sampling", "end", "repeated"), donate_argnames="state"
@@ -173,7 +175,7 @@ class Decoder:
         self, task: Task, prefixes: Sequence[Frames], sampling: Sampling, frames: int | None = None
     ) -> Iterator[np.ndarray]:
         """Blocks [B, up to BLOCK_FRAMES, Q] of ids as they are made, until every row has ended or has `frames`."""
-        longest, context = max(len(p.tokens) for p in prefixes), self.shell.config.context_frames
+        longest, context = max(len(p.tokens) for p in prefixes), self.definition.config.context_frames
         room = context - longest
         wanted = room if frames is None else frames
         if room < 1 or wanted > room:
@@ -189,8 +191,7 @@ class Decoder:
         state = self._start(model.global_, batch, lengths, context=held, key=key)
         for first in range(0, wanted, BLOCK_FRAMES):
             size = min(BLOCK_FRAMES, wanted - first)
-            state, tokens = self._block(model, state, jnp.int32(size), sampling=sampling, end=end,
-                                        repeated=repeated)  # fmt: skip
+            state, tokens = self._block(model, state, jnp.int32(size), sampling=sampling, end=end, repeated=repeated)
             yield np.asarray(tokens)[:, :size]
             if bool(state.done.all()):
                 return
@@ -199,11 +200,12 @@ class Decoder:
         """The model laid out for the target of `task`, made once; it holds a second copy of the weights."""
         key = (task.target.kind, end)
         if key not in self._models:
-            self._models[key] = self._lay_out(self.params, self._ids(task, end))
+            self._models[key] = self._prepare(self.params, self._ids(task, end))
         return self._models[key]
 
-    def _block_program(self, model: Model, state: State, size: Array, sampling: Sampling, end: int,
-                       repeated: bool) -> tuple[State, Int[Array, "B F Q"]]:  # fmt: skip
+    def _block_program(
+        self, model: Model, state: State, size: Array, sampling: Sampling, end: int, repeated: bool
+    ) -> tuple[State, Int[Array, "B F Q"]]:
         """Up to `size` more frames, of BLOCK_FRAMES that are returned; rows that ended are filled with `<pad>`."""
         first = state.made
 
@@ -229,7 +231,7 @@ class Decoder:
         texts = -(-max(1, *(len(p.text_vectors) for p in prefixes)) // PREFIX_BUCKET) * PREFIX_BUCKET
         rows, codebooks = len(prefixes), self.vocabulary.codebooks
         tokens, slots = np.zeros((rows, longest, codebooks), np.int32), np.full((rows, longest), -1, np.int32)
-        vectors = np.zeros((rows, texts, self.shell.config.text_width), np.float32)
+        vectors = np.zeros((rows, texts, self.definition.config.text_width), np.float32)
         for row, prefix in enumerate(prefixes):
             tokens[row, : lengths[row]] = prefix.tokens
             slots[row, : lengths[row]] = prefix.text_slots
@@ -241,8 +243,10 @@ class Decoder:
     def _ids(self, task: Task, end: int) -> Int[Array, "Q A"]:
         """The ids that may come at each level, and last the end."""
         kind = KINDS[task.target.kind]
-        spans = [self.vocabulary.level(level) if kind.form == "codes" else self.vocabulary.span(kind.span or "")
-                 for level in range(self.vocabulary.codebooks)]  # fmt: skip
+        spans = [
+            self.vocabulary.level(level) if kind.form == "codes" else self.vocabulary.span(kind.span or "")
+            for level in range(self.vocabulary.codebooks)
+        ]
         return jnp.asarray([[*span, end] for span in spans])
 
     def _raw(self, task: Task, tokens: Int[np.ndarray, "T Q"]) -> np.ndarray:

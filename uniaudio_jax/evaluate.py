@@ -116,10 +116,18 @@ def evaluate_task(
         metrics, pair = waveform_metrics(run, task, examples, options.sampling)
     else:
         metrics = text_metrics(run, task, examples, options.sampling)
-    baselines = {"unigram_loss": float(np.mean(unigram)), "unigram_loss_per_level": unigram,
-                 "untrained_loss": untrained["loss"]}  # fmt: skip
-    return {**trained, **baselines, "heldout_examples": len(everything), "metrics": metrics,
-            "generated": len(examples)}, pair  # fmt: skip
+    baselines = {
+        "unigram_loss": float(np.mean(unigram)),
+        "unigram_loss_per_level": unigram,
+        "untrained_loss": untrained["loss"],
+    }
+    return {
+        **trained,
+        **baselines,
+        "heldout_examples": len(everything),
+        "metrics": metrics,
+        "generated": len(examples),
+    }, pair
 
 
 def to_markdown(run: Run, tasks: dict[str, dict[str, Any]]) -> str:
@@ -127,21 +135,34 @@ def to_markdown(run: Run, tasks: dict[str, dict[str, Any]]) -> str:
     levels = range(1, run.config.model.codebooks + 1)
     head = ["task", "loss", "unigram", "untrained", "under unigram"]
     head += [f"loss {level}" for level in levels] + [f"accuracy {level}" for level in levels]
-    lines = [f"# {run.config.name}, step {run.step}", "",
-             "Held-out target tokens, nats per token. Unigram: training frequencies of the task's target at each level."
-             " A target of ids (text, labels) has one level: the other tokens of its frames repeat it.",
-             "", _row(head), _row(["---"] * len(head))]  # fmt: skip
+    lines = [
+        f"# {run.config.name}, step {run.step}",
+        "",
+        "Held-out target tokens, nats per token. Unigram: training frequencies of the task's target at each level."
+        " A target of ids (text, labels) has one level: the other tokens of its frames repeat it.",
+        "",
+        _row(head),
+        _row(["---"] * len(head)),
+    ]
     for name, entry in tasks.items():
         numbers = [entry["loss"], entry["unigram_loss"], entry["untrained_loss"], entry["unigram_loss"] - entry["loss"]]
         cells = [f"{number:.3f}" for number in numbers]
         for key in ("loss_per_level", "accuracy_per_level"):
             cells += [f"{number:.3f}" for number in entry[key]] + [""] * (len(levels) - len(entry[key]))
         lines.append(_row([name, *cells]))
-    lines += ["", "Generated waveforms against the codec's resynthesis of the reference, generated text against the "
-              "reference; `_of_input` is the condition itself, `_of_another_reference` is chance.", "",
-              _row(["task", "metric", "mean", "examples"]), _row(["---"] * 4)]  # fmt: skip
-    lines += [_row([name, metric, f"{value:.3f}", str(entry["generated"])])
-              for name, entry in tasks.items() for metric, value in entry["metrics"].items()]  # fmt: skip
+    lines += [
+        "",
+        "Generated waveforms against the codec's resynthesis of the reference, generated text against the "
+        "reference; `_of_input` is the condition itself, `_of_another_reference` is chance.",
+        "",
+        _row(["task", "metric", "mean", "examples"]),
+        _row(["---"] * 4),
+    ]
+    lines += [
+        _row([name, metric, f"{value:.3f}", str(entry["generated"])])
+        for name, entry in tasks.items()
+        for metric, value in entry["metrics"].items()
+    ]
     return "\n".join(lines) + "\n"
 
 

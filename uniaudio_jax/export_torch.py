@@ -21,8 +21,8 @@ from safetensors.numpy import load_file, save_file
 from uniaudio_jax.cli import main_guard
 from uniaudio_jax.codec.exchange import export_codec
 from uniaudio_jax.convert import config_to_json, to_torch_names
+from uniaudio_jax.pytorch.load import load_torch_model
 from uniaudio_jax.run import Run, load_run
-from uniaudio_jax.torch_side import load_torch_model
 from uniaudio_jax.vocab import CONTINUOUS
 
 TOLERANCE = 1e-4
@@ -88,8 +88,10 @@ def main() -> None:
         state = to_torch_names(jax.device_get(run.params), run.config.model)
         write_files(state, config_to_json(run.config.model), options.out)
         size = sum(value.size for value in state.values())
-        print(f"export: {len(state)} tensors, {size / 1e6:.2f} M parameters of step {run.step}, read back bit-equal: "
-              f"{options.out}")  # fmt: skip
+        print(
+            f"export: {len(state)} tensors, {size / 1e6:.2f} M parameters of step {run.step}, read back bit-equal: "
+            f"{options.out}"
+        )
         difference = logits_difference(run)
         if not difference < TOLERANCE:
             raise ValueError(

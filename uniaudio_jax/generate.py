@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from data_pipelines.heldout import HeldOut
 from data_pipelines.tokenizers.midi import MidiTokenizer
+from uniaudio_jax.audio.files import read_audio, write_audio, write_growing
 from uniaudio_jax.cli import main_guard, use_compile_cache
-from uniaudio_jax.codec.audio_files import read_audio, write_audio, write_growing
 from uniaudio_jax.decoding import Sampling
 from uniaudio_jax.run import Run, load_run
 from uniaudio_jax.tasks import KINDS, Task, get_task
@@ -76,8 +76,21 @@ class GenerateOptions:
             raise ValueError(f"--count: got {self.count}, wanted at least 1")
 
 
-CONDITIONS = ("text", "language", "instruction", "midi", "speaker_prompt", "audio", "content_audio", "noisy_audio",
-              "mixture_audio", "reverberant_audio", "source_audio", "paired_audio", "masked_seconds")  # fmt: skip
+CONDITIONS = (
+    "text",
+    "language",
+    "instruction",
+    "midi",
+    "speaker_prompt",
+    "audio",
+    "content_audio",
+    "noisy_audio",
+    "mixture_audio",
+    "reverberant_audio",
+    "source_audio",
+    "paired_audio",
+    "masked_seconds",
+)
 
 
 def given_conditions(options: GenerateOptions, rate_hz: int) -> dict[str, Any]:

@@ -8,18 +8,18 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from uniaudio_jax.checkpoint import Checkpoints, check_growth, load_config_of
-from uniaudio_jax.model.uniaudio import Params, Shell
+from uniaudio_jax.model.uniaudio import ModelDefinition, Params
 from uniaudio_jax.sharding import tree_shardings
 
 
-def start_weights(run: Path, meta: dict[str, Any], shell: Shell, fresh: Params, mesh: Mesh) -> Params:
+def start_weights(run: Path, meta: dict[str, Any], definition: ModelDefinition, fresh: Params, mesh: Mesh) -> Params:
     """The newest weights of `run` in the shapes of `fresh`; what the vocabulary has more keeps its fresh values.
 
     Raises ValueError when codec, sizes or the meaning of old ids differ between the run and `meta`.
     """
     config, saved = load_config_of(run)
     check_growth(run, saved, meta)
-    old = Shell(config.model)
+    old = ModelDefinition(config.model)
     shapes = old.shapes()
     places = tree_shardings(mesh, old.axes(), shapes)
     checkpoints = Checkpoints(run)
@@ -28,7 +28,7 @@ def start_weights(run: Path, meta: dict[str, Any], shell: Shell, fresh: Params, 
     )
     known = checkpoints.restore_params(targets)
     checkpoints.close()
-    axes = shell.axes()
+    axes = definition.axes()
 
     def grow(known: Params, fresh: Params) -> Params:
         return jax.tree.map(grown, known, fresh, axes)

@@ -67,13 +67,16 @@ def read_state(path: Path) -> dict[str, np.ndarray]:
     try:
         import torch
     except ImportError as error:
-        raise ValueError(f"{path}: PyTorch is needed to read it: {error}; `pip install torch==2.13.0`, or give a "
-                         ".safetensors file") from error  # fmt: skip
+        raise ValueError(
+            f"{path}: PyTorch is needed to read it: {error}; `pip install torch==2.13.0`, or give a .safetensors file"
+        ) from error
     try:
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"{path}: PyTorch could not read it ({str(error).splitlines()[0]}); wanted a dict of tensors "
-                         "saved by torch.save") from error  # fmt: skip
+        raise ValueError(
+            f"{path}: PyTorch could not read it ({str(error).splitlines()[0]}); wanted a dict of tensors "
+            "saved by torch.save"
+        ) from error
     for key in ("model", "state_dict"):
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]
@@ -124,8 +127,10 @@ def main() -> None:
             print(f"import: {len(state)} tensors of codec {layout.name} into {options.out} (sha256 {sha256[:12]}…)")
             return
         config = import_run(state, read_config(options.config), options.out, options.codec)
-        print(f"import: {len(state)} tensors into {options.out}: {config.model.global_stack.layers} global and "
-              f"{config.model.local_stack.layers} local layers of width {config.model.global_stack.width}")  # fmt: skip
+        print(
+            f"import: {len(state)} tensors into {options.out}: {config.model.global_stack.layers} global and "
+            f"{config.model.local_stack.layers} local layers of width {config.model.global_stack.width}"
+        )
 
 
 if __name__ == "__main__":

@@ -33,9 +33,14 @@ def make_optimizer(config: OptimConfig) -> optax.GradientTransformation:
 
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(lambda step: learning_rate(config, step), config.beta1, config.beta2,
-                    weight_decay=config.weight_decay, mask=kernels),
-    )  # fmt: skip
+        optax.adamw(
+            lambda step: learning_rate(config, step),
+            config.beta1,
+            config.beta2,
+            weight_decay=config.weight_decay,
+            mask=kernels,
+        ),
+    )
 
 
 def apply_gradients(

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from uniaudio_jax.config import ModelConfig, OptimConfig, TrainConfig
 from uniaudio_jax.loss import Tally, add_tallies, empty_tally, tally_tokens
-from uniaudio_jax.model.uniaudio import Params, Shell
+from uniaudio_jax.model.uniaudio import ModelDefinition, Params
 from uniaudio_jax.optim import TrainState, apply_gradients, make_optimizer
 from uniaudio_jax.sequence import Batch
 from uniaudio_jax.sharding import axes_sharding, constrain, replicated, tree_shardings
@@ -34,7 +34,7 @@ class Programs:
 
     def __init__(self, model: ModelConfig, train: TrainConfig, optim: OptimConfig, mesh: Mesh):
         self.model, self.train, self.mesh = model, train, mesh
-        self.shell = Shell(model)
+        self.definition = ModelDefinition(model)
         self.optimizer = make_optimizer(optim)
         self.dtype = jnp.dtype(train.compute_dtype)
         shardings = self.state_shardings()
@@ -70,29 +70,36 @@ class Programs:
 
     def state_shardings(self) -> TrainState:
         """Where each array of a TrainState lives: moments as their weights, counters everywhere."""
-        shapes = self.shell.shapes()
-        params = tree_shardings(self.mesh, self.shell.axes(), shapes)
+        shapes = self.definition.shapes()
+        params = tree_shardings(self.mesh, self.definition.axes(), shapes)
         whole = replicated(self.mesh)
-        moments = optax.tree_map_params(self.optimizer, lambda _, place: place,
-                                        jax.eval_shape(self.optimizer.init, shapes), params,
-                                        transform_non_params=lambda _: whole)  # fmt: skip
+        moments = optax.tree_map_params(
+            self.optimizer,
+            lambda _, place: place,
+            jax.eval_shape(self.optimizer.init, shapes),
+            params,
+            transform_non_params=lambda _: whole,
+        )
         return TrainState(params, moments, whole, whole)
 
     def state_shapes(self) -> TrainState:
         """A TrainState of ShapeDtypeStructs with their shardings: what a restore is told to make."""
         shapes = jax.eval_shape(self._init, jax.ShapeDtypeStruct((2,), jnp.uint32))
-        return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-                            shapes, self.state_shardings())  # fmt: skip
+        return jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            shapes,
+            self.state_shardings(),
+        )
 
     def _init(self, key: Array) -> TrainState:
-        params = self.shell.init(key)
+        params = self.definition.init(key)
         return TrainState(params, self.optimizer.init(params), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
     def _global_forward(self, params: Params, batch: Batch) -> tuple[Float[Array, "B T D"], Any]:
         """The frame vectors and the pullback, whose copy of the weights is taken out: the backward is given them."""
 
         def forward(weights: Params) -> Array:
-            x = self.shell.merge("global", self._cast(weights))(batch, remat=self.train.remat)
+            x = self.definition.merge("global", self._cast(weights))(batch, remat=self.train.remat)
             return constrain(x, self.mesh, "act_rows", "none", "none")
 
         vectors, pullback = jax.vjp(forward, params)
@@ -127,11 +134,11 @@ class Programs:
         return jax.lax.scan(body, empty_tally(self.model.codebooks), self._chunks(vectors, batch))[0]
 
     def _tally_frames(self, params: Params, vectors: Float[Array, "F D"], frames: "Counted") -> Tally:
-        local = self.shell.merge("local", self._cast(params))
+        local = self.definition.merge("local", self._cast(params))
         logits = local(vectors, frames.tokens, remat=False)
         return tally_tokens(logits, frames.tokens, frames.weights, frames.task)
 
-    def _chunks(self, vectors: Float[Array, "B T D"], batch: Batch) -> tuple[Array, "Counted"]:
+    def _chunks(self, vectors: Float[Array, "B T D"], batch: Batch) -> tuple[Array, " Counted"]:
         """The counted frames, [chunks, frames of a chunk, …]; each chunk is spread over every device."""
         rows = jnp.arange(len(vectors))[:, None]
         counted = Counted(batch.tokens[rows, batch.loss_frames], batch.loss_weights, batch.task)

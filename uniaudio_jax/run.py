@@ -11,8 +11,8 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from uniaudio_jax.checkpoint import Checkpoints, load_config_of, one_device
 from uniaudio_jax.codec.codec import Codec, load_codec
-from uniaudio_jax.decoding import Decoder, Sampling
-from uniaudio_jax.model.uniaudio import Params, Shell
+from uniaudio_jax.decoding import Generator, Sampling
+from uniaudio_jax.model.uniaudio import ModelDefinition, Params
 from uniaudio_jax.sequence import MASK_CODE, to_prefix, unscored
 from uniaudio_jax.tasks import DRAWN, Task, get_task
 from uniaudio_jax.vocab import CONTINUOUS
@@ -28,12 +28,12 @@ class Run:
         self.path = path
         self.config, self.meta = load_config_of(path)
         self.vocabulary = self.config.model.ids
-        self.shell = Shell(self.config.model)
+        self.definition = ModelDefinition(self.config.model)
         checkpoints = Checkpoints(path)
-        self.params: Params = checkpoints.restore_params(one_device(self.shell.shapes()))
+        self.params: Params = checkpoints.restore_params(one_device(self.definition.shapes()))
         self.step = checkpoints.latest()
         checkpoints.close()
-        self._forward = jax.jit(self.shell.logits)
+        self._forward = jax.jit(self.definition.logits)
 
     @cached_property
     def codec(self) -> Codec:
@@ -49,8 +49,8 @@ class Run:
         return codec
 
     @cached_property
-    def decoder(self) -> Decoder:
-        return Decoder(self.shell, self.params, self.vocabulary)
+    def generator(self) -> Generator:
+        return Generator(self.definition, self.params, self.vocabulary)
 
     @property
     def prompt_frames(self) -> int:
@@ -66,8 +66,10 @@ class Run:
         model = self.config.model
         tokens = np.asarray(tokens)
         if tokens.ndim != 3 or tokens.shape[2] != model.codebooks or tokens.shape[1] > model.context_frames:
-            raise ValueError(f"tokens: got shape {tokens.shape}, wanted [B, T, {model.codebooks}] with T at most "
-                             f"{model.context_frames}")  # fmt: skip
+            raise ValueError(
+                f"tokens: got shape {tokens.shape}, wanted [B, T, {model.codebooks}] with T at most "
+                f"{model.context_frames}"
+            )
         if tokens.size and not (tokens.min() >= 0 and tokens.max() < model.vocabulary):
             raise ValueError(f"tokens: got ids {tokens.min()} to {tokens.max()}, wanted 0 to {model.vocabulary - 1}")
         rows, frames = tokens.shape[:2]
@@ -80,15 +82,18 @@ class Run:
             or vectors.shape[2] != model.text_width
             or (text_vectors is not None and is_text.sum(1).max(initial=0) > vectors.shape[1])
         ):
-            raise ValueError(f"text_vectors: got shape {vectors.shape} for rows with up to {is_text.sum(1).max()} text "
-                             f"frames, wanted [{rows}, M, {model.text_width}]")  # fmt: skip
+            raise ValueError(
+                f"text_vectors: got shape {vectors.shape} for rows with up to {is_text.sum(1).max()} text "
+                f"frames, wanted [{rows}, M, {model.text_width}]"
+            )
         slots = np.where(is_text & (text_vectors is not None), np.cumsum(is_text, 1) - 1, -1)
         segments, places = np.ones((rows, frames), np.int32), np.tile(np.arange(frames, dtype=np.int32), (rows, 1))
         batch = unscored(tokens, segments, places, slots, vectors)
         return self._forward(self.params, batch)
 
-    def generate(self, task: str, *, sampling: Sampling | None = None, seconds: float | None = None,
-                 **conditions: Any) -> Any:  # fmt: skip
+    def generate(
+        self, task: str, *, sampling: Sampling | None = None, seconds: float | None = None, **conditions: Any
+    ) -> Any:
         """A 16 kHz waveform [S], or the text that a task such as `asr` makes, for the conditions of `task`.
 
         run.generate("tts", text="Hello there.", speaker_prompt=wav). Conditions are fields of a clip (see
@@ -100,7 +105,7 @@ class Run:
         made = self.generate_streams(task, [streams], sampling=sampling, frames=frames)[0]
         return self.codec.decode(made) if get_task(task).makes_audio else self.text_of(task, made)
 
-    def waveform_of(self, codes: Int[np.ndarray, "T Q"]) -> Float[np.ndarray, "S"]:
+    def waveform_of(self, codes: Int[np.ndarray, "T Q"]) -> Float[np.ndarray, " S"]:
         """The waveform of codes; frames that a speech edit has masked are silent."""
         masked = (codes == MASK_CODE).any(axis=1)
         wav = self.codec.decode(np.where(codes == MASK_CODE, 0, codes))
@@ -110,12 +115,13 @@ class Run:
         """What the ids of a target say, such as words or names of sounds."""
         return self.tokenizers.text_of(get_task(task).target.kind, ids)
 
-    def stream(self, task: str, *, sampling: Sampling | None = None, seconds: float | None = None,
-               **conditions: Any) -> Iterator[np.ndarray]:  # fmt: skip
+    def stream(
+        self, task: str, *, sampling: Sampling | None = None, seconds: float | None = None, **conditions: Any
+    ) -> Iterator[np.ndarray]:
         """As `generate` of audio, but in pieces while it is being made; together they are the same samples."""
         row, streams = get_task(task), self._conditions(task, conditions)
         prefix = to_prefix(row, streams, self.vocabulary, self.config.model.text_width)
-        codes = self.decoder.stream(row, prefix, sampling or Sampling(), self._frames(seconds))
+        codes = self.generator.stream(row, prefix, sampling or Sampling(), self._frames(seconds))
         return self.codec.decoder_chain().through(codes)
 
     @cached_property
@@ -139,21 +145,29 @@ class Run:
         for folder, passport in self.meta.get("datasets", {}).items():
             for name in set(mine) & set(passport["tokenizers"]):
                 if mine[name] != passport["tokenizers"][name]:
-                    raise ValueError(f"{self.path}: {folder} was made with the {name} tokenizer "
-                                     f"{passport['tokenizers'][name]}, here it is {mine[name]}; install that one, or "
-                                     "name its files in the config (data.tokenizers)")  # fmt: skip
+                    raise ValueError(
+                        f"{self.path}: {folder} was made with the {name} tokenizer "
+                        f"{passport['tokenizers'][name]}, here it is {mine[name]}; install that one, or "
+                        "name its files in the config (data.tokenizers)"
+                    )
 
     def _frames(self, seconds: float | None) -> int | None:
         if seconds is None:
             return None
         return max(1, round(seconds * self.codec.sample_rate_hz / self.codec.hop_samples))
 
-    def generate_streams(self, task: str, streams: Sequence[Mapping[str, np.ndarray]], *,
-                         sampling: Sampling | None = None, frames: int | None = None) -> list[np.ndarray]:  # fmt: skip
+    def generate_streams(
+        self,
+        task: str,
+        streams: Sequence[Mapping[str, np.ndarray]],
+        *,
+        sampling: Sampling | None = None,
+        frames: int | None = None,
+    ) -> list[np.ndarray]:
         """Codes [T, Q], or ids [T], for the condition streams of each example, made as one batch."""
         row = get_task(task)
         prefixes = [to_prefix(row, one, self.vocabulary, self.config.model.text_width) for one in streams]
-        return self.decoder.generate(row, prefixes, sampling or Sampling(), frames)
+        return self.generator.generate(row, prefixes, sampling or Sampling(), frames)
 
     def generate_like(
         self, task: str, examples: Sequence[Mapping[str, np.ndarray]], sampling: Sampling

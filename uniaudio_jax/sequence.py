@@ -114,15 +114,19 @@ def from_frames(frames: Frames, vocabulary: Vocabulary) -> tuple[Task, dict[str,
     first = frames.tokens[:, 0]
     task = next((t for t in map(get_task, TASK_NUMBERS) if len(first) > 1 and SPECIAL_IDS[t.token] == first[1]), None)
     if task is None or first[0] != START or first[-1] != END:
-        raise ValueError(f"frames start with {_names(first[:2])} and end with {_names(first[-1:])}; wanted <start>, "
-                         "a task token … <end>")  # fmt: skip
+        raise ValueError(
+            f"frames start with {_names(first[:2])} and end with {_names(first[-1:])}; wanted <start>, "
+            "a task token … <end>"
+        )
     streams, at = {}, 2
     for stream in task.streams:
         begin, end = (SPECIAL_IDS[f"<{stream.kind}_{mark}>"] for mark in ("start", "end"))
         stops = np.flatnonzero(first[at:] == end)
         if first[at] != begin or not len(stops):
-            raise ValueError(f"task {task.name}, frame {at}: got {_names(first[at : at + 1])}, wanted "
-                             f"<{stream.kind}_start> … <{stream.kind}_end>")  # fmt: skip
+            raise ValueError(
+                f"task {task.name}, frame {at}: got {_names(first[at : at + 1])}, wanted "
+                f"<{stream.kind}_start> … <{stream.kind}_end>"
+            )
         span = slice(at + 1, at + int(stops[0]))
         streams[stream.key] = _raw(frames, span, stream, vocabulary)
         at = span.stop + 1
@@ -147,8 +151,11 @@ def pack(
     lengths = [len(example.tokens) for example in examples]
     counts = np.concatenate([_counted(example, loss_on) for example in examples])
     vectors = np.concatenate([example.text_vectors for example in examples])
-    for what, got, most in (("frames", sum(lengths), frames), ("counted frames", int(counts.sum()), loss_frames),
-                            ("text vectors", len(vectors), text_frames)):  # fmt: skip
+    for what, got, most in (
+        ("frames", sum(lengths), frames),
+        ("counted frames", int(counts.sum()), loss_frames),
+        ("text vectors", len(vectors), text_frames),
+    ):
         if got > most:
             told = ", ".join(sorted({names[example.task] for example in examples}))
             raise ValueError(f"a row of {len(examples)} examples of {told}: got {got} {what}, at most {most}")

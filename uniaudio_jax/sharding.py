@@ -32,8 +32,10 @@ def make_mesh(config: MeshConfig, devices: Any = None) -> Mesh:
     rest = config.fsdp * config.tensor
     data = devices.size // rest if config.data == -1 else config.data
     if data * rest != devices.size or data < 1:
-        raise ValueError(f"mesh data={config.data} x fsdp={config.fsdp} x tensor={config.tensor}: got {devices.size} "
-                         f"devices; choose sizes whose product is {devices.size}, or data=-1")  # fmt: skip
+        raise ValueError(
+            f"mesh data={config.data} x fsdp={config.fsdp} x tensor={config.tensor}: got {devices.size} "
+            f"devices; choose sizes whose product is {devices.size}, or data=-1"
+        )
     shape = (data, config.fsdp, config.tensor)
     if devices.flat[0].platform == "tpu":
         return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices.flatten().tolist())

@@ -75,8 +75,14 @@ class Trainer:
         codec = load_codec(config.codec).passport()
         self.frames_per_hour = codec["sample_rate_hz"] / codec["hop_samples"] * 3600
         self.batches, self.rows, self.datasets = open_training_data(
-            config.data, config.train.loss_on, config.model.ids, config.model.text_width, codec, process.index,
-            process.count)  # fmt: skip
+            config.data,
+            config.train.loss_on,
+            config.model.ids,
+            config.model.text_width,
+            codec,
+            process.index,
+            process.count,
+        )
         self.heldout = {}
         if config.train.evaluate_every_steps is not None:
             self.heldout = {
@@ -98,7 +104,9 @@ class Trainer:
         state = self.programs.init(jax.random.key(self.config.train.seed))
         if self.config.start_from is None:
             return state
-        known = start_weights(Path(self.config.start_from), self.meta, self.programs.shell, state.params, self.mesh)
+        known = start_weights(
+            Path(self.config.start_from), self.meta, self.programs.definition, state.params, self.mesh
+        )
         return state._replace(params=known)
 
     def run(self, stop: StopOnSignal) -> TrainState:
@@ -106,8 +114,15 @@ class Trainer:
         train, state = self.config.train, self.start()
         first = step = int(state.step)
         stream = self._stream(step * train.accumulate)
-        bar = tqdm(total=train.steps, initial=step, desc="train", unit="step", disable=self.process.index > 0,
-                   mininterval=1.0, dynamic_ncols=True)  # fmt: skip
+        bar = tqdm(
+            total=train.steps,
+            initial=step,
+            desc="train",
+            unit="step",
+            disable=self.process.index > 0,
+            mininterval=1.0,
+            dynamic_ncols=True,
+        )
         if not step:
             self._evaluate(0, state, bar)
         window: Tally | None = None
@@ -122,10 +137,15 @@ class Trainer:
             if step % train.log_every_steps == 0 or step in (first + 1, train.steps):
                 report = tally_report(jax.device_get(window))
                 seconds, start = time.perf_counter() - start, time.perf_counter()
-                report |= self._speed(step - since, seconds) | self.hours.report() | {
-                    "gradient_norm": float(metrics.gradient_norm), "skipped_updates": int(state.skipped),
-                    "learning_rate": float(learning_rate(self.config.optim, np.float32(step - 1))),
-                }  # fmt: skip
+                report |= (
+                    self._speed(step - since, seconds)
+                    | self.hours.report()
+                    | {
+                        "gradient_norm": float(metrics.gradient_norm),
+                        "skipped_updates": int(state.skipped),
+                        "learning_rate": float(learning_rate(self.config.optim, np.float32(step - 1))),
+                    }
+                )
                 self.log.write(step, report)
                 bar.set_postfix_str(f"loss {report['loss/all']:.3f}, {report['frames_per_second']:.0f} frames/s")
                 window, since = None, step

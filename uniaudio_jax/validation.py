@@ -33,5 +33,9 @@ def losses_of(task: Task, tally: Tally) -> dict[str, Any]:
     row = TASK_NUMBERS[task.name]
     levels = len(tally.loss[row]) if task.makes_audio else 1
     loss, hits, tokens = (np.asarray(field, np.float64)[row, :levels] for field in tally)
-    return {"loss": float(loss.sum() / tokens.sum()), "loss_per_level": (loss / tokens).tolist(),
-            "accuracy_per_level": (hits / tokens).tolist(), "heldout_tokens": int(tokens.sum())}  # fmt: skip
+    return {
+        "loss": float(loss.sum() / tokens.sum()),
+        "loss_per_level": (loss / tokens).tolist(),
+        "accuracy_per_level": (hits / tokens).tolist(),
+        "heldout_tokens": int(tokens.sum()),
+    }

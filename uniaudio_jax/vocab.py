@@ -6,16 +6,60 @@ from functools import cached_property
 from typing import Any
 
 PUBLIC_TOKENS = (
-    "<pad>", "<continuous_token>", "<start>", "<end>", "<phone_start>", "<phone_end>", "<text_start>", "<text_end>",
-    "<audio_start>", "<audio_end>", "<image_start>", "<image_end>", "<audio_prompt_start>", "<audio_prompt_end>",
-    "<text_prompt_start>", "<text_prompt_end>", "<semantic_start>", "<semantic_end>", "<tts_task>", "<plain_tts_task>",
-    "<lm_task>", "<phone_to_semantic_task>", "<semantic_to_acoustic_task>", "<mega_global>", "<mega_local>",
-    "<text_emb_start>", "<text_emb_end>", "<asr_task>", "<VC_task>", "<AT_task>", "<class_event_start>",
-    "<class_event_end>", "<Spex_task>", "<TTA_task>", "<rvq_start>", "<rvq_end>", "<TSS_task>", "<text_t5_start>",
-    "<text_t5_end>", "<SV_task>", "<sv_bool_start>", "<sv_bool_end>", "<SE_task>", "<sing_task>", "<sing_phone_start>",
-    "<sing_phone_end>", "<sing_midi_start>", "<sing_midi_end>", "<TTM_task>", "<Audit_task>", "<InstructTTS_task>",
-    "<Speech_RIR_task>", "<speech_edit_task>",
-)  # fmt: skip
+    "<pad>",
+    "<continuous_token>",
+    "<start>",
+    "<end>",
+    "<phone_start>",
+    "<phone_end>",
+    "<text_start>",
+    "<text_end>",
+    "<audio_start>",
+    "<audio_end>",
+    "<image_start>",
+    "<image_end>",
+    "<audio_prompt_start>",
+    "<audio_prompt_end>",
+    "<text_prompt_start>",
+    "<text_prompt_end>",
+    "<semantic_start>",
+    "<semantic_end>",
+    "<tts_task>",
+    "<plain_tts_task>",
+    "<lm_task>",
+    "<phone_to_semantic_task>",
+    "<semantic_to_acoustic_task>",
+    "<mega_global>",
+    "<mega_local>",
+    "<text_emb_start>",
+    "<text_emb_end>",
+    "<asr_task>",
+    "<VC_task>",
+    "<AT_task>",
+    "<class_event_start>",
+    "<class_event_end>",
+    "<Spex_task>",
+    "<TTA_task>",
+    "<rvq_start>",
+    "<rvq_end>",
+    "<TSS_task>",
+    "<text_t5_start>",
+    "<text_t5_end>",
+    "<SV_task>",
+    "<sv_bool_start>",
+    "<sv_bool_end>",
+    "<SE_task>",
+    "<sing_task>",
+    "<sing_phone_start>",
+    "<sing_phone_end>",
+    "<sing_midi_start>",
+    "<sing_midi_end>",
+    "<TTM_task>",
+    "<Audit_task>",
+    "<InstructTTS_task>",
+    "<Speech_RIR_task>",
+    "<speech_edit_task>",
+)
 OWN_TOKENS = ("<language_task>", "<language_start>", "<language_end>")
 """Tokens of tasks that the public format does not have, in slots that it reserves. Only the end may grow."""
 
@@ -64,8 +108,10 @@ class Vocabulary:
     def span(self, name: str) -> range:
         """The ids of the range `name`. Raises ValueError with the remedy when this vocabulary has no such range."""
         if name not in self.ranges:
-            raise ValueError(f"the vocabulary has no range {name!r}, it has {', '.join(self.ranges)}; append one in "
-                             f"the config: model.appended {name} SIZE, and raise model.vocabulary by SIZE")  # fmt: skip
+            raise ValueError(
+                f"the vocabulary has no range {name!r}, it has {', '.join(self.ranges)}; append one in "
+                f"the config: model.appended {name} SIZE, and raise model.vocabulary by SIZE"
+            )
         return self.ranges[name]
 
     @property

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from uniaudio_jax.codec.audio_files import read_audio
+from uniaudio_jax.audio.files import read_audio
 
 Split = Literal["train", "heldout"]
 SPLITS: tuple[Split, ...] = ("train", "heldout")
@@ -34,27 +34,34 @@ class Clip:
 
     id: str
     split: Split
-    audio: Float[np.ndarray, "S"] | None = None
+    audio: Float[np.ndarray, " S"] | None = None
     text: str | None = None
     language: str | None = None
     speaker: str | None = None
     instruction: str | None = None
     labels: tuple[str, ...] | None = None
-    midi: Int[np.ndarray, "T"] | None = None
+    midi: Int[np.ndarray, " T"] | None = None
     phones: tuple[tuple[str, float], ...] | None = None
-    content_audio: Float[np.ndarray, "S2"] | None = None
-    noisy_audio: Float[np.ndarray, "S"] | None = None
-    mixture_audio: Float[np.ndarray, "S"] | None = None
-    reverberant_audio: Float[np.ndarray, "S"] | None = None
-    source_audio: Float[np.ndarray, "S"] | None = None
+    content_audio: Float[np.ndarray, " S2"] | None = None
+    noisy_audio: Float[np.ndarray, " S"] | None = None
+    mixture_audio: Float[np.ndarray, " S"] | None = None
+    reverberant_audio: Float[np.ndarray, " S"] | None = None
+    source_audio: Float[np.ndarray, " S"] | None = None
     masked_seconds: tuple[float, float] | None = None
-    paired_audio: Float[np.ndarray, "S3"] | None = None
+    paired_audio: Float[np.ndarray, " S3"] | None = None
     same_speaker: bool | None = None
     converted: tuple[str, ...] = ()
 
 
-AUDIO_FIELDS = ("audio", "content_audio", "noisy_audio", "mixture_audio", "reverberant_audio", "source_audio",
-                "paired_audio")  # fmt: skip
+AUDIO_FIELDS = (
+    "audio",
+    "content_audio",
+    "noisy_audio",
+    "mixture_audio",
+    "reverberant_audio",
+    "source_audio",
+    "paired_audio",
+)
 ALIGNED_FIELDS = ("noisy_audio", "mixture_audio", "reverberant_audio")
 """Audio fields that have as many samples as `audio`."""
 TEXT_FIELDS = ("text", "language", "speaker", "instruction")
@@ -91,8 +98,13 @@ def read_clip(entry: Entry) -> Clip:
     audio, converted = {}, []
     for name, segment in entry.audio.items():
         try:
-            file = read_audio(segment.path, SAMPLE_RATE_HZ, start_seconds=segment.start_seconds,
-                              seconds=segment.seconds, channel=segment.channel)  # fmt: skip
+            file = read_audio(
+                segment.path,
+                SAMPLE_RATE_HZ,
+                start_seconds=segment.start_seconds,
+                seconds=segment.seconds,
+                channel=segment.channel,
+            )
         except ValueError as error:
             shown = str(error)
             raise ValueError(shown if shown.startswith(entry.where) else f"{entry.where}: {shown}") from error
@@ -100,8 +112,10 @@ def read_clip(entry: Entry) -> Clip:
         converted += file.converted
     for name in ALIGNED_FIELDS:
         if name in audio and "audio" in audio and len(audio[name]) != len(audio["audio"]):
-            raise ValueError(f"{entry.where}: got {len(audio[name])} samples of {name} and {len(audio['audio'])} of "
-                             "audio, wanted the same length; cut both alike")  # fmt: skip
+            raise ValueError(
+                f"{entry.where}: got {len(audio[name])} samples of {name} and {len(audio['audio'])} of "
+                "audio, wanted the same length; cut both alike"
+            )
     return Clip(id=entry.id, split=entry.split, converted=tuple(converted), **audio, **entry.about)
 
 
@@ -122,8 +136,10 @@ class Corpus:
         seen: dict[str, str] = {}
         for entry in self.entries:
             if entry.id in seen:
-                raise ValueError(f"{entry.where}: got id {entry.id!r} a second time (first: {seen[entry.id]}), wanted "
-                                 "another id for each clip")  # fmt: skip
+                raise ValueError(
+                    f"{entry.where}: got id {entry.id!r} a second time (first: {seen[entry.id]}), wanted "
+                    "another id for each clip"
+                )
             seen[entry.id] = entry.where
 
 

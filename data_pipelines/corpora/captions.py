@@ -50,9 +50,16 @@ def open_captions(path: str | Path) -> Corpus:
     rows = [(where, row, _audio(where, row, path.parent, below)) for where, row in _rows(path)]
     audios = sorted({audio.as_posix() for _, _, audio in rows})
     splits: dict[str, Split] = dict(zip(audios, splits_of(audios), strict=True))
-    entries = [Entry(where=where, id=_id(where, row), split=splits[audio.as_posix()],
-                     audio={"audio": Segment(path=audio)}, about=_about(where, row))
-               for where, row, audio in rows]  # fmt: skip
+    entries = [
+        Entry(
+            where=where,
+            id=_id(where, row),
+            split=splits[audio.as_posix()],
+            audio={"audio": Segment(path=audio)},
+            about=_about(where, row),
+        )
+        for where, row, audio in rows
+    ]
     return Corpus(place=str(path), entries=entries, read=read_captioned)
 
 
@@ -66,8 +73,10 @@ def read_captioned(entry: Entry) -> Clip:
 def _rows(path: Path) -> Iterator[Row]:
     kinds = {".csv": _csv_rows, ".jsonl": json_lines, ".json": _json_rows}
     if path.suffix.lower() not in kinds:
-        raise ValueError(f"{path}: got a file of captions {path.suffix or 'without an ending'}, wanted one of "
-                         f"{', '.join(kinds)}; convert or rename it")  # fmt: skip
+        raise ValueError(
+            f"{path}: got a file of captions {path.suffix or 'without an ending'}, wanted one of "
+            f"{', '.join(kinds)}; convert or rename it"
+        )
     return kinds[path.suffix.lower()](path)
 
 
@@ -87,8 +96,10 @@ def _csv_rows(path: Path) -> Iterator[Row]:
             places.clear()
             if header and cells:
                 if len(cells) != len(header):
-                    raise ValueError(f"{where}: got {len(cells)} cells, wanted {len(header)} ({', '.join(header)}); "
-                                     "put text with commas between quotes")  # fmt: skip
+                    raise ValueError(
+                        f"{where}: got {len(cells)} cells, wanted {len(header)} ({', '.join(header)}); "
+                        "put text with commas between quotes"
+                    )
                 yield where, dict(zip(header, cells, strict=True))
             header = header or [cell.strip() for cell in cells]
     except csv.Error as error:
@@ -99,8 +110,10 @@ def _json_rows(path: Path) -> Iterator[Row]:
     try:
         rows = json.loads(read_text(path))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: got a file that is not JSON ({error.msg}), wanted a list of rows; "
-                         "name it .jsonl if each line is a row") from error  # fmt: skip
+        raise ValueError(
+            f"{path}:{error.lineno}: got a file that is not JSON ({error.msg}), wanted a list of rows; "
+            "name it .jsonl if each line is a row"
+        ) from error
     rows = rows.get("data") if isinstance(rows, dict) else rows
     if not isinstance(rows, list):
         raise ValueError(f"{path}: got no list of rows, wanted [ROW, …] or an object with the list data")
@@ -124,8 +137,9 @@ def _audio(where: str, row: Mapping[str, Any], folder: Path, below: Mapping[str,
     """The file of a row: the named one if it is there, else the one that has its id; perhaps there is none."""
     key, named = _first(row, AUDIO_ID_KEYS), _first(row, PATH_KEYS)
     if not key and not named:
-        raise ValueError(f"{where}: got the keys {', '.join(row)}, wanted also one of "
-                         f"{', '.join((*PATH_KEYS, *AUDIO_ID_KEYS))}")  # fmt: skip
+        raise ValueError(
+            f"{where}: got the keys {', '.join(row)}, wanted also one of {', '.join((*PATH_KEYS, *AUDIO_ID_KEYS))}"
+        )
     path = found_path(needed_text(where, row, named), folder) if named else None
     if path and (not key or path.is_file()):
         return path

@@ -42,8 +42,11 @@ def write_manifest(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     path = Path(path)
     entries, lines = [], []
     for number, row in enumerate(rows, 1):
-        line = json.dumps({key: value for key, value in row.items() if value is not None}, ensure_ascii=False,
-                          default=lambda value: value.tolist())  # fmt: skip
+        line = json.dumps(
+            {key: value for key, value in row.items() if value is not None},
+            ensure_ascii=False,
+            default=lambda value: value.tolist(),
+        )
         entries.append(_entry(json.loads(line), f"{path}:{number}", path.parent))
         lines.append(line + "\n")
     Corpus(place=str(path), entries=entries)  # refuses an id that comes twice

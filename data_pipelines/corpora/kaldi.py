@@ -27,19 +27,25 @@ def open_kaldi(folder: str | Path) -> Corpus:
     recordings = _recordings(root)
     utterances = {key: (where, Segment(path=path)) for key, (where, path) in recordings.items()}
     if (root / "segments").is_file():
-        utterances = {key: (where, _segment(rest, where, recordings, root))
-                      for key, (where, rest) in _table(root / "segments").items()}  # fmt: skip
+        utterances = {
+            key: (where, _segment(rest, where, recordings, root))
+            for key, (where, rest) in _table(root / "segments").items()
+        }
     about: dict[str, dict[str, str]] = {key: {} for key in utterances}
     for name, field in TABLES.items():
         for key, (where, rest) in (_table(root / name) if (root / name).is_file() else {}).items():
             if key not in about:
-                raise ValueError(f"{where}: got the utterance {key!r}, wanted one of segments or wav.scp; run Kaldi's "
-                                 "utils/fix_data_dir.sh on the folder")  # fmt: skip
+                raise ValueError(
+                    f"{where}: got the utterance {key!r}, wanted one of segments or wav.scp; run Kaldi's "
+                    "utils/fix_data_dir.sh on the folder"
+                )
             if rest:
                 about[key][field] = rest
     splits = splits_of(list(utterances))
-    entries = [Entry(where=where, id=key, split=split, audio={"audio": segment}, about=about[key])
-               for (key, (where, segment)), split in zip(utterances.items(), splits, strict=True)]  # fmt: skip
+    entries = [
+        Entry(where=where, id=key, split=split, audio={"audio": segment}, about=about[key])
+        for (key, (where, segment)), split in zip(utterances.items(), splits, strict=True)
+    ]
     return Corpus(place=str(folder), entries=entries)
 
 
@@ -49,8 +55,9 @@ def _table(path: Path) -> Table:
         if not (words := line.split(maxsplit=1)):
             continue
         if words[0] in table:
-            raise ValueError(f"{where}: got {words[0]!r} a second time (first: {table[words[0]][0]}), wanted one line "
-                             "for each")  # fmt: skip
+            raise ValueError(
+                f"{where}: got {words[0]!r} a second time (first: {table[words[0]][0]}), wanted one line for each"
+            )
         table[words[0]] = where, words[1].strip() if len(words) > 1 else ""
     return table
 
@@ -61,8 +68,10 @@ def _recordings(root: Path) -> dict[str, tuple[str, Path]]:
     for key, (where, rest) in _table(root / "wav.scp").items():
         if rest.endswith("|") or ARCHIVE.search(rest):
             kind = "command" if rest.endswith("|") else "part of an archive"
-            raise ValueError(f"{where}: got the recording {key!r} as a {kind}, {rest!r}, wanted an audio file; write "
-                             "it once to a .wav file (with Kaldi, `wav-copy`) and list that")  # fmt: skip
+            raise ValueError(
+                f"{where}: got the recording {key!r} as a {kind}, {rest!r}, wanted an audio file; write "
+                "it once to a .wav file (with Kaldi, `wav-copy`) and list that"
+            )
         if not rest:
             raise ValueError(f"{where}: got the recording {key!r} without a file, wanted `{key} PATH`")
         recordings[key] = where, found_path(rest, root)
@@ -80,5 +89,9 @@ def _segment(rest: str, where: str, recordings: Mapping[str, tuple[str, Path]], 
     start, end = optional_seconds(where, times, "start") or 0.0, optional_seconds(where, times, "end")
     if end is not None and end <= start:
         raise ValueError(f"{where}: got a segment from {start:g} s to {end:g} s, wanted one that ends after its start")
-    return Segment(path=recordings[words[0]][1], start_seconds=start, seconds=None if end is None else end - start,
-                   channel=int(words[3]) if len(words) == 4 else None)  # fmt: skip
+    return Segment(
+        path=recordings[words[0]][1],
+        start_seconds=start,
+        seconds=None if end is None else end - start,
+        channel=int(words[3]) if len(words) == 4 else None,
+    )

@@ -28,8 +28,9 @@ def plain_corpus(root: Path) -> Corpus:
     files = set(root.rglob("*"))
     below = {path: path.relative_to(root) for path in sorted(files) if _is_clip(path, path.relative_to(root))}
     if not below:
-        raise ValueError(f"{root}: got no manifest.jsonl and no audio, wanted {', '.join(AUDIO_SUFFIXES)} files; check "
-                         "the path")  # fmt: skip
+        raise ValueError(
+            f"{root}: got no manifest.jsonl and no audio, wanted {', '.join(AUDIO_SUFFIXES)} files; check the path"
+        )
     ids = [path.with_suffix("").as_posix() for path in below.values()]
     splits: list[Split] = ["train" if _subset(path) in (None, "train") else "heldout" for path in below.values()]
     if "heldout" not in splits:
@@ -94,7 +95,8 @@ def _beside(path: Path, files: Collection[Path]) -> dict[str, Any]:
         fields = json_object(read_text(json_file), str(json_file))
         known = {key: value for key, value in fields.items() if key in BESIDE_FIELDS}
         if not known:
-            raise ValueError(f"{json_file}: got the keys {', '.join(fields) or '(none)'}, wanted some of "
-                             f"{', '.join(BESIDE_FIELDS)}")  # fmt: skip
+            raise ValueError(
+                f"{json_file}: got the keys {', '.join(fields) or '(none)'}, wanted some of {', '.join(BESIDE_FIELDS)}"
+            )
         found |= clip_fields(str(json_file), known)
     return found

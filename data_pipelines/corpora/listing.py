@@ -29,11 +29,14 @@ def text_lines(path: Path) -> Iterator[tuple[str, str]]:
             for number, line in enumerate(file, 1):
                 yield f"{path}:{number}", line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}:{number}: got bytes that are not UTF-8 ({error.reason} at {error.start}), wanted "
-                         "UTF-8 text; save the file again as UTF-8") from error  # fmt: skip
+        raise ValueError(
+            f"{path}:{number}: got bytes that are not UTF-8 ({error.reason} at {error.start}), wanted "
+            "UTF-8 text; save the file again as UTF-8"
+        ) from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: got a .gz file that breaks off after line {number} ({error}), wanted a whole one; "
-                         "copy it again") from error  # fmt: skip
+        raise ValueError(
+            f"{path}: got a .gz file that breaks off after line {number} ({error}), wanted a whole one; copy it again"
+        ) from error
 
 
 def read_text(path: Path) -> str:

@@ -50,21 +50,29 @@ def open_manifest(path: str | Path) -> Corpus:
     elif keys & {"recording", "tracks"}:
         entries = [_cut_entry(line, file.parent) for line in lines]
     else:
-        raise ValueError(f"{file}: got a first line with the keys {', '.join(sorted(keys)) or '(none)'}, wanted a cut "
-                         "or a recording of Lhotse (recording or sources), or NeMo's audio_filepath")  # fmt: skip
+        raise ValueError(
+            f"{file}: got a first line with the keys {', '.join(sorted(keys)) or '(none)'}, wanted a cut "
+            "or a recording of Lhotse (recording or sources), or NeMo's audio_filepath"
+        )
     splits = splits_of([entry["id"] for entry in entries])
-    return Corpus(place=str(path), entries=[Entry(split=split, **entry)
-                                            for entry, split in zip(entries, splits, strict=True)])  # fmt: skip
+    return Corpus(
+        place=str(path), entries=[Entry(split=split, **entry) for entry, split in zip(entries, splits, strict=True)]
+    )
 
 
 def _nemo_entry(line: Line, folder: Path) -> dict[str, Any]:
     where, fields = line
     name = needed_text(where, fields, "audio_filepath")
     start = optional_seconds(where, fields, "offset") or 0.0
-    segment = Segment(path=found_path(name, folder), start_seconds=start,
-                      seconds=optional_seconds(where, fields, "duration"))  # fmt: skip
-    return {"where": where, "id": f"{name}@{start:g}" if start else name, "audio": {"audio": segment},
-            "about": _about(where, fields, NEMO_FIELDS)}  # fmt: skip
+    segment = Segment(
+        path=found_path(name, folder), start_seconds=start, seconds=optional_seconds(where, fields, "duration")
+    )
+    return {
+        "where": where,
+        "id": f"{name}@{start:g}" if start else name,
+        "audio": {"audio": segment},
+        "about": _about(where, fields, NEMO_FIELDS),
+    }
 
 
 def _cut_entry(line: Line, folder: Path) -> dict[str, Any]:
@@ -76,26 +84,39 @@ def _cut_entry(line: Line, folder: Path) -> dict[str, Any]:
     if not isinstance(supervisions, list) or not isinstance(supervisions[0], dict):
         raise ValueError(f"{where}: got supervisions = {shortened(supervisions)}, wanted a list of objects")
     if len(supervisions) > 1:
-        raise ValueError(f"{where}: got a cut with {len(supervisions)} supervisions, wanted one; part it first with "
-                         "Lhotse's CutSet.trim_to_supervisions()")  # fmt: skip
-    return {"where": where, "id": needed_text(where, fields, "id"),
-            "audio": {"audio": _segment(where, fields["recording"], fields, folder)},
-            "about": _about(where, supervisions[0], LHOTSE_FIELDS)}  # fmt: skip
+        raise ValueError(
+            f"{where}: got a cut with {len(supervisions)} supervisions, wanted one; part it first with "
+            "Lhotse's CutSet.trim_to_supervisions()"
+        )
+    return {
+        "where": where,
+        "id": needed_text(where, fields, "id"),
+        "audio": {"audio": _segment(where, fields["recording"], fields, folder)},
+        "about": _about(where, supervisions[0], LHOTSE_FIELDS),
+    }
 
 
 def _supervised_entries(file: Path, lines: Iterable[Line]) -> list[dict[str, Any]]:
     recordings = {needed_text(where, fields, "id"): fields for where, fields in lines}
     partner, entries = file.with_name(file.name.replace("recordings", "supervisions")), []
     if partner == file:
-        raise ValueError(f"{file}: got recordings in a file of another name, wanted `…recordings….jsonl` beside "
-                         "`…supervisions….jsonl`; rename it")  # fmt: skip
+        raise ValueError(
+            f"{file}: got recordings in a file of another name, wanted `…recordings….jsonl` beside "
+            "`…supervisions….jsonl`; rename it"
+        )
     for where, fields in json_lines(partner):
         recording = needed_text(where, fields, "recording_id")
         if recording not in recordings:
             raise ValueError(f"{where}: got the recording {recording!r}, wanted one of {file}")
         segment = _segment(where, recordings[recording], fields, file.parent)
-        entries.append({"where": where, "id": needed_text(where, fields, "id"), "audio": {"audio": segment},
-                        "about": _about(where, fields, LHOTSE_FIELDS)})  # fmt: skip
+        entries.append(
+            {
+                "where": where,
+                "id": needed_text(where, fields, "id"),
+                "audio": {"audio": segment},
+                "about": _about(where, fields, LHOTSE_FIELDS),
+            }
+        )
     return entries
 
 
@@ -114,10 +135,12 @@ def _segment(where: str, recording: Any, part: Mapping[str, Any], folder: Path) 
         raise ValueError(f"{where}: got channel = {channel!r}, wanted one channel of the recording's sources")
     if source.get("type") != "file":
         raise ValueError(f"{where}: got a source of type {source.get('type')!r}, wanted 'file'; {REMEDY}")
-    return Segment(path=found_path(needed_text(where, source, "source"), folder),
-                   channel=source.get("channels", [0]).index(channel),
-                   start_seconds=optional_seconds(where, part, "start") or 0.0,
-                   seconds=optional_seconds(where, part, "duration"))  # fmt: skip
+    return Segment(
+        path=found_path(needed_text(where, source, "source"), folder),
+        channel=source.get("channels", [0]).index(channel),
+        start_seconds=optional_seconds(where, part, "start") or 0.0,
+        seconds=optional_seconds(where, part, "duration"),
+    )
 
 
 def _about(where: str, fields: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, str]:
@@ -126,9 +149,12 @@ def _about(where: str, fields: Mapping[str, Any], names: Mapping[str, str]) -> d
 
 
 def _recordings_in(folder: Path) -> Path:
-    files = sorted(path for path in folder.iterdir()
-                   if "recordings" in path.name and path.name.endswith((".jsonl", ".jsonl.gz")))  # fmt: skip
+    files = sorted(
+        path for path in folder.iterdir() if "recordings" in path.name and path.name.endswith((".jsonl", ".jsonl.gz"))
+    )
     if len(files) != 1:
-        raise ValueError(f"{folder}: got {len(files)} files named as `…recordings….jsonl` "
-                         f"({', '.join(path.name for path in files) or 'none'}), wanted one; name a file")  # fmt: skip
+        raise ValueError(
+            f"{folder}: got {len(files)} files named as `…recordings….jsonl` "
+            f"({', '.join(path.name for path in files) or 'none'}), wanted one; name a file"
+        )
     return files[0]

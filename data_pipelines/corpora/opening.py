@@ -35,10 +35,13 @@ def open_corpus(spec: str) -> Corpus:
     if Path(spec).exists():
         return FORMATS[format_at(Path(spec))](spec)
     if colon:
-        raise ValueError(f"corpus {spec!r}: got the format {name!r}, wanted one of {', '.join(FORMATS)}"
-                         f"{did_you_mean(name, FORMATS)}")  # fmt: skip
-    raise ValueError(f"corpus {spec!r}: got a path where nothing is, wanted a folder, a file or FORMAT:PLACE with one "
-                     f"of the formats {', '.join(FORMATS)}; check the path")  # fmt: skip
+        raise ValueError(
+            f"corpus {spec!r}: got the format {name!r}, wanted one of {', '.join(FORMATS)}{did_you_mean(name, FORMATS)}"
+        )
+    raise ValueError(
+        f"corpus {spec!r}: got a path where nothing is, wanted a folder, a file or FORMAT:PLACE with one "
+        f"of the formats {', '.join(FORMATS)}; check the path"
+    )
 
 
 def format_at(path: Path) -> str:
@@ -61,8 +64,10 @@ def _format_of_file(path: Path) -> str:
     if suffixes[-1:] == [".csv"]:
         return "captions"
     if suffixes[-1:] not in ([".json"], [".jsonl"]):
-        raise ValueError(f"{path}: got a file of unknown format, wanted .csv, .json or .jsonl, or FORMAT:PLACE with a "
-                         f"FORMAT of {', '.join(FORMATS)}")  # fmt: skip
+        raise ValueError(
+            f"{path}: got a file of unknown format, wanted .csv, .json or .jsonl, or FORMAT:PLACE with a "
+            f"FORMAT of {', '.join(FORMATS)}"
+        )
     try:
         keys = {key for _, fields in islice(json_lines(path), 1) for key in fields}
     except ValueError:

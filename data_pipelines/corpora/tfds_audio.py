@@ -73,12 +73,15 @@ def _prepared_folder(spec: str, data_folder: Path) -> Path:
     depths = ("", "*/", "*/*/")  # the version, and the config above it
     found = sorted({file.parent for root in roots for depth in depths for file in root.glob(depth + FEATURES)})
     if not found:
-        raise ValueError(f"tfds {spec!r}: got no {FEATURES} in {roots[0]}, wanted a prepared dataset; prepare it "
-                         f"with `tfds build {Path(name).name} --file_format={RANDOM_ACCESS} --data_dir=FOLDER`, which "
-                         f"needs TensorFlow, and name it as {name}@FOLDER or by its path")  # fmt: skip
+        raise ValueError(
+            f"tfds {spec!r}: got no {FEATURES} in {roots[0]}, wanted a prepared dataset; prepare it "
+            f"with `tfds build {Path(name).name} --file_format={RANDOM_ACCESS} --data_dir=FOLDER`, which "
+            f"needs TensorFlow, and name it as {name}@FOLDER or by its path"
+        )
     if len(found) > 1:
-        raise ValueError(f"tfds {spec!r}: got {len(found)} datasets, wanted one; name one of them: "
-                         f"{', '.join(map(str, found))}")  # fmt: skip
+        raise ValueError(
+            f"tfds {spec!r}: got {len(found)} datasets, wanted one; name one of them: {', '.join(map(str, found))}"
+        )
     return found[0]
 
 
@@ -105,12 +108,19 @@ def _features(folder: Path) -> tuple[Columns, Any]:
     name = _audio_name(folder, features)
     audio = features[name].get("audio") or features[name]["tensor"]
     is_file = bool(audio.get("lazyDecode"))
-    columns = Columns(audio=name, is_file=is_file, sample_rate_hz=int(audio.get("sampleRate", 0)) or None,
-                      text=_named(features, TEXT_NAMES), speaker=_named(features, SPEAKER_NAMES),
-                      labels=_named(features, LABEL_NAMES))  # fmt: skip
+    columns = Columns(
+        audio=name,
+        is_file=is_file,
+        sample_rate_hz=int(audio.get("sampleRate", 0)) or None,
+        text=_named(features, TEXT_NAMES),
+        speaker=_named(features, SPEAKER_NAMES),
+        labels=_named(features, LABEL_NAMES),
+    )
     shape, dtype = ({}, "string") if is_file else (audio.get("shape", {}), audio["dtype"])
-    tensor = {"pythonClassName": "tensorflow_datasets.core.features.tensor_feature.Tensor",
-              "tensor": {"shape": shape, "dtype": dtype, "encoding": audio.get("encoding", "none")}}  # fmt: skip
+    tensor = {
+        "pythonClassName": "tensorflow_datasets.core.features.tensor_feature.Tensor",
+        "tensor": {"shape": shape, "dtype": dtype, "encoding": audio.get("encoding", "none")},
+    }
     wanted = {key: features[key] for key in (columns.text, columns.speaker, columns.labels) if key}
     parser = tfds.features.FeatureConnector.from_json({**whole, "featuresDict": {"features": {**wanted, name: tensor}}})
     parser.load_metadata(folder, feature_name=None)  # the names of labels
@@ -124,12 +134,18 @@ def _named(features: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
 def _audio_name(folder: Path, features: Mapping[str, Any]) -> str:
     """The feature with audio: the one Audio feature or that called audio or speech, else such a list of numbers."""
     sounds = [name for name, feature in features.items() if "audio" in feature]
-    numbers = [name for name in AUDIO_NAMES if features.get(name, {}).get("tensor", {}).get("dtype") in DTYPES
-               and len(features[name]["tensor"].get("shape", {}).get("dimensions", ())) == 1]  # fmt: skip
+    numbers = [
+        name
+        for name in AUDIO_NAMES
+        if features.get(name, {}).get("tensor", {}).get("dtype") in DTYPES
+        and len(features[name]["tensor"].get("shape", {}).get("dimensions", ())) == 1
+    ]
     named = [name for name in AUDIO_NAMES if name in sounds] or sounds or numbers
     if not named or (len(named) > 1 and named[0] not in AUDIO_NAMES):
-        raise ValueError(f"{folder}: got the features {', '.join(features) or '(none)'} with {len(named)} of audio, "
-                         f"wanted one Audio feature, or one called {' or '.join(AUDIO_NAMES)}")  # fmt: skip
+        raise ValueError(
+            f"{folder}: got the features {', '.join(features) or '(none)'} with {len(named)} of audio, "
+            f"wanted one Audio feature, or one called {' or '.join(AUDIO_NAMES)}"
+        )
     return named[0]
 
 
@@ -162,7 +178,7 @@ def _read(folder: Path, columns: Columns, entry: Entry) -> Clip:
     return Clip(id=entry.id, split=entry.split, audio=audio, converted=converted, **about)
 
 
-def _audio(stored: Any, columns: Columns) -> tuple[Float[np.ndarray, "S"], tuple[str, ...]]:
+def _audio(stored: Any, columns: Columns) -> tuple[Float[np.ndarray, " S"], tuple[str, ...]]:
     """Samples at 16 kHz, mono, and what was done to get them."""
     samples, rate, converted = np.asarray(stored), columns.sample_rate_hz, []
     if columns.is_file:

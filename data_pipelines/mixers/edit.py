@@ -17,27 +17,42 @@ EVENT_SHARE = (0.3, 1.0)
 FADE_SAMPLES = SAMPLE_RATE_HZ // 100
 CUTOFF_HZ = (2000, 3000)
 LOWPASS_TAPS = 255
-STALE = ("language", "instruction", "labels", "midi", "phones", "content_audio", "noisy_audio", "mixture_audio",
-         "reverberant_audio", "masked_seconds")  # fmt: skip
+STALE = (
+    "language",
+    "instruction",
+    "labels",
+    "midi",
+    "phones",
+    "content_audio",
+    "noisy_audio",
+    "mixture_audio",
+    "reverberant_audio",
+    "masked_seconds",
+)
 """Fields that were told of the words or the audio before the edit."""
 
 WORDINGS: dict[Operation, tuple[str, ...]] = {
     "add": ("Add {new}.", "Mix in {new}.", "Put {new} into the recording.", "Let us also hear {new}."),
     "remove": ("Remove {old}.", "Take out {old}.", "Delete {old} from the recording.", "Drop {old}."),
     "replace": ("Replace {old} with {new}.", "Exchange {old} for {new}.", "Take out {old} and put in {new} instead."),
-    "inpaint": ("Fill in the gap from {start} to {stop} seconds.",
-                "Inpaint what is silent from {start} to {stop} seconds.",
-                "Restore what is missing between {start} and {stop} seconds."),
-    "super_resolution": ("Restore the frequencies above {hertz} Hz.", "Add what was filtered out above {hertz} Hz.",
-                         "Undo the low-pass filter at {hertz} Hz."),
-}  # fmt: skip
+    "inpaint": (
+        "Fill in the gap from {start} to {stop} seconds.",
+        "Inpaint what is silent from {start} to {stop} seconds.",
+        "Restore what is missing between {start} and {stop} seconds.",
+    ),
+    "super_resolution": (
+        "Restore the frequencies above {hertz} Hz.",
+        "Add what was filtered out above {hertz} Hz.",
+        "Undo the low-pass filter at {hertz} Hz.",
+    ),
+}
 
 
 class Edit(NamedTuple):
     """Two sounds of the same length, and the words that the order is made of."""
 
-    source: Float[np.ndarray, "S"]
-    target: Float[np.ndarray, "S"]
+    source: Float[np.ndarray, " S"]
+    target: Float[np.ndarray, " S"]
     words: dict[str, str]
 
 
@@ -52,8 +67,7 @@ def edit_audio(clip: Clip, rng: np.random.Generator, pool: Pool, options: MixerO
     gain = min(safe_gain(edit.source), safe_gain(edit.target))
     source, target = ((gain * samples).astype(np.float32) for samples in (edit.source, edit.target))
     wording = WORDINGS[operation][rng.integers(len(WORDINGS[operation]))]
-    return replace(clip, audio=target, source_audio=source, text=wording.format(**edit.words),
-                   **dict.fromkeys(STALE))  # fmt: skip
+    return replace(clip, audio=target, source_audio=source, text=wording.format(**edit.words), **dict.fromkeys(STALE))
 
 
 def _add(clip: Clip, rng: np.random.Generator, pool: Pool, options: MixerOptions) -> Edit:
@@ -99,9 +113,11 @@ EDITS: dict[Operation, Callable[[Clip, np.random.Generator, Pool, MixerOptions],
 
 
 def placed(
-    events: tuple[Float[np.ndarray, "_"], ...], base: Float[np.ndarray, "S"], rng: np.random.Generator,
+    events: tuple[Float[np.ndarray, " _"], ...],
+    base: Float[np.ndarray, " S"],
+    rng: np.random.Generator,
     base_over_event_db: tuple[float, float],
-) -> list[Float[np.ndarray, "S"]]:  # fmt: skip
+) -> list[Float[np.ndarray, " S"]]:
     """Each event cut to one and the same random span of `base`, at a ratio of levels within the range, and else zero.
 
     The ends are faded over 10 ms, so that no click tells where an event was.
@@ -118,7 +134,7 @@ def placed(
     return out
 
 
-def _faded(samples: Float[np.ndarray, "S"]) -> Float[np.ndarray, "S"]:
+def _faded(samples: Float[np.ndarray, " S"]) -> Float[np.ndarray, " S"]:
     """`samples` with soft ends, of at most a quarter each; no sample becomes zero."""
     count = min(FADE_SAMPLES, len(samples) // 4)
     slope = np.arange(1, count + 1) / (count + 1)
@@ -156,10 +172,12 @@ def _events(count: int, clip: Clip, rng: np.random.Generator, pool: Pool) -> lis
             taken |= _kinds(event)
         if len(found) == count:
             return found
-    raise ValueError(f"clip {clip.id!r}: got {len(found)} of {count} events to edit into it, in {count * TRIES} draws; "
-                     "wanted sounds of other names; give a corpus of sounds with labels or captions, or fewer "
-                     "`operations` of MixerOptions")  # fmt: skip
+    raise ValueError(
+        f"clip {clip.id!r}: got {len(found)} of {count} events to edit into it, in {count * TRIES} draws; "
+        "wanted sounds of other names; give a corpus of sounds with labels or captions, or fewer "
+        "`operations` of MixerOptions"
+    )
 
 
-def _base(clip: Clip) -> Float[np.ndarray, "S"]:
+def _base(clip: Clip) -> Float[np.ndarray, " S"]:
     return audible(clip).astype(np.float64)

@@ -59,6 +59,8 @@ def word_frames(phones: tuple[tuple[str, float], ...]) -> tuple[np.ndarray, np.n
 def _frames(clip: Clip) -> int:
     samples = 0 if clip.audio is None else len(clip.audio)
     if samples < 2 * FRAME_SAMPLES:
-        raise ValueError(f"clip {clip.id!r}: got {samples} samples of audio, wanted at least {2 * FRAME_SAMPLES} (two "
-                         "frames), to mask a part; leave the clip out of the corpus")  # fmt: skip
+        raise ValueError(
+            f"clip {clip.id!r}: got {samples} samples of audio, wanted at least {2 * FRAME_SAMPLES} (two "
+            "frames), to mask a part; leave the clip out of the corpus"
+        )
     return samples // FRAME_SAMPLES

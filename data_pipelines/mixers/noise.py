@@ -6,9 +6,9 @@ import numpy as np
 from jaxtyping import Float
 
 from data_pipelines.corpora import ALIGNED_FIELDS, SAMPLE_RATE_HZ, Clip
-from data_pipelines.corpora.levels import PEAK
-from data_pipelines.corpora.noises import noise_clip
 from data_pipelines.mixers.pool import SILENT_PEAK, MixerOptions, Pool, audible
+from data_pipelines.synthetic.levels import PEAK
+from data_pipelines.synthetic.noises import noise_clip
 
 LEAST_NOISE_SECONDS = 1.0  # of fewer samples, no low-pitched noise can be made
 
@@ -29,7 +29,7 @@ def add_noise(clip: Clip, rng: np.random.Generator, pool: Pool, options: MixerOp
     return mix(clip, "noisy_audio", fitted(noise, samples, rng), rng.uniform(*options.snr_db))
 
 
-def fitted(samples: Float[np.ndarray, "S1"], length: int, rng: np.random.Generator) -> Float[np.ndarray, "S"]:
+def fitted(samples: Float[np.ndarray, " S1"], length: int, rng: np.random.Generator) -> Float[np.ndarray, " S"]:
     """`length` of `samples`, cut or repeated from a random place; never silent unless all of `samples` is."""
     if len(samples) <= length:
         return np.resize(np.roll(samples, -rng.integers(len(samples))), length)
@@ -39,7 +39,7 @@ def fitted(samples: Float[np.ndarray, "S1"], length: int, rng: np.random.Generat
     return samples[start : start + length]
 
 
-def mix(clip: Clip, name: str, other: Float[np.ndarray, "S"], ratio_db: float) -> Clip:
+def mix(clip: Clip, name: str, other: Float[np.ndarray, " S"], ratio_db: float) -> Clip:
     """`clip` with the field `name`: its audio plus `other`, which is brought to `ratio_db` below the audio's power."""
     audio = audible(clip).astype(np.float64)
     other = other * (rms(audio) / rms(other) * 10 ** (-ratio_db / 20))
@@ -48,12 +48,12 @@ def mix(clip: Clip, name: str, other: Float[np.ndarray, "S"], ratio_db: float) -
     return replace(clip, **{name: audible(clip) + (gain * other).astype(np.float32)})
 
 
-def rms(samples: Float[np.ndarray, "S"]) -> float:
+def rms(samples: Float[np.ndarray, " S"]) -> float:
     """The root mean square of `samples`."""
     return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
 
 
-def safe_gain(samples: Float[np.ndarray, "S"]) -> float:
+def safe_gain(samples: Float[np.ndarray, " S"]) -> float:
     """What `samples` must be scaled by so as not to clip: 1 where they do not."""
     peak = float(np.abs(samples).max())
     return PEAK / peak if peak > 1 else 1.0

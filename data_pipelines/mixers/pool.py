@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from data_pipelines.corpora import SPLITS, Clip, Corpus, Entry, Split, splits_of
-from data_pipelines.corpora.noises import NOISES
+from data_pipelines.synthetic.noises import NOISES
 
 Operation = Literal["add", "remove", "replace", "inpaint", "super_resolution"]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
@@ -59,8 +59,10 @@ class MixerOptions:
         for name, (least, most) in LIMITS.items():
             low, high = getattr(self, name)
             if not least <= low <= high <= most:
-                raise ValueError(f"MixerOptions.{name}: got {low} to {high}, wanted a lowest and a highest value "
-                                 f"within {least:g} to {most:g}")  # fmt: skip
+                raise ValueError(
+                    f"MixerOptions.{name}: got {low} to {high}, wanted a lowest and a highest value "
+                    f"within {least:g} to {most:g}"
+                )
         for name, known in (("operations", OPERATIONS), ("noises", tuple(NOISES))):
             got = getattr(self, name)
             if not got or not set(got) <= set(known):
@@ -78,9 +80,11 @@ class MixerOptions:
             split: tuple(itertools.compress(paths, (of == split for of in splits))) for split in SPLITS
         }
         if missing := [split for split in SPLITS if not found[split]]:
-            raise ValueError(f"MixerOptions.rooms_from: got {len(paths)} impulse responses in {root} and none for the "
-                             f"{' and the '.join(missing)} split, wanted at least two {', '.join(ROOM_SUFFIXES)} "
-                             "files; add some")  # fmt: skip
+            raise ValueError(
+                f"MixerOptions.rooms_from: got {len(paths)} impulse responses in {root} and none for the "
+                f"{' and the '.join(missing)} split, wanted at least two {', '.join(ROOM_SUFFIXES)} "
+                "files; add some"
+            )
         return found
 
     def describe(self) -> dict[str, Any]:
@@ -96,13 +100,15 @@ class MixerOptions:
         return {**described, "rooms_from": rooms}
 
 
-def audible(clip: Clip) -> Float[np.ndarray, "S"]:
+def audible(clip: Clip) -> Float[np.ndarray, " S"]:
     """The audio of `clip`. Raises ValueError where it has none, or a silent one, whose level cannot be measured."""
     if clip.audio is None or not len(clip.audio):
         raise ValueError(f"clip {clip.id!r}: got no audio, wanted some to mix; leave the clip out of the corpus")
     if np.abs(clip.audio).max() < SILENT_PEAK:
-        raise ValueError(f"clip {clip.id!r}: got silent audio (no sample reaches {SILENT_PEAK:.6f}), wanted something "
-                         "to hear; leave the clip out of the corpus")  # fmt: skip
+        raise ValueError(
+            f"clip {clip.id!r}: got silent audio (no sample reaches {SILENT_PEAK:.6f}), wanted something "
+            "to hear; leave the clip out of the corpus"
+        )
     return clip.audio
 
 
@@ -135,8 +141,11 @@ class Listing:
 
     def has_other(self, clip_id: str, split: Split, spans: list[tuple[int, int]]) -> bool:
         """Whether a clip beside the one called `clip_id` stands in `spans`; of two in a span, one always is."""
-        return any(self._entry(split, place).id != clip_id
-                   for start, stop in spans for place in range(start, min(stop, start + 2)))  # fmt: skip
+        return any(
+            self._entry(split, place).id != clip_id
+            for start, stop in spans
+            for place in range(start, min(stop, start + 2))
+        )
 
     def draw(self, rng: np.random.Generator, clip_id: str | None, split: Split, spans: list[tuple[int, int]]) -> Clip:
         """A clip in `spans`, each as likely, that can be read and heard and is not the one called `clip_id`.
@@ -152,8 +161,10 @@ class Listing:
                 return clip
             except (ValueError, OSError) as error:
                 failure = error
-        raise ValueError(f"{self.corpus.place}: got {TRIES} clips in a row that cannot be mixed, wanted one of sound; "
-                         f"the last: {failure}") from failure  # fmt: skip
+        raise ValueError(
+            f"{self.corpus.place}: got {TRIES} clips in a row that cannot be mixed, wanted one of sound; "
+            f"the last: {failure}"
+        ) from failure
 
     def _drawn(self, rng: np.random.Generator, split: Split, spans: list[tuple[int, int]]) -> Iterator[Entry]:
         total = sum(stop - start for start, stop in spans)
@@ -184,13 +195,23 @@ class Pool:
         start, stop = self._speaker_span(clip)
         known = self._clips.speaker_span(clip.split, -1)[1]
         spans = [(known, start), (stop, len(self._clips.numbers[clip.split]))]
-        return self._draw(clip, rng, [span for span in spans if span[0] < span[1]],
-                          f"speaker {clip.speaker!r} is the only one", "add clips of other speakers")  # fmt: skip
+        return self._draw(
+            clip,
+            rng,
+            [span for span in spans if span[0] < span[1]],
+            f"speaker {clip.speaker!r} is the only one",
+            "add clips of other speakers",
+        )
 
     def same_speaker(self, clip: Clip, rng: np.random.Generator) -> Clip:
         """Another utterance of `clip`'s speaker. Raises ValueError where there is none."""
-        return self._draw(clip, rng, [self._speaker_span(clip)], f"speaker {clip.speaker!r} has a single utterance",
-                          "leave the speaker out, or add utterances")  # fmt: skip
+        return self._draw(
+            clip,
+            rng,
+            [self._speaker_span(clip)],
+            f"speaker {clip.speaker!r} has a single utterance",
+            "leave the speaker out, or add utterances",
+        )
 
     def another(self, clip: Clip, rng: np.random.Generator) -> Clip:
         """Any clip but `clip`. Raises ValueError where there is none."""
@@ -203,20 +224,25 @@ class Pool:
             return None
         count = len(self._sounds.numbers[split])
         if not count:
-            raise ValueError(f"{self._sounds.corpus.place}: got no sound in the {split} split, wanted at least one; "
-                             "add some sounds")  # fmt: skip
+            raise ValueError(
+                f"{self._sounds.corpus.place}: got no sound in the {split} split, wanted at least one; add some sounds"
+            )
         return self._sounds.draw(rng, None, split, [(0, count)])
 
     def _speaker_span(self, clip: Clip) -> tuple[int, int]:
         if clip.speaker is None:
-            raise ValueError(f"clip {clip.id!r}: got no speaker, wanted one to find other utterances by; name the "
-                             "speakers in the corpus")  # fmt: skip
+            raise ValueError(
+                f"clip {clip.id!r}: got no speaker, wanted one to find other utterances by; name the "
+                "speakers in the corpus"
+            )
         return self._clips.speaker_span(clip.split, self._clips.names.get(clip.speaker, len(self._clips.names)))
 
     def _draw(
         self, clip: Clip, rng: np.random.Generator, spans: list[tuple[int, int]], reason: str, remedy: str
     ) -> Clip:
         if not self._clips.has_other(clip.id, clip.split, spans):
-            raise ValueError(f"clip {clip.id!r}: {reason} in the {clip.split} split of {self._clips.corpus.place}, "
-                             f"wanted another clip; {remedy}")  # fmt: skip
+            raise ValueError(
+                f"clip {clip.id!r}: {reason} in the {clip.split} split of {self._clips.corpus.place}, "
+                f"wanted another clip; {remedy}"
+            )
         return self._clips.draw(rng, clip.id, clip.split, spans)

@@ -10,7 +10,7 @@ from scipy import signal
 from data_pipelines.corpora import SAMPLE_RATE_HZ, Clip
 from data_pipelines.mixers.noise import rms, safe_gain, scaled
 from data_pipelines.mixers.pool import MixerOptions, Pool, audible
-from uniaudio_jax.codec.audio_files import read_audio
+from uniaudio_jax.audio.files import read_audio
 
 ROOM_METRES = ((3.0, 3.0, 2.4), (10.0, 8.0, 4.0))
 SOURCE_PLACE = ((0.15, 0.15, 0.3), (0.45, 0.85, 0.7))  # shares of the room, well away from walls
@@ -39,7 +39,7 @@ def reverberate(clip: Clip, rng: np.random.Generator, pool: Pool, options: Mixer
     return replace(scaled(clip, gain), reverberant_audio=(gain * wet).astype(np.float32))
 
 
-def simulated_response(rng: np.random.Generator, reverberation_seconds: float) -> Float[np.ndarray, "S"]:
+def simulated_response(rng: np.random.Generator, reverberation_seconds: float) -> Float[np.ndarray, " S"]:
     """The response at 16 kHz of a random box-shaped room that falls by 60 dB in about `reverberation_seconds`.
 
     Its first sample is the direct sound. Size, source and microphone are drawn; the walls absorb as Sabine's formula
@@ -49,13 +49,18 @@ def simulated_response(rng: np.random.Generator, reverberation_seconds: float) -
     try:
         import pyroomacoustics  # an optional extra
     except ImportError as error:
-        raise ValueError("reverberate: got no package pyroomacoustics, wanted it to simulate rooms; run "
-                         "`pip install pyroomacoustics`, or name a folder of recorded responses as rooms_from"
-                         ) from error  # fmt: skip
+        raise ValueError(
+            "reverberate: got no package pyroomacoustics, wanted it to simulate rooms; run "
+            "`pip install pyroomacoustics`, or name a folder of recorded responses as rooms_from"
+        ) from error
     size = _room_size(rng, reverberation_seconds)
     absorption, reflections = pyroomacoustics.inverse_sabine(reverberation_seconds, size)
-    room = pyroomacoustics.ShoeBox(size, fs=SAMPLE_RATE_HZ, materials=pyroomacoustics.Material(absorption),
-                                   max_order=min(reflections, MOST_REFLECTIONS))  # fmt: skip
+    room = pyroomacoustics.ShoeBox(
+        size,
+        fs=SAMPLE_RATE_HZ,
+        materials=pyroomacoustics.Material(absorption),
+        max_order=min(reflections, MOST_REFLECTIONS),
+    )
     microphone = size * rng.uniform(*MICROPHONE_PLACE)
     room.add_source(size * rng.uniform(*SOURCE_PLACE))
     room.add_microphone(microphone)
@@ -67,7 +72,7 @@ def simulated_response(rng: np.random.Generator, reverberation_seconds: float) -
     return np.asarray(signal.sosfilt(highpass, response))
 
 
-def _room_size(rng: np.random.Generator, reverberation_seconds: float) -> Float[np.ndarray, "3"]:
+def _room_size(rng: np.random.Generator, reverberation_seconds: float) -> Float[np.ndarray, " 3"]:
     """Length, width and height in metres, shrunk where the walls of a larger room would have to absorb too much."""
     size = rng.uniform(*ROOM_METRES)
     volume_per_wall = 1 / (2 * np.sum(1 / size))
@@ -75,7 +80,7 @@ def _room_size(rng: np.random.Generator, reverberation_seconds: float) -> Float[
     return size * min(1, MOST_ABSORPTION / absorption)
 
 
-def recorded_response(path: Path) -> tuple[Float[np.ndarray, "S"], int]:
+def recorded_response(path: Path) -> tuple[Float[np.ndarray, " S"], int]:
     """An impulse response at 16 kHz, first channel, and the sample of its direct sound.
 
     The direct sound is the first peak of at least half the height of the highest; a little of what is before it is

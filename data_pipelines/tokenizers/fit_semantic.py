@@ -9,8 +9,9 @@ reads wav, flac and ogg files below the folders, `heldout` folders excepted, in 
 --judge then speaks sentences that no corpus trains on in several voices, and prints how much the units of one sentence
 differ between voices, beside how much those of different sentences differ: low and high are good.
 
-The shipped file is of the last layer, from 60 minutes of the speech that `data_pipelines.corpora.codec_training` makes
-(DIR: its speech_espeak and speech_piper, of --seed 0, and of --seed 1 --minutes 200), with --judge and each --layer:
+The shipped file is of the last layer, from 60 minutes of the speech that `data_pipelines.synthetic.codec_training`
+makes (DIR: its speech_espeak and speech_piper, of --seed 0, and of --seed 1 --minutes 200), with --judge and each
+--layer:
 
     layer   same_sentence   same_sentence_piper   other_sentence
     1           0.408              0.782              0.825
@@ -38,11 +39,11 @@ from tqdm import tqdm
 
 from data_pipelines import espeak
 from data_pipelines.corpora import SAMPLE_RATE_HZ
-from data_pipelines.corpora.piper import find_piper, piper_speech
-from data_pipelines.corpora.sentences import sentence
+from data_pipelines.synthetic.piper import find_piper, piper_speech
+from data_pipelines.synthetic.sentences import sentence
 from data_pipelines.tokenizers.semantic import SpeechEncoder, load_encoder, nearest, reduce_runs, speech_features
+from uniaudio_jax.audio.files import read_audio
 from uniaudio_jax.cli import main_guard, use_compile_cache
-from uniaudio_jax.codec.audio_files import read_audio
 from uniaudio_jax.metrics.edits import edit_distance
 from uniaudio_jax.vocab import SEMANTIC_UNITS
 
@@ -76,16 +77,21 @@ class FitOptions:
         if self.out.suffix != ".npz":
             raise ValueError(f"--out: got {self.out}, wanted a name that ends in .npz")
         if not (0 < self.minutes < float("inf") and 2 <= self.clusters <= np.iinfo(np.int16).max and self.seed >= 0):
-            raise ValueError(f"fit_semantic: got minutes={self.minutes}, clusters={self.clusters}, seed={self.seed}; "
-                             "wanted minutes above 0, 2 to 32767 clusters and a seed of 0 or more")  # fmt: skip
+            raise ValueError(
+                f"fit_semantic: got minutes={self.minutes}, clusters={self.clusters}, seed={self.seed}; "
+                "wanted minutes above 0, 2 to 32767 clusters and a seed of 0 or more"
+            )
 
 
 def audio_files(folders: tuple[Path, ...]) -> list[Path]:
     """Audio files below the folders, those of `heldout` folders excepted. Raises ValueError where there are none."""
     found = []
     for folder in folders:
-        below = [path for path in sorted(folder.rglob("*"))
-                 if path.suffix in SUFFIXES and "heldout" not in path.relative_to(folder).parts]  # fmt: skip
+        below = [
+            path
+            for path in sorted(folder.rglob("*"))
+            if path.suffix in SUFFIXES and "heldout" not in path.relative_to(folder).parts
+        ]
         if not below:
             raise ValueError(f"{folder}: got no {', '.join(SUFFIXES)} file below this folder, wanted speech to fit to")
         found += below
@@ -117,8 +123,10 @@ def fit_centroids(frames: Float32[np.ndarray, "N D"], clusters: int, seed: int) 
     Raises ValueError for fewer frames than clusters.
     """
     if len(frames) < clusters:
-        raise ValueError(f"fit_semantic: got {len(frames)} frames of 20 ms, wanted at least {clusters}, one for each "
-                         "cluster; give more audio or fewer clusters")  # fmt: skip
+        raise ValueError(
+            f"fit_semantic: got {len(frames)} frames of 20 ms, wanted at least {clusters}, one for each "
+            "cluster; give more audio or fewer clusters"
+        )
     rng = np.random.default_rng(seed)
     with threadpool_limits(1):  # so that sums do not depend on the number of cores
         start, _ = kmeans_plusplus(frames[rng.permutation(len(frames))[:START_FRAMES]], clusters, random_state=seed)
@@ -132,15 +140,17 @@ def fit_centroids(frames: Float32[np.ndarray, "N D"], clusters: int, seed: int) 
     return np.asarray(model.cluster_centers_, np.float32)
 
 
-def speeches() -> dict[str, list[Float[np.ndarray, "S"]]]:
+def speeches() -> dict[str, list[Float[np.ndarray, " S"]]]:
     """The same held-out sentences in each of the judge's voices; "piper" is there where Piper is installed."""
     rng = np.random.default_rng(0)
     texts = [sentence(rng, "heldout") for _ in range(JUDGE_SENTENCES)]
     spoken = {voice: [espeak.speak(text, voice) for text in texts] for voice in JUDGE_VOICES}
     if piper := find_piper():
         spoken["piper"] = piper_speech(piper, texts, seed=0)
-    return {voice: [_at_peak(soxr.resample(wav, rate, SAMPLE_RATE_HZ)) for wav, rate in clips]
-            for voice, clips in spoken.items()}  # fmt: skip
+    return {
+        voice: [_at_peak(soxr.resample(wav, rate, SAMPLE_RATE_HZ)) for wav, rate in clips]
+        for voice, clips in spoken.items()
+    }
 
 
 def _at_peak(wav: np.ndarray) -> np.ndarray:
@@ -153,21 +163,26 @@ def judge(encoder: SpeechEncoder, centroids: Float32[np.ndarray, "V D"]) -> dict
     same_sentence: of two espeak voices. same_sentence_piper: of an espeak voice and Piper's, an unlike engine (not
     there without Piper). other_sentence: of two sentences in one espeak voice.
     """
-    units = {voice: [reduce_runs(nearest(features, centroids))[0].tolist() for features in
-                     speech_features(encoder, wavs)] for voice, wavs in speeches().items()}  # fmt: skip
+    units = {
+        voice: [reduce_runs(nearest(features, centroids))[0].tolist() for features in speech_features(encoder, wavs)]
+        for voice, wavs in speeches().items()
+    }
     pairs = {
         "same_sentence": [
-            pair for one, two in itertools.combinations(JUDGE_VOICES, 2)
+            pair
+            for one, two in itertools.combinations(JUDGE_VOICES, 2)
             for pair in zip(units[one], units[two], strict=True)
         ],
         "other_sentence": [pair for voice in JUDGE_VOICES for pair in itertools.combinations(units[voice], 2)],
-    }  # fmt: skip
+    }
     if "piper" in units:
         pairs["same_sentence_piper"] = [
             pair for voice in JUDGE_VOICES for pair in zip(units[voice], units["piper"], strict=True)
         ]
-    return {name: float(np.mean([edit_distance(one, two) / max(len(one), len(two)) for one, two in found]))
-            for name, found in pairs.items()}  # fmt: skip
+    return {
+        name: float(np.mean([edit_distance(one, two) / max(len(one), len(two)) for one, two in found]))
+        for name, found in pairs.items()
+    }
 
 
 def write_clusters(path: Path, centroids: Float32[np.ndarray, "V D"], record: Mapping[str, str | int | float]) -> None:
@@ -182,12 +197,19 @@ def main(options: FitOptions) -> None:
     frames = training_features(encoder, options)
     centroids = fit_centroids(frames, options.clusters, options.seed)
     minutes = len(frames) * 0.02 / 60
-    record = {"encoder": encoder.name, "encoder_sha256": encoder.sha256, "layer": encoder.layer,
-              "minutes": round(minutes, 2), "seed": options.seed}  # fmt: skip
+    record = {
+        "encoder": encoder.name,
+        "encoder_sha256": encoder.sha256,
+        "layer": encoder.layer,
+        "minutes": round(minutes, 2),
+        "seed": options.seed,
+    }
     write_clusters(options.out, centroids, record)
     counts = np.bincount(nearest(frames, centroids), minlength=options.clusters)
-    print(f"{options.out}: {options.clusters} clusters of {encoder.name}, layer {encoder.layer}, from {minutes:.1f} "
-          f"min; the rarest has {counts.min()} frames, the most frequent {counts.max() / len(frames):.1%}")  # fmt: skip
+    print(
+        f"{options.out}: {options.clusters} clusters of {encoder.name}, layer {encoder.layer}, from {minutes:.1f} "
+        f"min; the rarest has {counts.min()} frames, the most frequent {counts.max() / len(frames):.1%}"
+    )
     if options.judge:
         figures = judge(encoder, centroids.astype(np.float16).astype(np.float32))
         print(f"{options.out}: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))

@@ -12,28 +12,134 @@ from uniaudio_jax.vocab import CLASS_EVENTS
 
 LABELS = (
     # People
-    "speech", "singing", "babble", "whispering", "laughter", "crying", "coughing", "sneezing", "breathing", "snoring",
-    "clapping", "footsteps", "knocking",
+    "speech",
+    "singing",
+    "babble",
+    "whispering",
+    "laughter",
+    "crying",
+    "coughing",
+    "sneezing",
+    "breathing",
+    "snoring",
+    "clapping",
+    "footsteps",
+    "knocking",
     # Machines and signals
-    "white noise", "pink noise", "hum", "beeps", "siren", "alarm", "engine", "telephone ring", "bell", "clock ticking",
-    "typing", "vacuum cleaner", "drill", "saw", "hammering", "train", "aeroplane", "helicopter", "car", "horn",
-    "motorcycle", "bicycle bell", "boat", "fan", "static", "gunshot", "explosion", "fireworks",
+    "white noise",
+    "pink noise",
+    "hum",
+    "beeps",
+    "siren",
+    "alarm",
+    "engine",
+    "telephone ring",
+    "bell",
+    "clock ticking",
+    "typing",
+    "vacuum cleaner",
+    "drill",
+    "saw",
+    "hammering",
+    "train",
+    "aeroplane",
+    "helicopter",
+    "car",
+    "horn",
+    "motorcycle",
+    "bicycle bell",
+    "boat",
+    "fan",
+    "static",
+    "gunshot",
+    "explosion",
+    "fireworks",
     # Things
-    "strikes", "door", "glass breaking", "keys", "paper", "coins", "scissors", "dishes", "frying", "zipper", "switch",
+    "strikes",
+    "door",
+    "glass breaking",
+    "keys",
+    "paper",
+    "coins",
+    "scissors",
+    "dishes",
+    "frying",
+    "zipper",
+    "switch",
     # Nature and animals
-    "wind", "rain", "thunder", "waves", "stream", "dripping water", "pouring water", "fire crackling", "bird chirps",
-    "owl", "crow", "duck", "rooster", "dog barking", "cat meowing", "cow", "sheep", "horse", "frog", "crickets",
-    "bees", "wolf howling",
+    "wind",
+    "rain",
+    "thunder",
+    "waves",
+    "stream",
+    "dripping water",
+    "pouring water",
+    "fire crackling",
+    "bird chirps",
+    "owl",
+    "crow",
+    "duck",
+    "rooster",
+    "dog barking",
+    "cat meowing",
+    "cow",
+    "sheep",
+    "horse",
+    "frog",
+    "crickets",
+    "bees",
+    "wolf howling",
     # Instruments
-    "music", "piano", "electric piano", "harpsichord", "music box", "vibraphone", "marimba", "church organ",
-    "accordion", "nylon guitar", "jazz guitar", "violin", "cello", "harp", "string ensemble", "trumpet", "clarinet",
-    "flute", "sitar", "acoustic bass", "drums", "saxophone", "synthesizer", "choir",
+    "music",
+    "piano",
+    "electric piano",
+    "harpsichord",
+    "music box",
+    "vibraphone",
+    "marimba",
+    "church organ",
+    "accordion",
+    "nylon guitar",
+    "jazz guitar",
+    "violin",
+    "cello",
+    "harp",
+    "string ensemble",
+    "trumpet",
+    "clarinet",
+    "flute",
+    "sitar",
+    "acoustic bass",
+    "drums",
+    "saxophone",
+    "synthesizer",
+    "choir",
     # Moods
-    "calm", "peaceful", "gentle", "warm", "friendly", "bright", "cheerful", "happy", "lively", "sad", "lonely",
-    "melancholy", "thoughtful", "dark", "mysterious", "tense", "restless", "dramatic", "silence",
+    "calm",
+    "peaceful",
+    "gentle",
+    "warm",
+    "friendly",
+    "bright",
+    "cheerful",
+    "happy",
+    "lively",
+    "sad",
+    "lonely",
+    "melancholy",
+    "thoughtful",
+    "dark",
+    "mysterious",
+    "tense",
+    "restless",
+    "dramatic",
+    "silence",
     # Further ones
-    "brown noise", "slow", "moderate", "fast",
-)  # fmt: skip
+    "brown noise",
+    "slow",
+    "moderate",
+    "fast",
+)
 """Ids are places in this tuple: only its end may grow."""
 
 
@@ -51,7 +157,7 @@ class LabelTokenizer:
         self.sha256 = hashlib.sha256("\n".join(self.names).encode()).hexdigest()
         self._ids = {_key(name): number for number, name in enumerate(self.names)}
 
-    def encode(self, labels: Sequence[str]) -> Int16[np.ndarray, "n"]:
+    def encode(self, labels: Sequence[str]) -> Int16[np.ndarray, " n"]:
         """Ids of labels in growing order, each once; capitals do not matter.
 
         Raises ValueError for no label, and for labels that are not in the list.
@@ -60,11 +166,13 @@ class LabelTokenizer:
             raise ValueError(f"LabelTokenizer.encode: got labels {labels!r}, wanted a list of at least one name")
         for label in labels:
             if _key(label) not in self._ids:
-                raise ValueError(f"LabelTokenizer.encode: got label {label!r}, wanted one of the {len(self.names)} "
-                                 f"names{did_you_mean(_key(label), self._ids)}")  # fmt: skip
+                raise ValueError(
+                    f"LabelTokenizer.encode: got label {label!r}, wanted one of the {len(self.names)} "
+                    f"names{did_you_mean(_key(label), self._ids)}"
+                )
         return np.array(sorted({self._ids[_key(label)] for label in labels}), np.int16)
 
-    def decode(self, ids: Sequence[int] | Int16[np.ndarray, "n"]) -> list[str]:
+    def decode(self, ids: Sequence[int] | Int16[np.ndarray, " n"]) -> list[str]:
         """The names of `ids`. Raises ValueError for an id that has no name."""
         if bad := [int(number) for number in ids if not 0 <= number < len(self.names)]:
             raise ValueError(f"LabelTokenizer.decode: got ids {bad[:5]}, wanted 0 to {len(self.names) - 1}")
@@ -80,13 +188,16 @@ def _read_names(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: got a file that cannot be read ({error}), wanted a UTF-8 text with one name a "
-                         "line") from error  # fmt: skip
+        raise ValueError(
+            f"{path}: got a file that cannot be read ({error}), wanted a UTF-8 text with one name a line"
+        ) from error
     if not 1 <= len(lines) <= CLASS_EVENTS:
         raise ValueError(f"{path}: got {len(lines)} names, wanted 1 to {CLASS_EVENTS}, one a line")
     seen: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         if (first := seen.setdefault(_key(line), number)) != number or not _key(line):
-            raise ValueError(f"{path}:{number}: got {line!r}{f' again (line {first})' if _key(line) else ''}, wanted "
-                             "another name on each line")  # fmt: skip
+            raise ValueError(
+                f"{path}:{number}: got {line!r}{f' again (line {first})' if _key(line) else ''}, wanted "
+                "another name on each line"
+            )
     return tuple(line.strip() for line in lines)

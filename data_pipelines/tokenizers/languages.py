@@ -10,11 +10,71 @@ from uniaudio_jax.config import did_you_mean
 from uniaudio_jax.vocab import LANGUAGES
 
 LANGUAGE_NAMES = (
-    "en-us", "en", "de", "fr", "es", "it", "pt", "pt-br", "nl", "pl", "ru", "uk", "cs", "sk", "hu", "ro", "bg", "sr",
-    "hr", "sl", "el", "tr", "ar", "he", "fa", "ur", "hi", "bn", "pa", "gu", "mr", "ta", "te", "kn", "ml", "ne", "si",
-    "th", "vi", "id", "ms", "my", "cmn", "yue", "ja", "ko", "ka", "hy", "az", "kk", "uz", "fi", "et", "lv", "lt", "sv",
-    "nb", "da", "is", "cy", "ca", "eu", "sw", "am",
-)  # fmt: skip
+    "en-us",
+    "en",
+    "de",
+    "fr",
+    "es",
+    "it",
+    "pt",
+    "pt-br",
+    "nl",
+    "pl",
+    "ru",
+    "uk",
+    "cs",
+    "sk",
+    "hu",
+    "ro",
+    "bg",
+    "sr",
+    "hr",
+    "sl",
+    "el",
+    "tr",
+    "ar",
+    "he",
+    "fa",
+    "ur",
+    "hi",
+    "bn",
+    "pa",
+    "gu",
+    "mr",
+    "ta",
+    "te",
+    "kn",
+    "ml",
+    "ne",
+    "si",
+    "th",
+    "vi",
+    "id",
+    "ms",
+    "my",
+    "cmn",
+    "yue",
+    "ja",
+    "ko",
+    "ka",
+    "hy",
+    "az",
+    "kk",
+    "uz",
+    "fi",
+    "et",
+    "lv",
+    "lt",
+    "sv",
+    "nb",
+    "da",
+    "is",
+    "cy",
+    "ca",
+    "eu",
+    "sw",
+    "am",
+)
 """Ids are places in this tuple, and all are taken."""
 
 
@@ -28,15 +88,17 @@ class LanguageTokenizer:
         self.sha256 = hashlib.sha256("\n".join(LANGUAGE_NAMES).encode()).hexdigest()
         self._ids = {name: number for number, name in enumerate(LANGUAGE_NAMES)}
 
-    def encode(self, language: str) -> Int16[np.ndarray, "1"]:
+    def encode(self, language: str) -> Int16[np.ndarray, " 1"]:
         """The id of a language, "en-us" or "EN-US". Raises ValueError for one that is not in the list."""
         name = language.casefold()
         if name not in self._ids:
-            raise ValueError(f"LanguageTokenizer.encode: got language {language!r}, wanted one of "
-                             f"{', '.join(LANGUAGE_NAMES)}{did_you_mean(name, LANGUAGE_NAMES)}")  # fmt: skip
+            raise ValueError(
+                f"LanguageTokenizer.encode: got language {language!r}, wanted one of "
+                f"{', '.join(LANGUAGE_NAMES)}{did_you_mean(name, LANGUAGE_NAMES)}"
+            )
         return np.array([self._ids[name]], np.int16)
 
-    def decode(self, ids: Sequence[int] | Int16[np.ndarray, "n"]) -> list[str]:
+    def decode(self, ids: Sequence[int] | Int16[np.ndarray, " n"]) -> list[str]:
         """The names of `ids`. Raises ValueError for an id that has no language."""
         if bad := [int(number) for number in ids if not 0 <= number < len(LANGUAGE_NAMES)]:
             raise ValueError(f"LanguageTokenizer.decode: got ids {bad[:5]}, wanted 0 to {len(LANGUAGE_NAMES) - 1}")

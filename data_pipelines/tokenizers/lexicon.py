@@ -41,7 +41,7 @@ class PhoneIds(Protocol):
 
     symbols: tuple[str, ...]
 
-    def ids(self, symbols: Iterable[str]) -> Int16[np.ndarray, "n"]: ...
+    def ids(self, symbols: Iterable[str]) -> Int16[np.ndarray, " n"]: ...
 
 
 class LexiconPhones:
@@ -62,7 +62,7 @@ class LexiconPhones:
         rule = f"{self.phones.sha256} fallback={fallback}\n".encode()
         self.sha256 = hashlib.sha256(rule + path.read_bytes()).hexdigest()
 
-    def encode(self, text: str, language: str = "en-us") -> Int16[np.ndarray, "n"]:
+    def encode(self, text: str, language: str = "en-us") -> Int16[np.ndarray, " n"]:
         """Ids of the phones of `text`, with word and clause boundaries.
 
         Raises ValueError for a text without words and, unless espeak is the fallback, for words that the lexicon does
@@ -76,7 +76,8 @@ class LexiconPhones:
             raise ValueError(
                 f"{self.path}: got no phones of {len(missing)} word(s): {', '.join(missing[:MOST_NAMED])}"
                 f"{' …' if len(missing) > MOST_NAMED else ''} (text {text!r}), wanted each word in the lexicon; add "
-                "them to it, or let espeak speak them (fallback)")  # fmt: skip
+                "them to it, or let espeak speak them (fallback)"
+            )
         spoken = {word: self.phones.decode(self.phones.encode(word, language)) for word in missing}
         joined: list[str] = []
         for clause in filter(None, clauses):
@@ -86,11 +87,11 @@ class LexiconPhones:
                 joined += self._pronounced(word) or spoken[word]
         return self.phones.ids(joined)
 
-    def ids(self, symbols: Iterable[str]) -> Int16[np.ndarray, "n"]:
+    def ids(self, symbols: Iterable[str]) -> Int16[np.ndarray, " n"]:
         """Ids of phone symbols, as PhoneTokenizer gives them."""
         return self.phones.ids(symbols)
 
-    def decode(self, ids: Sequence[int] | Int16[np.ndarray, "n"]) -> list[str]:
+    def decode(self, ids: Sequence[int] | Int16[np.ndarray, " n"]) -> list[str]:
         """The symbols of `ids`. Raises ValueError for an id that has no symbol."""
         return self.phones.decode(ids)
 
@@ -138,8 +139,10 @@ def read_alignment(path: Path) -> tuple[tuple[str, float], ...]:
         if not start <= end < math.inf:
             raise ValueError(f"{path}: got phone {name!r} from {start:g} s to {end:g} s, wanted an end after its start")
         if start < at - TIME_TOLERANCE_SECONDS:
-            raise ValueError(f"{path}: got phone {name!r} from {start:g} s, while the one before it ends at {at:g} s, "
-                             "wanted phones that do not overlap; correct the alignment")  # fmt: skip
+            raise ValueError(
+                f"{path}: got phone {name!r} from {start:g} s, while the one before it ends at {at:g} s, "
+                "wanted phones that do not overlap; correct the alignment"
+            )
         if start > at + TIME_TOLERANCE_SECONDS:
             phones.append(("sil", start - at))
             at = start
@@ -154,17 +157,23 @@ def _textgrid_rows(path: Path, text: str) -> list[tuple[float, float, str]]:
     """Start and end in seconds, and name, of each interval of the tier of phones."""
     header, *items = re.split(r"^\s*item\s*\[\d+\]:", text, flags=re.MULTILINE)
     if "ooTextFile" not in header or not items:
-        raise ValueError(f"{path}: got no tier in Praat's long text format, wanted a TextGrid; save it in Praat as "
-                         "a text file, not a short one")  # fmt: skip
+        raise ValueError(
+            f"{path}: got no tier in Praat's long text format, wanted a TextGrid; save it in Praat as "
+            "a text file, not a short one"
+        )
     tiers = {_unquoted(found[1]): item for item in items if (found := TIER_NAME.search(item))}
     tier = [name for name in tiers if name.casefold() == "phones" or name.casefold().endswith("- phones")]
     if len(tier) != 1:
-        raise ValueError(f"{path}: got the tiers of intervals {', '.join(tiers) or 'none'}, wanted one named 'phones'; "
-                         "rename it in Praat")  # fmt: skip
+        raise ValueError(
+            f"{path}: got the tiers of intervals {', '.join(tiers) or 'none'}, wanted one named 'phones'; "
+            "rename it in Praat"
+        )
     rows = INTERVAL.findall(tiers[tier[0]])
     if len(rows) != (listed := len(re.findall(r"intervals\s*\[\d+\]", tiers[tier[0]]))):
-        raise ValueError(f"{path}: got xmin, xmax and text of {len(rows)} of the {listed} intervals of {tier[0]!r}, "
-                         "wanted them of each; save the file in Praat again")  # fmt: skip
+        raise ValueError(
+            f"{path}: got xmin, xmax and text of {len(rows)} of the {listed} intervals of {tier[0]!r}, "
+            "wanted them of each; save the file in Praat again"
+        )
     return [(float(start), float(end), _unquoted(name).strip()) for start, end, name in rows]
 
 
@@ -190,7 +199,7 @@ def _lab_rows(path: Path, text: str) -> list[tuple[float, float, str]]:
 
 def with_durations(
     tokenizer: PhoneIds, phones: Sequence[tuple[str, float]], frame_rate_hz: float = 50
-) -> Int16[np.ndarray, "T"]:
+) -> Int16[np.ndarray, " T"]:
     """One id for each frame: each phone repeated for its seconds, round(total seconds * frame_rate_hz) in all.
 
     The ends of phones are rounded, not their lengths, so that nothing drifts. The letters of a phone ("aɪ", "tʃ")
@@ -199,12 +208,16 @@ def with_durations(
     """
     seconds = np.array([length for _, length in phones], np.float64)
     if bad := [(name, length) for name, length in phones if not (np.isfinite(length) and length >= 0)]:
-        raise ValueError(f"with_durations: got {bad[0][1]} s for phone {bad[0][0]!r}, wanted 0 s or more; correct the "
-                         "alignment")  # fmt: skip
+        raise ValueError(
+            f"with_durations: got {bad[0][1]} s for phone {bad[0][0]!r}, wanted 0 s or more; correct the alignment"
+        )
     ids, lengths = [], []
     for symbols, length in zip(phone_symbols([name for name, _ in phones]), seconds, strict=True):
-        known = [CLAUSE_BOUNDARY if symbol == BREATH and BREATH not in tokenizer.symbols else symbol
-                 for symbol in symbols if symbol not in STRESS_MARKS + LENGTH_MARKS]  # fmt: skip
+        known = [
+            CLAUSE_BOUNDARY if symbol == BREATH and BREATH not in tokenizer.symbols else symbol
+            for symbol in symbols
+            if symbol not in STRESS_MARKS + LENGTH_MARKS
+        ]
         own = tokenizer.ids(known)
         if not len(own):  # a tone or the like alone, for which this tokenizer has no id, prolongs what it marks
             own = ids[-1][-1:] if ids else tokenizer.ids([CLAUSE_BOUNDARY])
@@ -213,8 +226,10 @@ def with_durations(
     ends = np.rint(np.round(np.cumsum(lengths) * frame_rate_hz, 6)).astype(int)
     frames = np.diff(ends, prepend=0)
     if not frames.sum():
-        raise ValueError(f"with_durations: got {len(phones)} phones of {seconds.sum():g} s in all, wanted at least one "
-                         f"frame at {frame_rate_hz:g} Hz")  # fmt: skip
+        raise ValueError(
+            f"with_durations: got {len(phones)} phones of {seconds.sum():g} s in all, wanted at least one "
+            f"frame at {frame_rate_hz:g} Hz"
+        )
     return np.repeat(np.concatenate(ids), frames)
 
 
@@ -224,11 +239,14 @@ def _read_text(path: Path) -> str:
         data = path.read_bytes()
         return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: got bytes that are not UTF-8 ({error}), wanted a UTF-8 text; convert it, for "
-                         "example with `iconv -f latin1 -t utf-8`") from error  # fmt: skip
+        raise ValueError(
+            f"{path}: got bytes that are not UTF-8 ({error}), wanted a UTF-8 text; convert it, for "
+            "example with `iconv -f latin1 -t utf-8`"
+        ) from error
     except OSError as error:
-        raise ValueError(f"{path}: got a file that cannot be read ({error.strerror}), wanted a text; check the "
-                         "path") from error  # fmt: skip
+        raise ValueError(
+            f"{path}: got a file that cannot be read ({error.strerror}), wanted a text; check the path"
+        ) from error
 
 
 def _clauses(text: str) -> list[list[str]]:

@@ -33,18 +33,21 @@ class MidiTokenizer:
     def __init__(self) -> None:
         self.sha256 = hashlib.sha256(b"pitch 0-127, rest 128, 50 Hz").hexdigest()
 
-    def encode(self, midi: Int[np.ndarray, "T"]) -> Int16[np.ndarray, "T"]:
+    def encode(self, midi: Int[np.ndarray, " T"]) -> Int16[np.ndarray, " T"]:
         """`midi` as ids. Raises ValueError for what is not [T] whole numbers from 0 to 128."""
         midi = np.asarray(midi)
         if midi.ndim != 1 or not midi.size or not np.issubdtype(midi.dtype, np.integer):
-            raise ValueError(f"MidiTokenizer.encode: got {midi.dtype} of shape {midi.shape}, wanted whole numbers [T], "
-                             f"{NOTES_PER_SECOND} a second")  # fmt: skip
+            raise ValueError(
+                f"MidiTokenizer.encode: got {midi.dtype} of shape {midi.shape}, wanted whole numbers [T], "
+                f"{NOTES_PER_SECOND} a second"
+            )
         if midi.min() < 0 or midi.max() > REST:
-            raise ValueError(f"MidiTokenizer.encode: got {midi.min()} to {midi.max()}, wanted pitches 0 to 127, or "
-                             f"{REST} for a rest")  # fmt: skip
+            raise ValueError(
+                f"MidiTokenizer.encode: got {midi.min()} to {midi.max()}, wanted pitches 0 to 127, or {REST} for a rest"
+            )
         return midi.astype(np.int16)
 
-    def from_file(self, path: Path, seconds: float | None = None) -> Int[np.ndarray, "T"]:
+    def from_file(self, path: Path, seconds: float | None = None) -> Int[np.ndarray, " T"]:
         """The highest note that sounds in the middle of every 20 ms of a .mid file, percussion apart.
 
         T = ceil(seconds * 50), of the whole file if seconds is None. Raises ValueError for a file that is no MIDI, or
@@ -61,8 +64,9 @@ class MidiTokenizer:
             first, stop = (math.ceil(round(time * NOTES_PER_SECOND - 0.5, 6)) for time in (start, end))
             midi[first:stop] = np.maximum(midi[first:stop], pitch)
         if (midi < 0).all():
-            raise ValueError(f"{path}: got no note that sounds in {frames} frames of 20 ms (percussion apart), "
-                             "wanted a melody")  # fmt: skip
+            raise ValueError(
+                f"{path}: got no note that sounds in {frames} frames of 20 ms (percussion apart), wanted a melody"
+            )
         return np.where(midi < 0, REST, midi)
 
     @functools.cached_property
@@ -70,20 +74,21 @@ class MidiTokenizer:
         """What `from_audio` uses: "swift-f0" where that package is installed, otherwise "librosa.pyin"."""
         return "swift-f0" if importlib.util.find_spec("swift_f0") else "librosa.pyin"
 
-    def from_audio(self, wav: Float[np.ndarray, "S"]) -> Int[np.ndarray, "T"]:
+    def from_audio(self, wav: Float[np.ndarray, " S"]) -> Int[np.ndarray, " T"]:
         """The nearest pitch to the fundamental frequency (65 to 1047 Hz) of every 20 ms of mono audio at 16 kHz,
         a rest where it is unvoiced. T = ceil(S / 320). Raises ValueError for no samples, or ones that are not finite.
         """
         wav = np.asarray(wav, np.float32)
         if wav.ndim != 1 or not wav.size or not np.isfinite(wav).all():
-            raise ValueError(f"MidiTokenizer.from_audio: got {wav.size} samples of shape {wav.shape}, wanted finite "
-                             "mono audio [S]")  # fmt: skip
+            raise ValueError(
+                f"MidiTokenizer.from_audio: got {wav.size} samples of shape {wav.shape}, wanted finite mono audio [S]"
+            )
         whole = np.pad(wav, (0, -len(wav) % SAMPLES_PER_NOTE))
         f0_hz, voiced = (self._swift_f0 if self.pitch_tracker == "swift-f0" else _pyin)(whole)
         pitch = A4_PITCH + 12 * np.log2(np.where(voiced, f0_hz, A4_HZ) / A4_HZ)
         return np.where(voiced, np.clip(np.rint(pitch), 0, 127), REST).astype(int)
 
-    def to_file(self, ids: Int[np.ndarray, "T"], path: Path) -> None:
+    def to_file(self, ids: Int[np.ndarray, " T"], path: Path) -> None:
         """Writes a .mid file in which equal neighbours are one note; `from_file` gives the same ids back.
 
         Raises ValueError for ids that `encode` refuses, and for ids without a note.
@@ -112,7 +117,7 @@ class MidiTokenizer:
 
         return SwiftF0(threads=1, spin=False)
 
-    def _swift_f0(self, wav: Float[np.ndarray, "S"]) -> tuple[Float[np.ndarray, "T"], np.ndarray]:
+    def _swift_f0(self, wav: Float[np.ndarray, " S"]) -> tuple[Float[np.ndarray, " T"], np.ndarray]:
         """Hertz and voicing by SwiftF0 (arXiv 2508.18440), of whose frames of 16 ms the nearest counts."""
         found = self._swift_model.detect(wav, SAMPLE_RATE_HZ, fmin=LOWEST_HZ, fmax=HIGHEST_HZ)
         middles = (np.arange(len(wav) // SAMPLES_PER_NOTE) + 0.5) / NOTES_PER_SECOND
@@ -121,13 +126,19 @@ class MidiTokenizer:
         return found.pitch_hz[nearest], found.confidence[nearest] >= VOICED_FROM
 
 
-def _pyin(wav: Float[np.ndarray, "S"]) -> tuple[Float[np.ndarray, "T"], np.ndarray]:
+def _pyin(wav: Float[np.ndarray, " S"]) -> tuple[Float[np.ndarray, " T"], np.ndarray]:
     """Hertz and voicing by probabilistic YIN; its first frame is centred on the first sample, ours on the 160th."""
     import librosa
 
     half = SAMPLES_PER_NOTE // 2
-    f0_hz, voiced, _ = librosa.pyin(wav[half:], fmin=LOWEST_HZ, fmax=HIGHEST_HZ, sr=SAMPLE_RATE_HZ,
-                                    frame_length=PYIN_WINDOW_SAMPLES, hop_length=SAMPLES_PER_NOTE)  # fmt: skip
+    f0_hz, voiced, _ = librosa.pyin(
+        wav[half:],
+        fmin=LOWEST_HZ,
+        fmax=HIGHEST_HZ,
+        sr=SAMPLE_RATE_HZ,
+        frame_length=PYIN_WINDOW_SAMPLES,
+        hop_length=SAMPLES_PER_NOTE,
+    )
     return f0_hz, voiced
 
 
@@ -137,8 +148,10 @@ def _read_notes(path: Path) -> tuple[list[tuple[float, float, int]], float]:
     try:
         messages = list(mido.MidiFile(path))
     except Exception as error:  # mido tells broken files by errors of many kinds
-        raise ValueError(f"{path}: got a file that cannot be read as MIDI ({type(error).__name__}: {error}), wanted a "
-                         ".mid file of type 0 or 1; check the path, or save it again") from error  # fmt: skip
+        raise ValueError(
+            f"{path}: got a file that cannot be read as MIDI ({type(error).__name__}: {error}), wanted a "
+            ".mid file of type 0 or 1; check the path, or save it again"
+        ) from error
     notes, sounding, now = [], {}, 0.0
     for message in messages:
         now += message.time
@@ -156,6 +169,7 @@ def _mido() -> Any:
     try:
         import mido
     except ImportError as error:
-        raise ValueError("MidiTokenizer: got no package mido, wanted it for .mid files; run `pip install mido==1.3.3`"
-                         ) from error  # fmt: skip
+        raise ValueError(
+            "MidiTokenizer: got no package mido, wanted it for .mid files; run `pip install mido==1.3.3`"
+        ) from error
     return mido

@@ -36,13 +36,61 @@ BREATHS = {"ap", "br", "breath", BREATH}
 NOISES = {"spn", "nsn", UNKNOWN}
 
 ARPABET = {
-    "AA": "ɑː", "AE": "æ", "AH": "ʌ", "AH0": "ə", "AO": "ɔː", "AW": "aʊ", "AX": "ə", "AXR": "ɚ", "AY": "aɪ", "B": "b",
-    "CH": "tʃ", "D": "d", "DH": "ð", "DX": "ɾ", "EH": "ɛ", "EL": "əl", "EM": "əm", "EN": "ən", "ER": "ɜː", "ER0": "ɚ",
-    "EY": "eɪ", "F": "f", "G": "ɡ", "HH": "h", "HV": "h", "IH": "ɪ", "IX": "ᵻ", "IY": "iː", "IY0": "i", "JH": "dʒ",
-    "K": "k", "L": "l", "M": "m", "N": "n", "NG": "ŋ", "NX": "ɾ", "OW": "oʊ", "OY": "ɔɪ", "P": "p", "Q": "ʔ",
-    "R": "ɹ", "S": "s", "SH": "ʃ", "T": "t", "TH": "θ", "UH": "ʊ", "UW": "uː", "UX": "ʉ", "V": "v", "W": "w",
-    "WH": "ʍ", "Y": "j", "Z": "z", "ZH": "ʒ",
-}  # fmt: skip
+    "AA": "ɑː",
+    "AE": "æ",
+    "AH": "ʌ",
+    "AH0": "ə",
+    "AO": "ɔː",
+    "AW": "aʊ",
+    "AX": "ə",
+    "AXR": "ɚ",
+    "AY": "aɪ",
+    "B": "b",
+    "CH": "tʃ",
+    "D": "d",
+    "DH": "ð",
+    "DX": "ɾ",
+    "EH": "ɛ",
+    "EL": "əl",
+    "EM": "əm",
+    "EN": "ən",
+    "ER": "ɜː",
+    "ER0": "ɚ",
+    "EY": "eɪ",
+    "F": "f",
+    "G": "ɡ",
+    "HH": "h",
+    "HV": "h",
+    "IH": "ɪ",
+    "IX": "ᵻ",
+    "IY": "iː",
+    "IY0": "i",
+    "JH": "dʒ",
+    "K": "k",
+    "L": "l",
+    "M": "m",
+    "N": "n",
+    "NG": "ŋ",
+    "NX": "ɾ",
+    "OW": "oʊ",
+    "OY": "ɔɪ",
+    "P": "p",
+    "Q": "ʔ",
+    "R": "ɹ",
+    "S": "s",
+    "SH": "ʃ",
+    "T": "t",
+    "TH": "θ",
+    "UH": "ʊ",
+    "UW": "uː",
+    "UX": "ʉ",
+    "V": "v",
+    "W": "w",
+    "WH": "ʍ",
+    "Y": "j",
+    "Z": "z",
+    "ZH": "ʒ",
+}
 """ARPABET to the symbols that espeak writes for American English; AH0 and the like sound otherwise without stress."""
 STRESSES = {"0": "", "1": "ˈ", "2": "ˌ"}
 
@@ -66,7 +114,7 @@ class PhoneTokenizer:
         self.unknown: Counter[str] = Counter()
         self._ids = {symbol: number for number, symbol in enumerate(SYMBOLS)}
 
-    def encode(self, text: str, language: str = "en-us") -> Int16[np.ndarray, "n"]:
+    def encode(self, text: str, language: str = "en-us") -> Int16[np.ndarray, " n"]:
         """Ids of the phones of `text`, with word and clause boundaries.
 
         Characters that espeak does not speak in this language are left out and counted in `dropped`. Raises ValueError
@@ -76,13 +124,13 @@ class PhoneTokenizer:
         self.dropped.update(dropped)
         return self.ids(symbols)
 
-    def ids(self, symbols: Iterable[str]) -> Int16[np.ndarray, "n"]:
+    def ids(self, symbols: Iterable[str]) -> Int16[np.ndarray, " n"]:
         """Ids of phone symbols; symbols that are not in the list become `<unknown>` and are counted."""
         symbols = list(symbols)
         self.unknown.update(symbol for symbol in symbols if symbol not in self._ids)
         return np.array([self._ids.get(symbol, 0) for symbol in symbols], np.int16)
 
-    def decode(self, ids: Sequence[int] | Int16[np.ndarray, "n"]) -> list[str]:
+    def decode(self, ids: Sequence[int] | Int16[np.ndarray, " n"]) -> list[str]:
         """The symbols of `ids`. Raises ValueError for an id that has no symbol."""
         if bad := [int(number) for number in ids if not 0 <= number < len(SYMBOLS)]:
             raise ValueError(f"PhoneTokenizer.decode: got ids {bad[:5]}, wanted 0 to {len(SYMBOLS) - 1}")
@@ -97,8 +145,10 @@ def spoken_symbols(text: str, language: str) -> tuple[list[str], Counter[str]]:
     dropped = Counter(character for character in text if not _is_spoken(character, language))
     symbols = phonemes(text.translate({ord(character): " " for character in dropped}), language)
     if all(symbol in BOUNDARIES or symbol in MARKS for symbol in symbols):
-        raise ValueError(f"phones: got text {text!r}, in which espeak finds no phones in language {language!r}, "
-                         "wanted words of that language; correct the text, or name its language")  # fmt: skip
+        raise ValueError(
+            f"phones: got text {text!r}, in which espeak finds no phones in language {language!r}, "
+            "wanted words of that language; correct the text, or name its language"
+        )
     return symbols, dropped
 
 
@@ -113,14 +163,19 @@ def phone_symbols(phones: Sequence[str]) -> list[list[str]]:
     if all(arpabet.values()):
         return [arpabet[name] for name in phones]
     ipa = {name: _mark(name) or _ipa(name) for name in names}
-    bad = [name for name, symbols in ipa.items()
-           if not set(symbols) <= {*SYMBOLS, BREATH} or set(symbols) <= set(STRESS_MARKS + LENGTH_MARKS)]  # fmt: skip
+    bad = [
+        name
+        for name, symbols in ipa.items()
+        if not set(symbols) <= {*SYMBOLS, BREATH} or set(symbols) <= set(STRESS_MARKS + LENGTH_MARKS)
+    ]
     if bad:
         # A strange name makes an ARPABET file look like IPA: then the strange names are told, not all the others.
         strange = [name for name in names if not arpabet[name]]
         told = strange if len(strange) < len(bad) else bad
-        raise ValueError(f"got phones {', '.join(told[:MOST_NAMED])}{' …' if len(told) > MOST_NAMED else ''}, wanted "
-                         "ARPABET (HH AH0 L OW1) or IPA that espeak uses (h ə l oʊ)")  # fmt: skip
+        raise ValueError(
+            f"got phones {', '.join(told[:MOST_NAMED])}{' …' if len(told) > MOST_NAMED else ''}, wanted "
+            "ARPABET (HH AH0 L OW1) or IPA that espeak uses (h ə l oʊ)"
+        )
     return [ipa[name] for name in phones]
 
 

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int16, Shaped
 
-from data_pipelines.tokenizers.hubert import HubertEncoder
-from data_pipelines.tokenizers.text_vectors import file_sha256
-from data_pipelines.tokenizers.whisper_encoder import FRAME_SAMPLES, SAMPLE_RATE_HZ, WhisperEncoder, frames_of
+from data_pipelines.encoders.hubert import HubertEncoder
+from data_pipelines.encoders.minilm import file_sha256
+from data_pipelines.encoders.whisper import FRAME_SAMPLES, SAMPLE_RATE_HZ, WhisperEncoder, frames_of
 from uniaudio_jax.vocab import SEMANTIC_UNITS
 
 SHIPPED = Path(__file__).parent / "shipped" / "whisper_tiny_500.npz"
@@ -30,7 +30,7 @@ class SpeechEncoder(Protocol):
     layer: int
     width: int
 
-    def features(self, wavs: Float[np.ndarray, "B S"], samples: Int[np.ndarray, "B"]) -> Any:
+    def features(self, wavs: Float[np.ndarray, "B S"], samples: Int[np.ndarray, " B"]) -> Any:
         """[B, S / 320, width] of clips with so many samples, padded to S."""
         ...
 
@@ -61,11 +61,11 @@ class SemanticTokenizer:
         self.sha256 = hashlib.sha256(f"{self.encoder.sha256} {file_sha256(path)}".encode()).hexdigest()
         self.centroids = found.centroids
 
-    def encode(self, wav: Float[np.ndarray, "S"]) -> Int16[np.ndarray, "T"]:
+    def encode(self, wav: Float[np.ndarray, " S"]) -> Int16[np.ndarray, " T"]:
         """Units of one clip of 16 kHz, T = ceil(S / 320)."""
         return self.encode_many([wav])[0]
 
-    def encode_many(self, wavs: Sequence[Float[np.ndarray, "S"]]) -> list[Int16[np.ndarray, "T"]]:
+    def encode_many(self, wavs: Sequence[Float[np.ndarray, " S"]]) -> list[Int16[np.ndarray, " T"]]:
         """Units of each clip of 16 kHz, T = ceil(S / 320), the same as of the clip alone.
 
         Raises ValueError for a clip that is not one row of finite float samples.
@@ -109,19 +109,23 @@ def read_clusters(path: Path) -> Clusters:
 
         centroids = getattr(joblib.load(path), "cluster_centers_", None)
     if centroids is None or centroids.ndim != 2:
-        raise ValueError(f"{path}: got no cluster centres, wanted [V, D] floats: a .npy array, `centroids` of a .npz, "
-                         "or `cluster_centers_` of a stored k-means model")  # fmt: skip
+        raise ValueError(
+            f"{path}: got no cluster centres, wanted [V, D] floats: a .npy array, `centroids` of a .npz, "
+            "or `cluster_centers_` of a stored k-means model"
+        )
     return Clusters(centroids.astype(np.float32), record)
 
 
-def nearest(features: Float32[np.ndarray, "T D"], centroids: Float32[np.ndarray, "V D"]) -> Int16[np.ndarray, "T"]:
+def nearest(features: Float32[np.ndarray, "T D"], centroids: Float32[np.ndarray, "V D"]) -> Int16[np.ndarray, " T"]:
     """The number of the centroid that is nearest to each frame."""
     # |x - c|² without |x|², which is the same for all centroids.
     distances = np.square(centroids).sum(axis=1) - 2 * features @ centroids.T
     return distances.argmin(axis=1).astype(np.int16)
 
 
-def speech_features(encoder: SpeechEncoder, wavs: Sequence[Float[np.ndarray, "S"]]) -> list[Float32[np.ndarray, "T D"]]:
+def speech_features(
+    encoder: SpeechEncoder, wavs: Sequence[Float[np.ndarray, " S"]]
+) -> list[Float32[np.ndarray, "T D"]]:
     """Features of each clip of 16 kHz, T = ceil(S / 320), computed in batches of clips of about one length.
 
     A clip of more than 30 s goes in windows of 30 s, one every 28 s and a last one at its end. A window's frames are
@@ -130,11 +134,16 @@ def speech_features(encoder: SpeechEncoder, wavs: Sequence[Float[np.ndarray, "S"
     """
     for number, wav in enumerate(wavs):
         if wav.ndim != 1 or not len(wav) or not np.issubdtype(wav.dtype, np.floating) or not np.isfinite(wav).all():
-            raise ValueError(f"speech_features: got clip {number} with shape {wav.shape} of {wav.dtype}, wanted [S] "
-                             "finite floats, mono, 16 kHz, at least one sample")  # fmt: skip
+            raise ValueError(
+                f"speech_features: got clip {number} with shape {wav.shape} of {wav.dtype}, wanted [S] "
+                "finite floats, mono, 16 kHz, at least one sample"
+            )
     starts = [window_starts(len(wav)) for wav in wavs]
-    cut = [wav[start : start + WINDOW_SECONDS * SAMPLE_RATE_HZ] for wav, own in zip(wavs, starts, strict=True)
-           for start in own]  # fmt: skip
+    cut = [
+        wav[start : start + WINDOW_SECONDS * SAMPLE_RATE_HZ]
+        for wav, own in zip(wavs, starts, strict=True)
+        for start in own
+    ]
     found: dict[int, np.ndarray] = {}
     for seconds, numbers in _batches([len(wav) for wav in cut]):
         batch = _features_of_batch(encoder, [cut[number] for number in numbers], seconds)
@@ -180,12 +189,12 @@ def _features_of_batch(encoder: SpeechEncoder, wavs: list[np.ndarray], seconds: 
     return [row[: frames_of(len(wav))] for row, wav in zip(features, wavs, strict=False)]
 
 
-def reduce_runs(ids: Shaped[np.ndarray, "T"]) -> tuple[Shaped[np.ndarray, "R"], Int[np.ndarray, "R"]]:
+def reduce_runs(ids: Shaped[np.ndarray, " T"]) -> tuple[Shaped[np.ndarray, " R"], Int[np.ndarray, " R"]]:
     """The ids without repetitions side by side, and how often each stood there."""
     starts = np.flatnonzero(np.diff(ids, prepend=ids[:1] - 1))
     return ids[starts], np.diff(starts, append=len(ids))
 
 
-def expand_runs(ids: Shaped[np.ndarray, "R"], run_lengths: Int[np.ndarray, "R"]) -> Shaped[np.ndarray, "T"]:
+def expand_runs(ids: Shaped[np.ndarray, " R"], run_lengths: Int[np.ndarray, " R"]) -> Shaped[np.ndarray, " T"]:
     """The ids with each repeated so often: the inverse of `reduce_runs`."""
     return np.repeat(ids, run_lengths)

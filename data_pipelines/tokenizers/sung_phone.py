@@ -17,11 +17,42 @@ SUNG_SYMBOLS = (UNKNOWN, CLAUSE_BOUNDARY, BREATH, NASAL, *SUNG_LETTERS)
 """Unknown, silence, breath, the mark of nasal vowels, and the letters that espeak writes most often in texts of 36
 languages. Ids are places in this tuple, and all are taken."""
 NEAREST = {
-    "ɝ": "ɜ", "ɞ": "ɜ", "ɘ": "ə", "ɵ": "ø", "ʏ": "y", "ɤ": "ʌ", "ε": "ɛ", "ɶ": "œ", "ɓ": "b", "ɗ": "d", "ɖ": "d",
-    "ʈ": "t", "ɠ": "ɡ", "g": "ɡ", "ɢ": "ɡ", "ɦ": "h", "ħ": "h", "ʕ": "ʔ", "ɫ": "l", "ɬ": "l", "ɭ": "l", "ʟ": "l",
-    "ɱ": "m", "ɳ": "n", "ɴ": "ŋ", "ɸ": "f", "ʂ": "ʃ", "ʐ": "ʒ", "ʝ": "j", "ɥ": "j", "ʍ": "w", "ɰ": "w", "ʀ": "ʁ",
-    "ɻ": "ɹ", "ɺ": "ɾ",
-}  # fmt: skip
+    "ɝ": "ɜ",
+    "ɞ": "ɜ",
+    "ɘ": "ə",
+    "ɵ": "ø",
+    "ʏ": "y",
+    "ɤ": "ʌ",
+    "ε": "ɛ",
+    "ɶ": "œ",
+    "ɓ": "b",
+    "ɗ": "d",
+    "ɖ": "d",
+    "ʈ": "t",
+    "ɠ": "ɡ",
+    "g": "ɡ",
+    "ɢ": "ɡ",
+    "ɦ": "h",
+    "ħ": "h",
+    "ʕ": "ʔ",
+    "ɫ": "l",
+    "ɬ": "l",
+    "ɭ": "l",
+    "ʟ": "l",
+    "ɱ": "m",
+    "ɳ": "n",
+    "ɴ": "ŋ",
+    "ɸ": "f",
+    "ʂ": "ʃ",
+    "ʐ": "ʒ",
+    "ʝ": "j",
+    "ɥ": "j",
+    "ʍ": "w",
+    "ɰ": "w",
+    "ʀ": "ʁ",
+    "ɻ": "ɹ",
+    "ɺ": "ɾ",
+}
 """Rarer letters → the letter of the list that is sung most like them."""
 
 
@@ -43,7 +74,7 @@ class SungPhoneTokenizer:
         self.unknown: Counter[str] = Counter()
         self._ids = {symbol: number for number, symbol in enumerate(SUNG_SYMBOLS)}
 
-    def encode(self, text: str, language: str = "en-us") -> Int16[np.ndarray, "n"]:
+    def encode(self, text: str, language: str = "en-us") -> Int16[np.ndarray, " n"]:
         """Ids of the phones of lyrics, with silence between clauses.
 
         Raises ValueError for a text in which espeak finds no phone, and for an unknown language.
@@ -52,7 +83,7 @@ class SungPhoneTokenizer:
         self.dropped.update(dropped)
         return self.ids(symbols)
 
-    def ids(self, symbols: Iterable[str]) -> Int16[np.ndarray, "n"]:
+    def ids(self, symbols: Iterable[str]) -> Int16[np.ndarray, " n"]:
         """Ids of phone symbols: marks and word boundaries are left out, rare letters get the id of the nearest; what
         has no id becomes `<unknown>` and is counted."""
         sung = [symbol for symbol in symbols if symbol == NASAL or symbol not in (WORD_BOUNDARY, *MARKS)]
@@ -60,7 +91,7 @@ class SungPhoneTokenizer:
         self.unknown.update(symbol for symbol in near if symbol not in self._ids)
         return np.array([self._ids.get(symbol, 0) for symbol in near], np.int16)
 
-    def decode(self, ids: Sequence[int] | Int16[np.ndarray, "n"]) -> list[str]:
+    def decode(self, ids: Sequence[int] | Int16[np.ndarray, " n"]) -> list[str]:
         """The symbols of `ids`. Raises ValueError for an id that has no symbol."""
         if bad := [int(number) for number in ids if not 0 <= number < len(SUNG_SYMBOLS)]:
             raise ValueError(f"SungPhoneTokenizer.decode: got ids {bad[:5]}, wanted 0 to {len(SUNG_SYMBOLS) - 1}")

@@ -49,17 +49,21 @@ class WordPieces:
             data = path.read_bytes()
             self._pieces = _sentencepiece().SentencePieceProcessor(model_proto=data)
         except (OSError, RuntimeError) as error:
-            raise ValueError(f"{path}: got a file that cannot be read as a sentencepiece model ({error}), wanted one; "
-                             "train it with `python -m data_pipelines.tokenizers.words`") from error  # fmt: skip
+            raise ValueError(
+                f"{path}: got a file that cannot be read as a sentencepiece model ({error}), wanted one; "
+                "train it with `python -m data_pipelines.tokenizers.words`"
+            ) from error
         self.size: int = self._pieces.get_piece_size()
         self.sha256 = hashlib.sha256(data).hexdigest()
         mark_bytes = [self._pieces.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE_MARK.encode()]
         if self.size > LARGEST or not all(self._pieces.is_byte(number) for number in mark_bytes):
-            raise ValueError(f"{path}: got a model of {self.size} pieces, wanted at most {LARGEST}, a piece for each "
-                             "byte among them; train it with byte_fallback")  # fmt: skip
+            raise ValueError(
+                f"{path}: got a model of {self.size} pieces, wanted at most {LARGEST}, a piece for each "
+                "byte among them; train it with byte_fallback"
+            )
         self._mark_bytes: list[int] = mark_bytes
 
-    def encode(self, text: str) -> Int16[np.ndarray, "n"]:
+    def encode(self, text: str) -> Int16[np.ndarray, " n"]:
         """Ids of the pieces of `text`. Raises ValueError for an empty text, and for one that is no Unicode."""
         if not text:
             raise ValueError("WordPieces.encode: got an empty text, wanted at least one character")
@@ -71,7 +75,7 @@ class WordPieces:
         ids = [*first, *(number for other in others for number in (*self._mark_bytes, *other))]
         return np.array(ids, np.int16)
 
-    def decode(self, ids: Sequence[int] | Int16[np.ndarray, "n"]) -> str:
+    def decode(self, ids: Sequence[int] | Int16[np.ndarray, " n"]) -> str:
         """The text of `ids`; bytes that are no UTF-8 become "�". Raises ValueError for an id that has no piece."""
         numbers = [int(number) for number in ids]
         if bad := [number for number in numbers if not 0 <= number < self.size]:
@@ -86,25 +90,40 @@ def train_pieces(lines: Sequence[str], size: int) -> bytes:
     """
     lines = [line for line in lines if line.strip()]
     if len(lines) < FEWEST_LINES or not BYTES + 1 < size <= LARGEST:
-        raise ValueError(f"words: got {len(lines)} lines of text for {size} pieces, wanted at least {FEWEST_LINES} "
-                         f"lines and {BYTES + 2} to {LARGEST} pieces")  # fmt: skip
+        raise ValueError(
+            f"words: got {len(lines)} lines of text for {size} pieces, wanted at least {FEWEST_LINES} "
+            f"lines and {BYTES + 2} to {LARGEST} pieces"
+        )
     model = io.BytesIO()
     try:
         _sentencepiece().SentencePieceTrainer.train(
-            sentence_iterator=iter(lines), model_writer=model, vocab_size=size, model_type="bpe", byte_fallback=True,
-            character_coverage=1.0, normalization_rule_name="identity", add_dummy_prefix=False,
-            remove_extra_whitespaces=False, bos_id=-1, eos_id=-1, unk_surface="�", num_threads=1, minloglevel=2,
-        )  # fmt: skip
+            sentence_iterator=iter(lines),
+            model_writer=model,
+            vocab_size=size,
+            model_type="bpe",
+            byte_fallback=True,
+            character_coverage=1.0,
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            bos_id=-1,
+            eos_id=-1,
+            unk_surface="�",
+            num_threads=1,
+            minloglevel=2,
+        )
     except RuntimeError as error:
-        raise ValueError(f"words: got {len(lines)} lines of text, too few for {size} pieces ({error}); give more text, "
-                         "or a smaller --size") from error  # fmt: skip
+        raise ValueError(
+            f"words: got {len(lines)} lines of text, too few for {size} pieces ({error}); give more text, "
+            "or a smaller --size"
+        ) from error
     return model.getvalue()
 
 
 def default_text() -> list[str]:
     """The text of the shipped model: sentences that no corpus holds out, captions, names, and plain English."""
-    from data_pipelines.corpora.sentences import sentence
-    from data_pipelines.corpora.tunes import compose
+    from data_pipelines.synthetic.sentences import sentence
+    from data_pipelines.synthetic.tunes import compose
     from data_pipelines.tokenizers.labels import LABELS
 
     rng = np.random.default_rng(0)
@@ -129,8 +148,10 @@ def _sentencepiece() -> Any:
     try:
         import sentencepiece
     except ImportError as error:
-        raise ValueError("WordPieces: got no package sentencepiece, wanted it for word pieces; run "
-                         "`pip install sentencepiece==0.2.3`") from error  # fmt: skip
+        raise ValueError(
+            "WordPieces: got no package sentencepiece, wanted it for word pieces; run "
+            "`pip install sentencepiece==0.2.3`"
+        ) from error
     return sentencepiece
 
 

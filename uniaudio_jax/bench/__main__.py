@@ -25,8 +25,14 @@ from uniaudio_jax.bench.options import (
 )
 from uniaudio_jax.cli import main_guard
 
-KINDS: dict[str, Any] = {"train": TrainBench, "generate": GenerateBench, "codec": CodecBench, "data": DataBench,
-                         "plan": PlanBench, "builder": BuilderBench}  # fmt: skip
+KINDS: dict[str, Any] = {
+    "train": TrainBench,
+    "generate": GenerateBench,
+    "codec": CodecBench,
+    "data": DataBench,
+    "plan": PlanBench,
+    "builder": BuilderBench,
+}
 
 
 def to_text(name: str, result: dict[str, Any]) -> str:

@@ -9,10 +9,10 @@ from statistics import median
 from typing import Any
 
 from data_pipelines.builder import BuilderOptions, build
-from data_pipelines.corpora import synthetic
 from data_pipelines.corpora.opening import open_corpus
 from data_pipelines.index import read_passport
 from data_pipelines.streams import Tokenizers, recorded
+from data_pipelines.synthetic import corpus as synthetic
 from uniaudio_jax.bench.options import BuilderBench
 from uniaudio_jax.codec.codec import load_codec
 from uniaudio_jax.tasks import KINDS, get_task
@@ -21,8 +21,9 @@ from uniaudio_jax.tasks import KINDS, get_task
 def run(options: BuilderBench) -> dict[str, Any]:
     """Times real time by task, the first build (which compiles) apart."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        made = synthetic.SyntheticOptions(out=Path(folder) / "corpus", minutes=options.minutes, domain=("speech",),
-                                          voices="espeak")  # fmt: skip
+        made = synthetic.SyntheticOptions(
+            out=Path(folder) / "corpus", minutes=options.minutes, domain=("speech",), voices="espeak"
+        )
         synthetic.main(made)
         speech = Path(folder) / "corpus" / "speech"
         rates = {task: median(_rates(options, task, speech, Path(folder))) for task in options.tasks}

@@ -14,9 +14,9 @@ import optax
 from uniaudio_jax.bench.options import CodecBench
 from uniaudio_jax.bench.timing import ratios, side_by_side
 from uniaudio_jax.codec.codec import Codec, load_codec
+from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig, SeanetConfig
 from uniaudio_jax.codec.module import decode_vectors, encode_vectors, with_params
 from uniaudio_jax.codec.weights import from_torch
-from uniaudio_jax.config import CodecConfig, QuantizerConfig, SeanetConfig
 
 TRAIN_ROWS, TRAIN_SECONDS = 8, 1
 LEARNING_RATE = 1e-4
@@ -24,17 +24,27 @@ LEARNING_RATE = 1e-4
 
 def run(options: CodecBench) -> dict[str, Any]:
     """Seconds of audio per second for encode and decode by rival, and the ratios."""
-    config = CodecConfig(name="uniaudio_16k", layout=SeanetConfig(filters=options.filters),
-                         quantizer=QuantizerConfig(codebooks=3, entries=1024, width=256))  # fmt: skip
+    config = CodecConfig(
+        name="uniaudio_16k",
+        layout=SeanetConfig(filters=options.filters),
+        quantizer=QuantizerConfig(codebooks=3, entries=1024, width=256),
+    )
     torch, encoder, decoder = _rival(config)
     rng = np.random.default_rng(0)
-    state = {f"{part}.{name}": value.numpy() for part, module in (("encoder", encoder), ("decoder", decoder))
-             for name, value in module.state_dict().items()}  # fmt: skip
+    state = {
+        f"{part}.{name}": value.numpy()
+        for part, module in (("encoder", encoder), ("decoder", decoder))
+        for name, value in module.state_dict().items()
+    }
     for level in range(3):
         book = rng.normal(size=(1024, 256)).astype(np.float32)
         prefix = f"quantizer.vq.layers.{level}._codebook."
-        state |= {prefix + "embed": book, prefix + "embed_avg": book, prefix + "inited": np.ones(1, np.float32),
-                  prefix + "cluster_size": np.ones(1024, np.float32)}  # fmt: skip
+        state |= {
+            prefix + "embed": book,
+            prefix + "embed_avg": book,
+            prefix + "inited": np.ones(1, np.float32),
+            prefix + "cluster_size": np.ones(1024, np.float32),
+        }
     ours, tiny = Codec(config, from_torch(state, config)), load_codec("tiny_16k")
     samples = round(options.seconds * 16000)
     wav = rng.normal(0, 0.1, (options.rows, samples)).astype(np.float32)
@@ -52,10 +62,22 @@ def run(options: CodecBench) -> dict[str, Any]:
             for book in books:
                 left = left - book[torch.cdist(left, book[None]).argmin(-1)]
 
-    decode = side_by_side({"decode seanet": lambda: ours.decode(codes), "decode encodec (pytorch)": torch_decode,
-                           "decode tiny_16k": lambda: tiny.decode(codes)}, options.rounds)  # fmt: skip
-    encode = side_by_side({"encode seanet": lambda: ours.encode(wav), "encode encodec (pytorch)": torch_encode,
-                           "encode tiny_16k": lambda: tiny.encode(wav)}, options.rounds)  # fmt: skip
+    decode = side_by_side(
+        {
+            "decode seanet": lambda: ours.decode(codes),
+            "decode encodec (pytorch)": torch_decode,
+            "decode tiny_16k": lambda: tiny.decode(codes),
+        },
+        options.rounds,
+    )
+    encode = side_by_side(
+        {
+            "encode seanet": lambda: ours.encode(wav),
+            "encode encodec (pytorch)": torch_encode,
+            "encode tiny_16k": lambda: tiny.encode(wav),
+        },
+        options.rounds,
+    )
     steps = _train_steps(torch, encoder, decoder, config, ours.params)
     train = side_by_side({"train seanet": steps[0], "train encodec (pytorch)": steps[1]}, options.rounds)
     seconds = options.rows * options.seconds
@@ -63,12 +85,14 @@ def run(options: CodecBench) -> dict[str, Any]:
     found = ratios(decode, "decode seanet") | ratios(encode, "encode seanet") | ratios(train, "train seanet")
     return {
         "unit": "audio s/s",
-        "rates": {name: (TRAIN_ROWS * TRAIN_SECONDS if name in train else seconds) / median
-                  for name, median in medians.items()},
+        "rates": {
+            name: (TRAIN_ROWS * TRAIN_SECONDS if name in train else seconds) / median
+            for name, median in medians.items()
+        },
         "ratios": {name: ratio for name, ratio in found.items() if "encodec" in name},
         "real_time_factor_tiny_16k_decode": medians["decode tiny_16k"] / seconds,
         "rounds": options.rounds,
-    }  # fmt: skip
+    }
 
 
 def _train_steps(
@@ -117,8 +141,15 @@ def _rival(config: CodecConfig) -> tuple[Any, Any, Any]:
         raise ValueError(f"bench codec: {error}; run `bash launch/test.sh` once, its environment has both") from error
     layout = config.layout
     assert isinstance(layout, SeanetConfig)
-    shared = {"n_filters": layout.filters, "dimension": config.quantizer.width, "ratios": list(layout.ratios),
-              "causal": False, "norm": "weight_norm", "true_skip": False, "lstm": layout.lstm_layers}  # fmt: skip
+    shared = {
+        "n_filters": layout.filters,
+        "dimension": config.quantizer.width,
+        "ratios": list(layout.ratios),
+        "causal": False,
+        "norm": "weight_norm",
+        "true_skip": False,
+        "lstm": layout.lstm_layers,
+    }
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of the package's weight norm

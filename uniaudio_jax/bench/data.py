@@ -57,8 +57,15 @@ def write_records(place: Path, count: int) -> Path:
     rng, vocabulary = np.random.default_rng(0), Vocabulary(3)
     codes = tfds.features.Tensor(shape=(None, vocabulary.codebooks), dtype=np.int16)
     text = tfds.features.Text()
-    features = tfds.features.FeaturesDict({"id": text, "speaker": text, "text": text, "audio": codes,
-                                           "phone": tfds.features.Tensor(shape=(None,), dtype=np.int16)})  # fmt: skip
+    features = tfds.features.FeaturesDict(
+        {
+            "id": text,
+            "speaker": text,
+            "text": text,
+            "audio": codes,
+            "phone": tfds.features.Tensor(shape=(None,), dtype=np.int16),
+        }
+    )
     lengths = {"phone": rng.integers(5, 40, DISTINCT), "audio": rng.integers(25, 150, DISTINCT)}
     contents = [
         features.serialize_example(
@@ -124,8 +131,13 @@ def load(place: Path, config: RunConfig, batches: int) -> dict[str, float]:
     last = len(examples) * examples.mean_frames / config.data.row_frames / config.data.rows
     for far in np.linspace(0, last, 20).astype(int):
         source[int(far)]
-    return {"frames_per_second": frames / seconds, "records_per_second": seen / seconds, "open_seconds": opened,
-            "megabytes": _megabytes("VmHWM"), "own_megabytes": _megabytes("RssAnon")}  # fmt: skip
+    return {
+        "frames_per_second": frames / seconds,
+        "records_per_second": seen / seconds,
+        "open_seconds": opened,
+        "megabytes": _megabytes("VmHWM"),
+        "own_megabytes": _megabytes("RssAnon"),
+    }
 
 
 def _megabytes(field: str) -> float:

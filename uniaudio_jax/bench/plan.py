@@ -17,8 +17,9 @@ PROMPT_SECONDS = 3
 
 def run(options: PlanBench) -> dict[str, Any]:
     """Examples a second of both sizes, seconds of the large one, and the share of real frames in rows."""
-    limits = Limits(options.row_frames, options.target_frames, options.text_frames, PROMPT_SECONDS * FRAME_RATE_HZ,
-                    "target")  # fmt: skip
+    limits = Limits(
+        options.row_frames, options.target_frames, options.text_frames, PROMPT_SECONDS * FRAME_RATE_HZ, "target"
+    )
     plan_seconds(random_index(10_000), limits)  # compiles
     small, large = options.examples // 10, options.examples
     planned = {f"{count} examples": plan_seconds(random_index(count), limits) for count in (small, large)}

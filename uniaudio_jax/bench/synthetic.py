@@ -30,8 +30,16 @@ def tts_batch(run: RunConfig, condition_share: float, seed: int = 0) -> Batch:
             conditions = round(condition_share * frames)
             phones = (conditions - 6) // 2
             prompt = conditions - 6 - phones
-            examples.append(tts_example(vocabulary, run.model.text_width, phones, prompt, frames - conditions - 3,
-                                        seed * 1000 + row * 10 + len(examples)))  # fmt: skip
+            examples.append(
+                tts_example(
+                    vocabulary,
+                    run.model.text_width,
+                    phones,
+                    prompt,
+                    frames - conditions - 3,
+                    seed * 1000 + row * 10 + len(examples),
+                )
+            )
             left -= frames
         counted = sum(int(example.target.sum()) for example in examples)
         rows.append(pack(examples, data.row_frames, counted, data.text_frames, "target"))

@@ -14,9 +14,9 @@ from uniaudio_jax.bench.timing import report, side_by_side
 from uniaudio_jax.config import RunConfig, load_config
 from uniaudio_jax.optim import TrainState, apply_gradients
 from uniaudio_jax.programs import Programs
+from uniaudio_jax.pytorch.load import load_torch_model
 from uniaudio_jax.sequence import Batch
 from uniaudio_jax.sharding import make_mesh, place_batch
-from uniaudio_jax.torch_side import load_torch_model
 
 
 def run(options: TrainBench) -> dict[str, Any]:
@@ -69,14 +69,21 @@ def _torch_rival(programs: Programs, config: RunConfig, batch: Batch, all_frames
     """all_frames: the local stack runs over every frame, as in the public code; else over the counted ones."""
     torch, model = load_torch_model(config.model, jax.device_get(programs.init(jax.random.key(0)).params))
     optim = config.optim
-    optimizer = torch.optim.AdamW(model.parameters(), optim.peak_learning_rate, (optim.beta1, optim.beta2),
-                                  weight_decay=optim.weight_decay)  # fmt: skip
+    optimizer = torch.optim.AdamW(
+        model.parameters(), optim.peak_learning_rate, (optim.beta1, optim.beta2), weight_decay=optim.weight_decay
+    )
     mask = np.zeros(batch.segments.shape, bool)
     for row, (frames, weights) in enumerate(zip(batch.loss_frames, batch.loss_weights, strict=True)):
         mask[row, frames[weights > 0]] = True
-    tensors = {name: torch.from_numpy(np.asarray(value)) for name, value in {
-        "tokens": batch.tokens.astype(np.int64), "positions": batch.positions.astype(np.int64),
-        "segment_ids": batch.segments.astype(np.int64), "loss_mask": mask}.items()}  # fmt: skip
+    tensors = {
+        name: torch.from_numpy(np.asarray(value))
+        for name, value in {
+            "tokens": batch.tokens.astype(np.int64),
+            "positions": batch.positions.astype(np.int64),
+            "segment_ids": batch.segments.astype(np.int64),
+            "loss_mask": mask,
+        }.items()
+    }
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)

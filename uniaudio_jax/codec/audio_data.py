@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from uniaudio_jax.codec.audio_files import read_audio
-from uniaudio_jax.config import CodecTrainConfig
+from uniaudio_jax.audio.files import read_audio
+from uniaudio_jax.codec.config import CodecTrainConfig
 
 HELDOUT_CLIPS = 16  # of each domain
 ENGLISH = "en-us"
@@ -68,8 +68,12 @@ def _files_of(folder: Path) -> list[tuple[Path, bool, str | None]]:
     """(path, held out?, its words if they are English) of the folder's audio, in a fixed order."""
     if (folder / "manifest.jsonl").is_file():
         lines = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
-        return [(folder / line[key], line["split"] == "heldout", _words_in(line) if key == "audio" else None)
-                for line in lines for key in ("audio", "noisy_audio") if line.get(key)]  # fmt: skip
+        return [
+            (folder / line[key], line["split"] == "heldout", _words_in(line) if key == "audio" else None)
+            for line in lines
+            for key in ("audio", "noisy_audio")
+            if line.get(key)
+        ]
     paths = sorted(path for path in folder.rglob("*") if path.suffix in (".wav", ".flac", ".ogg"))
     if not paths:
         raise ValueError(f"{folder}: no manifest.jsonl and no wav, flac or ogg file; wanted a folder of audio")

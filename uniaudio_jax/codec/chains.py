@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from uniaudio_jax.codec import rvq
+from uniaudio_jax.codec.config import CodecConfig, SeanetConfig
 from uniaudio_jax.codec.module import with_params
 from uniaudio_jax.codec.seanet import Seanet, margins
 from uniaudio_jax.codec.streaming import Chain, Recurrent, Windowed
-from uniaudio_jax.config import CodecConfig, SeanetConfig
 
 
 def _seanet(config: CodecConfig, params: dict) -> Seanet:
@@ -57,8 +57,9 @@ def _recurrent(config: CodecConfig, side: str, params: dict) -> Recurrent:
 def _windowed(run: Any, sides: tuple[int, int], enter: int = 1, leave: int = 1) -> Windowed:
     # At the start the mirror shows frames of the right side to the left one, so both must be there.
     left, right = sides
-    return Windowed(lambda x: np.asarray(run(x[None]))[0], left=left, right=right, start=left + right + 1,
-                    enter=enter, leave=leave)  # fmt: skip
+    return Windowed(
+        lambda x: np.asarray(run(x[None]))[0], left=left, right=right, start=left + right + 1, enter=enter, leave=leave
+    )
 
 
 def encoder_chain(config: CodecConfig, params: dict, codebooks: jax.Array) -> Chain:
@@ -69,11 +70,13 @@ def encoder_chain(config: CodecConfig, params: dict, codebooks: jax.Array) -> Ch
     def before(wav: np.ndarray) -> jax.Array:
         return _encoder_before(config, params, wav[..., None] if mono else wav)
 
-    return Chain([
-        _windowed(before, sides.encoder_before, enter=config.hop_samples),
-        _recurrent(config, "encoder", params),
-        _windowed(functools.partial(_encoder_after, config, params, codebooks), sides.encoder_after),
-    ])  # fmt: skip
+    return Chain(
+        [
+            _windowed(before, sides.encoder_before, enter=config.hop_samples),
+            _recurrent(config, "encoder", params),
+            _windowed(functools.partial(_encoder_after, config, params, codebooks), sides.encoder_after),
+        ]
+    )
 
 
 def decoder_chain(config: CodecConfig, params: dict, codebooks: jax.Array) -> Chain:
@@ -85,8 +88,10 @@ def decoder_chain(config: CodecConfig, params: dict, codebooks: jax.Array) -> Ch
         wav = _decoder_after(config, params, x)
         return wav[..., 0] if mono else wav
 
-    return Chain([
-        _windowed(functools.partial(_decoder_before, config, params, codebooks), sides.decoder_before),
-        _recurrent(config, "decoder", params),
-        _windowed(after, sides.decoder_after, leave=config.hop_samples),
-    ])  # fmt: skip
+    return Chain(
+        [
+            _windowed(functools.partial(_decoder_before, config, params, codebooks), sides.decoder_before),
+            _recurrent(config, "decoder", params),
+            _windowed(after, sides.decoder_after, leave=config.hop_samples),
+        ]
+    )

@@ -13,12 +13,12 @@ from flax import nnx
 from jaxtyping import Float, Int
 
 from uniaudio_jax.codec import chains, rvq, storage
+from uniaudio_jax.codec.config import CodecConfig, FrameRateConfig, SeanetConfig
 from uniaudio_jax.codec.conv import fold
 from uniaudio_jax.codec.module import decode_vectors, encode_vectors, skeleton, with_params
 from uniaudio_jax.codec.storage import SHIPPED as SHIPPED  # also importable from here
 from uniaudio_jax.codec.storage import save_codec as save_codec
 from uniaudio_jax.codec.streaming import Chain, Windowed
-from uniaudio_jax.config import CodecConfig, FrameRateConfig, SeanetConfig
 
 FRAMES_AT_ONCE = 4096  # in one call of a compiled program: rows x padded frames, unless one piece alone is longer
 PIECE_FRAMES = 1500  # a longer row is cut into pieces with enough margin to change nothing
@@ -144,8 +144,10 @@ class Codec:
         each = self.config.frame_rate_hz * math.log2(self.config.quantizer.entries) / 1000
         count = round(kilobits_per_second / each)
         if not 1 <= count <= self.codebooks or not math.isclose(count * each, kilobits_per_second, rel_tol=1e-3):
-            raise ValueError(f"codec {self.name}: got a bandwidth of {kilobits_per_second:g} kbit/s, wanted a multiple "
-                             f"of {each:g} up to {each * self.codebooks:g}")  # fmt: skip
+            raise ValueError(
+                f"codec {self.name}: got a bandwidth of {kilobits_per_second:g} kbit/s, wanted a multiple "
+                f"of {each:g} up to {each * self.codebooks:g}"
+            )
         return count
 
     def passport(self) -> dict:
@@ -187,8 +189,17 @@ class Codec:
             self._check_streams()
             return chains.encoder_chain(self._inference, self._parts, self._books[:levels])
         margin = self.config.layout.margin_frames
-        return Chain([Windowed(lambda wav: self.encode_many([wav], levels)[0], left=margin, right=margin, start=1,
-                               enter=self.hop_samples)])  # fmt: skip
+        return Chain(
+            [
+                Windowed(
+                    lambda wav: self.encode_many([wav], levels)[0],
+                    left=margin,
+                    right=margin,
+                    start=1,
+                    enter=self.hop_samples,
+                )
+            ]
+        )
 
     def decoder_chain(self) -> Chain:
         """Decodes a stream: push codes [T, Q], get samples that equal those of the whole.
@@ -200,8 +211,17 @@ class Codec:
             self._check_streams()
             return chains.decoder_chain(self._inference, self._parts, self._books)
         margin = self.config.layout.margin_frames
-        return Chain([Windowed(lambda codes: self.decode_many([codes])[0], left=margin, right=margin, start=1,
-                               leave=self.hop_samples)])  # fmt: skip
+        return Chain(
+            [
+                Windowed(
+                    lambda codes: self.decode_many([codes])[0],
+                    left=margin,
+                    right=margin,
+                    start=1,
+                    leave=self.hop_samples,
+                )
+            ]
+        )
 
     @property
     def _has_streams(self) -> bool:
@@ -210,8 +230,10 @@ class Codec:
 
     def _check_streams(self) -> None:
         if not self._has_streams:
-            raise ValueError(f"codec {self.name}: its norm looks at a whole segment, so it has no streams within one; "
-                             "give it segments (SegmentedCodec)")  # fmt: skip
+            raise ValueError(
+                f"codec {self.name}: its norm looks at a whole segment, so it has no streams within one; "
+                "give it segments (SegmentedCodec)"
+            )
 
     def _checked_levels(self, codebooks: int | None) -> int:
         levels = self.codebooks if codebooks is None else codebooks
@@ -220,15 +242,19 @@ class Codec:
         return levels
 
     def encode_many(
-        self, wavs: Sequence[Float[np.ndarray, "S *C"]], codebooks: int | None = None
+        self, wavs: Sequence[Float[np.ndarray, " S *C"]], codebooks: int | None = None
     ) -> list[Int[np.ndarray, "T Q"]]:
         """Codes of each waveform, computed in batches of similar length; a long one in pieces."""
         levels = self._checked_levels(codebooks)
         wavs = [self._checked_wav(wav) for wav in wavs]
         layout = self.config.layout
         if isinstance(layout, SeanetConfig):
-            return self._equal_lengths(wavs, self.hop_samples, lambda *batch: self._encode_batch(*batch, levels=levels),
-                                       lambda: self.encoder_chain(levels))  # fmt: skip
+            return self._equal_lengths(
+                wavs,
+                self.hop_samples,
+                lambda *batch: self._encode_batch(*batch, levels=levels),
+                lambda: self.encoder_chain(levels),
+            )
         hop = self.hop_samples
         lengths = [-(-len(wav) // hop) for wav in wavs]
 
@@ -243,7 +269,7 @@ class Codec:
 
     def decode_many(
         self, codes: Sequence[Int[np.ndarray, "T Q"]], samples: Sequence[int] | None = None
-    ) -> list[Float[np.ndarray, "S *C"]]:
+    ) -> list[Float[np.ndarray, " S *C"]]:
         """Waveform of each item, cut to its entry of `samples` when given; computed in batches of similar length."""
         codes = [self._checked_codes(item) for item in codes]
         lengths, layout = [len(item) for item in codes], self.config.layout
@@ -318,7 +344,7 @@ class Codec:
             kind = "mono float audio" if not channels else f"float audio of shape [S, {self.channels}]"
             raise ValueError(
                 f"codec {self.name}: got a waveform of shape {wav.shape} and type {wav.dtype}, wanted at least one "
-                f"sample of {kind} in -1 … 1; read files with uniaudio_jax.codec.audio_files.read_audio"
+                f"sample of {kind} in -1 … 1; read files with uniaudio_jax.audio.files.read_audio"
             )
         if not np.isfinite(wav).all():
             raise ValueError(f"codec {self.name}: got a waveform with NaN or infinite samples, wanted finite ones")
@@ -359,6 +385,8 @@ def load_codec(name_or_path: str | Path) -> Codec:
     """As `open_codec`, but refuses a codec of overlapping segments: its frames are no stream."""
     codec = open_codec(name_or_path)
     if codec.config.segment is not None:
-        raise ValueError(f"codec {str(name_or_path)!r}: it works on overlapping segments, wanted one stream of frames; "
-                         "use uniaudio_jax.codec.segments.load_segmented")  # fmt: skip
+        raise ValueError(
+            f"codec {str(name_or_path)!r}: it works on overlapping segments, wanted one stream of frames; "
+            "use uniaudio_jax.codec.segments.load_segmented"
+        )
     return codec

@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from uniaudio_jax.config import ConvNorm
+from uniaudio_jax.codec.config import ConvNorm
 
 GROUP_NORM_EPSILON = 1e-5
 
@@ -111,8 +111,9 @@ class Conv(Kernel):
     Causal ones mirror all their padding on the left.
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, *, norm: ConvNorm, causal: bool,
-                 rngs: nnx.Rngs):  # fmt: skip
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, *, norm: ConvNorm, causal: bool, rngs: nnx.Rngs
+    ):
         super().__init__((kernel, inputs, outputs), norm, 2, inputs * kernel, rngs=rngs)
         self.stride = stride
         self.right = 0 if causal else (kernel - stride) // 2
@@ -131,8 +132,9 @@ class TransposedConv(Kernel):
     Causal ones trim all that is too much on the right.
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, *, norm: ConvNorm, causal: bool,
-                 rngs: nnx.Rngs):  # fmt: skip
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int, *, norm: ConvNorm, causal: bool, rngs: nnx.Rngs
+    ):
         # Each output frame sums `kernel / stride` taps of every input.
         super().__init__((inputs, kernel, outputs), norm, 0, inputs * kernel // stride, rngs=rngs)
         self.stride = stride

@@ -12,7 +12,7 @@ import tqdm
 import tyro
 
 from uniaudio_jax import cli
-from uniaudio_jax.codec.audio_files import write_audio, write_pieces
+from uniaudio_jax.audio.files import write_audio, write_pieces
 from uniaudio_jax.codec.codec import Codec, open_codec
 from uniaudio_jax.codec.segments import Segment, SegmentedCodec
 
@@ -124,8 +124,10 @@ def _segments(path: Path, file: CodesFile) -> list[Segment]:
     """The segments of a file. Raises ValueError when it has none, or they are not its codes."""
     scales, frames = file.segments or (np.zeros(0), np.zeros(0, int))
     if not len(frames) or frames.sum() != len(file.codes):
-        raise ValueError(f"{path}: got segments of {frames.sum()} frames for {len(file.codes)} frames of codes, wanted "
-                         "all of them; encode the audio again")  # fmt: skip
+        raise ValueError(
+            f"{path}: got segments of {frames.sum()} frames for {len(file.codes)} frames of codes, wanted "
+            "all of them; encode the audio again"
+        )
     parts = np.split(file.codes, np.cumsum(frames)[:-1])
     return [Segment(codes, float(scale)) for codes, scale in zip(parts, scales, strict=True)]
 

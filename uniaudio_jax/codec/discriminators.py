@@ -1,7 +1,7 @@
-"""Judges of waveforms for adversarial training: convolutions over log-mel spectrograms of several resolutions.
+"""Discriminators of waveforms for adversarial training: convolutions over log-mel spectrograms of several resolutions.
 
-UniAudio's codec has such multi-frequency mel judges in place of EnCodec's spectrogram judges (arXiv 2310.00704 appendix
-B); losses are those of EnCodec (arXiv 2210.13438 section 3.4): hinge, and relative feature matching.
+UniAudio's codec has such discriminators on mel spectrograms where EnCodec's look at complex ones (arXiv 2310.00704
+appendix B); the losses are those of EnCodec (arXiv 2210.13438 section 3.4): hinge, and relative feature matching.
 """
 
 from typing import NamedTuple
@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from uniaudio_jax.audio.spectra import OVERLAP, log_mel
 from uniaudio_jax.codec.conv import convolve
-from uniaudio_jax.codec.losses import OVERLAP, log_mel
 
 RESOLUTIONS = ((256, 32), (512, 64), (1024, 128))  # (window in samples, mel bands)
 LAYERS = 3  # each halves the bands
@@ -20,8 +20,8 @@ TIME_TAPS, BAND_TAPS = 3, 4
 SLOPE = 0.2
 
 
-class Judgement(NamedTuple):
-    """Scores of one waveform batch by one judge (high: real), and the activations on the way."""
+class Scored(NamedTuple):
+    """Scores of one waveform batch by one discriminator (high: real), and the activations on the way."""
 
     scores: Float[Array, "B T F"]
     features: tuple[Float[Array, "B T G C"], ...]
@@ -46,8 +46,8 @@ class PlaneConv(nnx.Module):
         return y.reshape(rows, frames, bands // self.stride, -1)
 
 
-class Judge(nnx.Module):
-    """One resolution's judge."""
+class Discriminator(nnx.Module):
+    """One resolution's discriminator."""
 
     def __init__(self, window_samples: int, bands: int, sample_rate_hz: int, channels: int, *, rngs: nnx.Rngs):
         self.window_samples, self.bands, self.sample_rate_hz = window_samples, bands, sample_rate_hz
@@ -55,39 +55,48 @@ class Judge(nnx.Module):
         self.layers = nnx.List([PlaneConv(widths[n], widths[n + 1], 2, rngs=rngs) for n in range(LAYERS)])
         self.head = PlaneConv(channels, 1, 1, rngs=rngs)
 
-    def __call__(self, wav: Float[Array, "B S"]) -> Judgement:
-        mel = log_mel(wav, sample_rate_hz=self.sample_rate_hz, window_samples=self.window_samples,
-                      hop_samples=self.window_samples // OVERLAP, bands=self.bands)  # fmt: skip
+    def __call__(self, wav: Float[Array, "B S"]) -> Scored:
+        mel = log_mel(
+            wav,
+            sample_rate_hz=self.sample_rate_hz,
+            window_samples=self.window_samples,
+            hop_samples=self.window_samples // OVERLAP,
+            bands=self.bands,
+        )
         x, features = (mel / 4 + 1.5)[..., None], []
         for layer in self.layers:
             x = jax.nn.leaky_relu(layer(x), SLOPE)
             features.append(x)
-        return Judgement(self.head(x)[..., 0], tuple(features))
+        return Scored(self.head(x)[..., 0], tuple(features))
 
 
-class Judges(nnx.Module):
+class Discriminators(nnx.Module):
     """All resolutions."""
 
     def __init__(self, sample_rate_hz: int, channels: int, *, rngs: nnx.Rngs):
-        self.judges = nnx.List([Judge(*sizes, sample_rate_hz, channels, rngs=rngs) for sizes in RESOLUTIONS])
+        self.discriminators = nnx.List(
+            [Discriminator(*sizes, sample_rate_hz, channels, rngs=rngs) for sizes in RESOLUTIONS]
+        )
 
-    def __call__(self, wav: Float[Array, "B S"]) -> list[Judgement]:
-        return [judge(wav) for judge in self.judges]
+    def __call__(self, wav: Float[Array, "B S"]) -> list[Scored]:
+        return [discriminator(wav) for discriminator in self.discriminators]
 
 
-def judge_loss(real: list[Judgement], fake: list[Judgement]) -> Float[Array, ""]:
-    """What the judges minimise: the hinge that wants scores above 1 for real and below -1 for fake waveforms."""
-    terms = [jnp.mean(jax.nn.relu(1 - r.scores)) + jnp.mean(jax.nn.relu(1 + f.scores))
-             for r, f in zip(real, fake, strict=True)]  # fmt: skip
+def discriminator_loss(real: list[Scored], fake: list[Scored]) -> Float[Array, ""]:
+    """What the discriminators minimise: a hinge that wants scores above 1 for real and below -1 for fake audio."""
+    terms = [
+        jnp.mean(jax.nn.relu(1 - r.scores)) + jnp.mean(jax.nn.relu(1 + f.scores))
+        for r, f in zip(real, fake, strict=True)
+    ]
     return sum(terms, start=jnp.zeros(())) / len(terms)
 
 
-def adversarial_loss(fake: list[Judgement]) -> Float[Array, ""]:
+def adversarial_loss(fake: list[Scored]) -> Float[Array, ""]:
     """What the codec minimises: the hinge that wants scores above 1 for its waveforms."""
     return sum((jnp.mean(jax.nn.relu(1 - f.scores)) for f in fake), start=jnp.zeros(())) / len(fake)
 
 
-def feature_loss(real: list[Judgement], fake: list[Judgement]) -> Float[Array, ""]:
+def feature_loss(real: list[Scored], fake: list[Scored]) -> Float[Array, ""]:
     """The mean absolute difference of activations, relative to the real ones' size."""
     terms = []
     for r, f in zip(real, fake, strict=True):

@@ -15,7 +15,7 @@ import tqdm
 import tyro
 
 from uniaudio_jax import cli
-from uniaudio_jax.codec.audio_files import AudioStream
+from uniaudio_jax.audio.files import AudioStream
 from uniaudio_jax.codec.codec import Codec, open_codec
 from uniaudio_jax.codec.segments import SegmentedCodec
 
@@ -102,8 +102,14 @@ def _encode_group(group: list[AudioStream], codec: Codec, levels: int | None, ou
             segments = list(SegmentedCodec(codec).encode_stream(stream.pieces(PIECE_SECONDS), levels))
             scales = np.array([segment.scale for segment in segments], np.float32)
             frames = np.array([len(segment.codes) for segment in segments])
-            save_codes(out / f"{stream.path.stem}.npz", np.concatenate([segment.codes for segment in segments]),
-                       stream.samples, codec, scales=scales, frames=frames)  # fmt: skip
+            save_codes(
+                out / f"{stream.path.stem}.npz",
+                np.concatenate([segment.codes for segment in segments]),
+                stream.samples,
+                codec,
+                scales=scales,
+                frames=frames,
+            )
         return
     if long:
         codes = [np.concatenate(list(codec.encoder_chain(levels).through(group[0].pieces(PIECE_SECONDS))))]

@@ -6,13 +6,21 @@ from typing import Any
 
 import numpy as np
 
+from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig, SeanetConfig, SegmentConfig
 from uniaudio_jax.codec.storage import PASSPORT_FILE, read_codec, save_codec
 from uniaudio_jax.codec.weights import from_torch, to_torch
-from uniaudio_jax.config import CodecConfig, QuantizerConfig, SeanetConfig, SegmentConfig
 
-SIZES = {"n_filters": "filters", "ratios": "ratios", "lstm_layers": "lstm_layers", "causal": "causal", "norm": "norm",
-         "channels": "channels", "compress": "compress", "kernel_size": "kernel",
-         "residual_kernel_size": "residual_kernel"}  # fmt: skip
+SIZES = {
+    "n_filters": "filters",
+    "ratios": "ratios",
+    "lstm_layers": "lstm_layers",
+    "causal": "causal",
+    "norm": "norm",
+    "channels": "channels",
+    "compress": "compress",
+    "kernel_size": "kernel",
+    "residual_kernel_size": "residual_kernel",
+}
 """Their names of the layout's fields, and ours."""
 REQUIRED = ("n_filters", "dimension", "ratios", "sample_rate", "bins", "codebooks_stored")
 FIXED = {"pad_mode": "reflect", "activation": "ELU"}
@@ -24,20 +32,27 @@ def config_from_json(values: Mapping[str, Any]) -> CodecConfig:
     known = {*REQUIRED, *SIZES, *FIXED, *OTHERS}
     problems = [f"no {key}" for key in REQUIRED if key not in values]
     problems += [f"unknown {key}" for key in values if key not in known]
-    problems += [f"{key} = {values[key]!r} (wanted {want!r})" for key, want in FIXED.items()
-                 if values.get(key, want) != want]  # fmt: skip
+    problems += [
+        f"{key} = {values[key]!r} (wanted {want!r})" for key, want in FIXED.items() if values.get(key, want) != want
+    ]
     if problems:
         optional = ", ".join(key for key in SIZES if key not in REQUIRED)
-        raise ValueError(f"codec config: {', '.join(problems)}; wanted the keys {', '.join(REQUIRED)}, and where they "
-                         f"differ from the public codec's {optional}")  # fmt: skip
+        raise ValueError(
+            f"codec config: {', '.join(problems)}; wanted the keys {', '.join(REQUIRED)}, and where they "
+            f"differ from the public codec's {optional}"
+        )
     sizes = {ours: values[theirs] for theirs, ours in SIZES.items() if theirs in values}
     segment = None
     if values.get("segment_samples"):
         segment = SegmentConfig(samples=values["segment_samples"], stride=values["segment_stride"])
     quantizer = QuantizerConfig(codebooks=values["codebooks_stored"], entries=values["bins"], width=values["dimension"])
-    return CodecConfig(name=values.get("name", "imported"), quantizer=quantizer, segment=segment,
-                       layout=SeanetConfig(**{**sizes, "ratios": tuple(sizes["ratios"])}),
-                       sample_rate_hz=values["sample_rate"])  # fmt: skip
+    return CodecConfig(
+        name=values.get("name", "imported"),
+        quantizer=quantizer,
+        segment=segment,
+        layout=SeanetConfig(**{**sizes, "ratios": tuple(sizes["ratios"])}),
+        sample_rate_hz=values["sample_rate"],
+    )
 
 
 def config_to_json(config: CodecConfig) -> dict[str, Any]:
@@ -52,9 +67,12 @@ def config_to_json(config: CodecConfig) -> dict[str, Any]:
         "sample_rate": config.sample_rate_hz,
         **{theirs: getattr(config.layout, ours) for theirs, ours in SIZES.items()},
         **FIXED,
-        **({"segment_samples": config.segment.samples, "segment_stride": config.segment.stride}
-           if config.segment else {}),
-    }  # fmt: skip
+        **(
+            {"segment_samples": config.segment.samples, "segment_stride": config.segment.stride}
+            if config.segment
+            else {}
+        ),
+    }
 
 
 def import_codec(state: Mapping[str, np.ndarray], config: CodecConfig, out: Path, source: str) -> str:
@@ -73,7 +91,10 @@ def export_codec(name_or_path: str | Path) -> tuple[dict[str, np.ndarray], dict[
     """
     stored = read_codec(name_or_path)
     books = stored.params["quantizer"]["codebooks"]
-    filled = {"average": books, "cluster_size": np.ones(books.shape[:2], np.float32),
-              "inited": np.ones((len(books), 1), np.float32)}  # fmt: skip
+    filled = {
+        "average": books,
+        "cluster_size": np.ones(books.shape[:2], np.float32),
+        "inited": np.ones((len(books), 1), np.float32),
+    }
     params = {**stored.params, "quantizer": {**filled, **stored.params["quantizer"]}}
     return to_torch(params, stored.config), config_to_json(stored.config)

@@ -15,13 +15,13 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from uniaudio_jax.codec.losses import LOG_FLOOR, frames_of, hann, mel_filters
-from uniaudio_jax.config import FrameRateConfig
+from uniaudio_jax.audio.spectra import LOG_FLOOR, frames_of, hann, mel_filters
+from uniaudio_jax.codec.config import FrameRateConfig
 
 LARGEST_LOG_MAGNITUDE = 5.0
 
 
-def _mask(frames: Int[Array, "B"], count: int) -> Bool[Array, "B T 1"]:
+def _mask(frames: Int[Array, " B"], count: int) -> Bool[Array, "B T 1"]:
     return (jnp.arange(count)[None] < frames[:, None])[..., None]
 
 
@@ -109,11 +109,7 @@ class FrameRate(nnx.Module):
         self.encoder = Encoder(config, width, rngs=rngs)
         self.decoder = Decoder(config, width, rngs=rngs)
 
-    def encode(
-        self,
-        wav: Float[Array, "B S"],
-        frames: Int[Array, "B"],
-    ) -> Float[Array, "B T width"]:
+    def encode(self, wav: Float[Array, "B S"], frames: Int[Array, " B"]) -> Float[Array, "B T width"]:
         """One vector per hop, T = ceil(S / hop). Samples beyond a row's own length must be zero."""
         window = self.config.window_samples
         windows = frames_of(wav, window, self.config.hop_samples) * (hann(window) * 4 / window)
@@ -121,11 +117,7 @@ class FrameRate(nnx.Module):
         mel = jnp.log(power @ mel_filters(self.sample_rate_hz, window, self.config.mel_bands) + LOG_FLOOR)
         return self.encoder(mel / 4 + 1.5, _mask(frames, mel.shape[1]))
 
-    def decode(
-        self,
-        vectors: Float[Array, "B T width"],
-        frames: Int[Array, "B"],
-    ) -> Float[Array, "B S"]:
+    def decode(self, vectors: Float[Array, "B T width"], frames: Int[Array, " B"]) -> Float[Array, "B S"]:
         """The waveform of each frame's hop; frames beyond a row's own count come out as zeros."""
         mask = _mask(frames, vectors.shape[1])
         magnitude, phase = self.decoder(vectors, mask)
@@ -147,7 +139,7 @@ def overlap_add(windows: Float[Array, "B T window"], hop_samples: int) -> Float[
     return total.reshape(rows, -1)[:, left : left + count * hop_samples]
 
 
-def envelope(mask: Bool[Array, "B T 1"], window: Float[np.ndarray, "window"], hop_samples: int) -> Float[Array, "B S"]:
+def envelope(mask: Bool[Array, "B T 1"], window: Float[np.ndarray, " window"], hop_samples: int) -> Float[Array, "B S"]:
     """Sum of the squared windows of the frames that exist; 1 where there is none."""
     total = overlap_add(mask * jnp.asarray(window) ** 2, hop_samples)
     return jnp.where(total > 1e-3, total, 1.0)

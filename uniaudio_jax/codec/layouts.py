@@ -1,6 +1,7 @@
 """The public codecs' layouts by name; weights for them come from their projects' files, see `import_torch.py`."""
 
-from uniaudio_jax.config import CodecConfig, QuantizerConfig, SeanetConfig, SegmentConfig, did_you_mean
+from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig, SeanetConfig, SegmentConfig
+from uniaudio_jax.config import did_you_mean
 
 LAYOUTS = {
     # 16 kHz, 50 frames a second, of which the language model of UniAudio (arXiv 2310.00704) uses 3 codebooks.

@@ -7,9 +7,9 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from uniaudio_jax.codec.config import CodecConfig, FrameRateConfig
 from uniaudio_jax.codec.frame_rate import FrameRate
 from uniaudio_jax.codec.seanet import Seanet
-from uniaudio_jax.config import CodecConfig, FrameRateConfig
 
 
 def build_module(config: CodecConfig, rngs: nnx.Rngs) -> FrameRate | Seanet:
@@ -34,14 +34,14 @@ def with_params(config: CodecConfig, params: dict) -> FrameRate | Seanet:
 
 
 def encode_vectors(
-    module: FrameRate | Seanet, wav: Float[Array, "B S *C"], frames: Int[Array, "B"]
+    module: FrameRate | Seanet, wav: Float[Array, "B S *C"], frames: Int[Array, " B"]
 ) -> Float[Array, "B T width"]:
     """Vectors of either layout; only the frame-rate one, whose rows may be padded, looks at each row's `frames`."""
     return module.encode(wav) if isinstance(module, Seanet) else module.encode(wav, frames)
 
 
 def decode_vectors(
-    module: FrameRate | Seanet, vectors: Float[Array, "B T width"], frames: Int[Array, "B"]
+    module: FrameRate | Seanet, vectors: Float[Array, "B T width"], frames: Int[Array, " B"]
 ) -> Float[Array, "B S *C"]:
     """Waveforms of either layout; `frames` as in `encode_vectors`."""
     return module.decode(vectors) if isinstance(module, Seanet) else module.decode(vectors, frames)

@@ -12,8 +12,13 @@ from uniaudio_jax.metrics.waveform import mel_distance, pesq, si_sdr_db, stoi
 from uniaudio_jax.metrics.words import RATE_HZ, can_hear, word_error_rate
 
 TABLE_LEVELS = (1, 2, 3, 8)
-COLUMNS = {"mel distance": ("mel_distance", 3), "SI-SDR dB": ("si_sdr_db", 1), "STOI": ("stoi", 3),
-           "PESQ": ("pesq", 2), "WER": ("word_error_rate", 3)}  # fmt: skip
+COLUMNS = {
+    "mel distance": ("mel_distance", 3),
+    "SI-SDR dB": ("si_sdr_db", 1),
+    "STOI": ("stoi", 3),
+    "PESQ": ("pesq", 2),
+    "WER": ("word_error_rate", 3),
+}
 CLEAN_SPEECH = ("speech", "tts")  # beginnings of the domains that STOI and PESQ are meant for
 
 

@@ -60,9 +60,7 @@ def decode(codes: Int[Array, "... k"], codebooks: Float[Array, "K entries width"
 
 
 def quantise(
-    vectors: Float[Array, "B T width"],
-    codebooks: Float[Array, "K entries width"],
-    levels: Int[Array, "B"],
+    vectors: Float[Array, "B T width"], codebooks: Float[Array, "K entries width"], levels: Int[Array, " B"]
 ) -> Quantised:
     """Quantises with the first `levels` of each row; gradients pass straight through to `vectors`.
 
@@ -86,7 +84,7 @@ def quantise(
     )
 
 
-def follow(statistics: Statistics, quantised: Quantised, decay: float) -> Statistics:
+def ema_update(statistics: Statistics, quantised: Quantised, decay: float) -> Statistics:
     """Running means moved by one batch: `decay` of the old, 1 - `decay` of the new."""
     levels = len(statistics.codebooks)
     codes, level = quantised.codes.reshape(-1, levels).T, jnp.arange(levels)[:, None]
@@ -95,7 +93,7 @@ def follow(statistics: Statistics, quantised: Quantised, decay: float) -> Statis
     return Statistics(sums / (counts[..., None] + EPSILON), sums, counts)
 
 
-def revive(
+def replace_dead_codes(
     statistics: Statistics, residuals: Float[Array, "K N width"], below: float, key: PRNGKeyArray
 ) -> tuple[Statistics, Bool[Array, "K entries"]]:
     """Entries whose running count is under `below` of an even share move onto a random residual of their level.
@@ -114,7 +112,7 @@ def revive(
 
 def _lloyd(
     vectors: Float[Array, "N width"], centres: Float[Array, "entries width"]
-) -> tuple[Float[Array, "entries width"], Float[Array, "entries"]]:
+) -> tuple[Float[Array, "entries width"], Float[Array, " entries"]]:
     """Centres moved to the mean of the vectors nearest to them (an empty one stays), and how many each has."""
     codes = nearest(vectors, centres)
     counts = jnp.zeros(len(centres)).at[codes].add(1.0)
@@ -132,7 +130,7 @@ def kmeans_start(
 ) -> Statistics:
     """Codebooks from ten rounds of k-means at each level, on the residuals of the levels before it.
 
-    `share` scales the running counts: set it to frames per batch / N, so that they mean what `follow` will keep.
+    `share` scales the running counts: set it to frames per batch / N, so that they mean what `ema_update` will keep.
     """
     if len(vectors) < entries:
         raise ValueError(f"kmeans_start: got {len(vectors)} vectors, wanted at least as many as the {entries} entries")

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from uniaudio_jax.codec.config import SeanetConfig
 from uniaudio_jax.codec.conv import Conv, TransposedConv
-from uniaudio_jax.config import SeanetConfig
 
 LstmState = tuple[tuple[Float[Array, "B D"], Float[Array, "B D"]], ...]
 """(hidden, cell) of every layer."""

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from uniaudio_jax.codec.codec import Codec, open_codec
-from uniaudio_jax.config import SegmentConfig
+from uniaudio_jax.codec.config import SegmentConfig
 
 QUIETEST = 1e-8
 SEGMENTS_AT_ONCE = 8
@@ -33,12 +33,12 @@ class SegmentedCodec:
             raise ValueError(f"codec {codec.name}: got one without segments, wanted one with them; use it directly")
         self.codec, self.config = codec, codec.config.segment
 
-    def encode(self, wav: Float[np.ndarray, "S *C"], codebooks: int | None = None) -> list[Segment]:
+    def encode(self, wav: Float[np.ndarray, " S *C"], codebooks: int | None = None) -> list[Segment]:
         """One segment for every stride of samples; the last ones may be shorter."""
         return list(self.encode_stream([wav], codebooks))
 
     def encode_stream(
-        self, pieces: Iterable[Float[np.ndarray, "S *C"]], codebooks: int | None = None
+        self, pieces: Iterable[Float[np.ndarray, " S *C"]], codebooks: int | None = None
     ) -> Iterator[Segment]:
         """The segments of a waveform that comes in pieces of any length."""
         for group in _groups(self._cut(pieces), SEGMENTS_AT_ONCE):
@@ -47,7 +47,7 @@ class SegmentedCodec:
             for codes, scale in zip(self.codec.encode_many(quiet, codebooks), scales, strict=True):
                 yield Segment(codes, float(scale))
 
-    def _cut(self, pieces: Iterable[Float[np.ndarray, "S *C"]]) -> Iterator[Float[np.ndarray, "S *C"]]:
+    def _cut(self, pieces: Iterable[Float[np.ndarray, " S *C"]]) -> Iterator[Float[np.ndarray, " S *C"]]:
         held: np.ndarray | None = None
         for piece in pieces:
             held = piece if held is None else np.concatenate([held, piece])
@@ -58,12 +58,12 @@ class SegmentedCodec:
             yield held
             held = held[self.config.stride :]
 
-    def decode(self, segments: Sequence[Segment], samples: int | None = None) -> Float[np.ndarray, "S *C"]:
+    def decode(self, segments: Sequence[Segment], samples: int | None = None) -> Float[np.ndarray, " S *C"]:
         """The waveform, or its first `samples`; a little longer than what was encoded when `samples` is not given."""
         wav = np.concatenate(list(self.decode_stream(segments)))
         return wav if samples is None else wav[:samples]
 
-    def decode_stream(self, segments: Iterable[Segment]) -> Iterator[Float[np.ndarray, "S *C"]]:
+    def decode_stream(self, segments: Iterable[Segment]) -> Iterator[Float[np.ndarray, " S *C"]]:
         """The waveform piece by piece, while segments come."""
         fade = _Fade(self.config)
         for group in _groups(segments, SEGMENTS_AT_ONCE):
@@ -80,7 +80,7 @@ class _Fade:
         self.stride = config.stride
         self.triangle = self.sum = self.weight = np.zeros(0, np.float32)
 
-    def push(self, wav: Float[np.ndarray, "S *C"]) -> Float[np.ndarray, "S *C"]:
+    def push(self, wav: Float[np.ndarray, " S *C"]) -> Float[np.ndarray, " S *C"]:
         if not len(self.triangle):  # of the first segment's length; a shorter last one gets the beginning of it
             ramp = np.linspace(0, 1, len(wav) + 2, dtype=np.float32)[1:-1]
             self.triangle, self.sum = 0.5 - np.abs(ramp - 0.5), wav[:0]
@@ -89,10 +89,10 @@ class _Fade:
         self.sum, self.weight = _add(self.sum, wav * shaped), _add(self.weight, triangle)
         return self._take(self.stride)
 
-    def rest(self) -> Float[np.ndarray, "S *C"]:
+    def rest(self) -> Float[np.ndarray, " S *C"]:
         return self._take(len(self.sum))
 
-    def _take(self, count: int) -> Float[np.ndarray, "S *C"]:
+    def _take(self, count: int) -> Float[np.ndarray, " S *C"]:
         weight = self.weight[:count].reshape(-1, *([1] * (self.sum.ndim - 1)))
         out = self.sum[:count] / weight
         self.sum, self.weight = self.sum[count:], self.weight[count:]

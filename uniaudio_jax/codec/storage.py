@@ -10,14 +10,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import safetensors.numpy
 
-from uniaudio_jax.config import (
-    CodecConfig,
-    FrameRateConfig,
-    QuantizerConfig,
-    SeanetConfig,
-    SegmentConfig,
-    did_you_mean,
-)
+from uniaudio_jax.codec.config import CodecConfig, FrameRateConfig, QuantizerConfig, SeanetConfig, SegmentConfig
+from uniaudio_jax.config import did_you_mean
 
 SHIPPED = Path(__file__).parent / "shipped"
 WEIGHTS_FILE, PASSPORT_FILE = "weights.safetensors", "passport.json"
@@ -146,6 +140,8 @@ def check_shapes(stored: StoredCodec, module_params: dict[str, Any], where: str 
     differ = [name for name in wanted if got.get(name) != wanted[name]]
     wrong = [f"{name} {got.get(name, 'missing')} (wanted {wanted[name]})" for name in differ]
     if wrong:
-        raise ValueError(f"{where}: the tensors of {WEIGHTS_FILE} do not fit the passport's config: "
-                         f"{', '.join(wrong[:5])}; write the codec again with "
-                         "uniaudio_jax.codec.storage.save_codec")  # fmt: skip
+        raise ValueError(
+            f"{where}: the tensors of {WEIGHTS_FILE} do not fit the passport's config: "
+            f"{', '.join(wrong[:5])}; write the codec again with "
+            "uniaudio_jax.codec.storage.save_codec"
+        )

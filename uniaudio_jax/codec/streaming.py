@@ -26,8 +26,9 @@ class Windowed:
     frame may have fewer items.
     """
 
-    def __init__(self, run: Callable[[np.ndarray], Any], *, left: int, right: int, start: int, enter: int = 1,
-                 leave: int = 1):  # fmt: skip
+    def __init__(
+        self, run: Callable[[np.ndarray], Any], *, left: int, right: int, start: int, enter: int = 1, leave: int = 1
+    ):
         self.run, self.left, self.right, self.start, self.enter, self.leave = run, left, right, start, enter, leave
         self.held: np.ndarray | None = None
         self.low = self.done = 0  # number of the first held frame, and of the next one to come out

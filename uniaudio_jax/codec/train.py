@@ -22,9 +22,10 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from uniaudio_jax import cli
+from uniaudio_jax.audio.spectra import log_mel
 from uniaudio_jax.codec.audio_data import Audio
 from uniaudio_jax.codec.codec import Codec
-from uniaudio_jax.codec.losses import log_mel
+from uniaudio_jax.codec.config import CodecTrainConfig
 from uniaudio_jax.codec.reconstruction import markdown, reconstruction_table
 from uniaudio_jax.codec.storage import save_codec
 from uniaudio_jax.codec.training import (
@@ -36,7 +37,7 @@ from uniaudio_jax.codec.training import (
     state_shardings,
     train_step,
 )
-from uniaudio_jax.config import CodecTrainConfig, load_config, to_dict
+from uniaudio_jax.config import load_config, to_dict
 from uniaudio_jax.distributed import DistributedOptions, join
 from uniaudio_jax.metrics.plots import draw_metrics
 from uniaudio_jax.sharding import make_mesh
@@ -74,8 +75,14 @@ Report = Callable[[int, dict[str, float]], None]
 Show = Callable[[int, State], None]
 
 
-def train(config: CodecTrainConfig, out: Path, audio: Audio, report: Report = lambda *_: None,
-          show: Show = lambda *_: None, devices: Any = None) -> State:  # fmt: skip
+def train(
+    config: CodecTrainConfig,
+    out: Path,
+    audio: Audio,
+    report: Report = lambda *_: None,
+    show: Show = lambda *_: None,
+    devices: Any = None,
+) -> State:
     """The trained state, from the last checkpoint in `out` or from the start.
 
     `report` gets (step, metrics) as often as the config logs, `show` gets (step, state) at every checkpoint. devices:
@@ -84,19 +91,26 @@ def train(config: CodecTrainConfig, out: Path, audio: Audio, report: Report = la
     manager, mesh = _manager(out), make_mesh(config.mesh, devices)
     first, state = _restore(manager, config, mesh, out)
     keys = jax.random.key(config.seed + 1)
-    bar = tqdm.tqdm(range(first, config.steps), initial=first, total=config.steps, desc="codec", mininterval=2,
-                    disable=jax.process_index() > 0)  # fmt: skip
+    bar = tqdm.tqdm(
+        range(first, config.steps),
+        initial=first,
+        total=config.steps,
+        desc="codec",
+        mininterval=2,
+        disable=jax.process_index() > 0,
+    )
     for step in bar:
         quantised = step >= config.warmup_steps
         if step == config.warmup_steps and config.start_from is None:
             state = start_codebooks(state, config, audio, mesh)
         since = step - config.warmup_steps + 1
-        revive = quantised and since % config.revive_every_steps == 0 and step < 0.8 * config.steps
+        revive = quantised and since % config.replace_every_steps == 0 and step < 0.8 * config.steps
         adversarial = config.adversarial is not None and step >= config.adversarial.start
         key = jax.random.fold_in(keys, step)
         wav = place_wav(audio.batch(config, 0, step), mesh)
-        state, metrics = train_step(state, wav, key, jnp.asarray(revive), config=config, mesh=mesh,
-                                    quantised=quantised, adversarial=adversarial)  # fmt: skip
+        state, metrics = train_step(
+            state, wav, key, jnp.asarray(revive), config=config, mesh=mesh, quantised=quantised, adversarial=adversarial
+        )
         if (step + 1) % config.log_every_steps == 0 or step + 1 == config.steps:
             values = {name: float(value) for name, value in metrics.items()}
             bar.set_postfix({name: f"{value:.3g}" for name, value in values.items()})
@@ -165,8 +179,9 @@ class Board:
         wavs = codec.decode_many(codes, [len(clip) for clip in self.clips.values()])
         for (domain, clip), wav in zip(self.clips.items(), wavs, strict=True):
             self.writer.add_audio(f"{domain}/{levels}_codebooks", np.clip(wav, -1, 1), step, rate)
-            self.writer.add_image(f"{domain}/original_above_{levels}_codebooks", _picture(clip, wav, rate), step,
-                                  dataformats="HW")  # fmt: skip
+            self.writer.add_image(
+                f"{domain}/original_above_{levels}_codebooks", _picture(clip, wav, rate), step, dataformats="HW"
+            )
         self.writer.flush()
 
     def close(self) -> None:
@@ -217,8 +232,10 @@ def main() -> None:
     if not process.is_first:
         codec_params(train(config, arguments.out, audio))
         return
-    print(f"{audio.minutes:.1f} minutes in {len(audio.train)} clips ({audio.converted} converted), "
-          f"held out: { {name: len(clips) for name, clips in audio.heldout.items()} }")  # fmt: skip
+    print(
+        f"{audio.minutes:.1f} minutes in {len(audio.train)} clips ({audio.converted} converted), "
+        f"held out: { {name: len(clips) for name, clips in audio.heldout.items()} }"
+    )
     board = Board(arguments.out, config, audio)
     # Pictures need every host's part of the weights, so several hosts go without them.
     show = board.show if process.count == 1 else lambda *_: None

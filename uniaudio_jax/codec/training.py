@@ -2,7 +2,7 @@
 
 Three phases in one run: unquantised warm-up; straight-through training with codebooks that follow running means, after
 a k-means start on the residuals of training batches; and, where the config asks for it, adversarial training with
-judges (`discriminators.py`) whose losses a balancer weighs against the spectral one.
+discriminators (`discriminators.py`) whose losses a balancer weighs against the spectral one.
 """
 
 import functools
@@ -20,10 +20,10 @@ from uniaudio_jax.codec import rvq
 from uniaudio_jax.codec.audio_data import Audio
 from uniaudio_jax.codec.balancer import balanced_gradient
 from uniaudio_jax.codec.codec import open_codec
-from uniaudio_jax.codec.discriminators import Judgement, Judges, adversarial_loss, feature_loss, judge_loss
+from uniaudio_jax.codec.config import AdversarialConfig, CodecTrainConfig, SeanetConfig
+from uniaudio_jax.codec.discriminators import Discriminators, Scored, adversarial_loss, discriminator_loss, feature_loss
 from uniaudio_jax.codec.losses import spectral_losses
 from uniaudio_jax.codec.module import build_module, decode_vectors, encode_vectors, with_params
-from uniaudio_jax.config import AdversarialConfig, CodecTrainConfig, SeanetConfig
 from uniaudio_jax.sharding import axes_sharding, replicated
 
 KMEANS_VECTORS_PER_ENTRY = 40
@@ -47,7 +47,7 @@ def optimizer(config: CodecTrainConfig) -> optax.GradientTransformation:
     )
 
 
-def judge_optimizer(config: AdversarialConfig) -> optax.GradientTransformation:
+def discriminator_optimizer(config: AdversarialConfig) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(config.learning_rate, b1=0.5, b2=0.9))
 
 
@@ -55,12 +55,14 @@ def check_trainable(config: CodecTrainConfig) -> None:
     """Raises ValueError for a layout that this trainer has no losses for."""
     layout = config.codec.layout
     if config.codec.segment is not None or (isinstance(layout, SeanetConfig) and layout.channels != 1):
-        raise ValueError(f"codec {config.codec.name}: got a layout with segments or several channels, wanted mono "
-                         "without segments; this trainer has no losses for others")  # fmt: skip
+        raise ValueError(
+            f"codec {config.codec.name}: got a layout with segments or several channels, wanted mono "
+            "without segments; this trainer has no losses for others"
+        )
 
 
 def initial_state(config: CodecTrainConfig) -> State:
-    """Parameters and codebooks of `start_from`, or random ones and zeros; empty optimizer moments; fresh judges."""
+    """Parameters and codebooks of `start_from`, or random ones and zeros; fresh moments and discriminators."""
     check_trainable(config)
     quantizer = config.codec.quantizer
     if config.start_from is None:
@@ -74,9 +76,9 @@ def initial_state(config: CodecTrainConfig) -> State:
     statistics = {"codebooks": books, "sums": books * counts[..., None], "counts": counts}
     state = {"params": params, "moments": optimizer(config).init(params), "statistics": statistics}
     if config.adversarial is not None:
-        judges = nnx.to_pure_dict(nnx.state(_judges(config, nnx.Rngs(config.seed + 1)), nnx.Param))
-        state["judges"] = judges
-        state["judge_moments"] = judge_optimizer(config.adversarial).init(judges)
+        discriminators = nnx.to_pure_dict(nnx.state(_discriminators(config, nnx.Rngs(config.seed + 1)), nnx.Param))
+        state["discriminators"] = discriminators
+        state["discriminator_moments"] = discriminator_optimizer(config.adversarial).init(discriminators)
         state["norms"] = {name: jnp.zeros(()) for name in BALANCED}
     # Weak types would compile the step a second time.
     return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), state)
@@ -87,24 +89,26 @@ def _start_from(config: CodecTrainConfig) -> tuple[dict, Array]:
     start = open_codec(config.start_from or "")
     got, wanted = (start.config.layout, start.config.quantizer), (config.codec.layout, config.codec.quantizer)
     if got != wanted:
-        raise ValueError(f"start_from={config.start_from!r}: got a codec of {got[0]} and {got[1]}, wanted {wanted[0]} "
-                         f"and {wanted[1]}")  # fmt: skip
+        raise ValueError(
+            f"start_from={config.start_from!r}: got a codec of {got[0]} and {got[1]}, wanted {wanted[0]} "
+            f"and {wanted[1]}"
+        )
     params = {key: value for key, value in start.params.items() if key != "quantizer"}
     return jax.tree.map(jnp.asarray, (params, start.params["quantizer"]["codebooks"]))
 
 
-def _judges(config: CodecTrainConfig, rngs: nnx.Rngs) -> Judges:
+def _discriminators(config: CodecTrainConfig, rngs: nnx.Rngs) -> Discriminators:
     assert config.adversarial is not None
-    return Judges(config.codec.sample_rate_hz, config.adversarial.channels, rngs=rngs)
+    return Discriminators(config.codec.sample_rate_hz, config.adversarial.channels, rngs=rngs)
 
 
 @functools.cache
-def _judges_skeleton(config: CodecTrainConfig) -> tuple[Any, Any]:
-    return nnx.split(nnx.eval_shape(lambda: _judges(config, nnx.Rngs(0))))
+def _discriminators_skeleton(config: CodecTrainConfig) -> tuple[Any, Any]:
+    return nnx.split(nnx.eval_shape(lambda: _discriminators(config, nnx.Rngs(0))))
 
 
-def _judge(config: CodecTrainConfig, params: dict, wav: Float[Array, "B S"]) -> list[Judgement]:
-    graph, abstract = _judges_skeleton(config)
+def _discriminate(config: CodecTrainConfig, params: dict, wav: Float[Array, "B S"]) -> list[Scored]:
+    graph, abstract = _discriminators_skeleton(config)
     state = jax.tree.map(lambda leaf: leaf, abstract)
     nnx.replace_by_pure_dict(state, params)
     return nnx.merge(graph, state)(wav)
@@ -126,7 +130,7 @@ def place_wav(wav: Float[np.ndarray, "B S"], mesh: Mesh) -> jax.Array:
     return jax.make_array_from_callback(wav.shape, axes_sharding(mesh, ("act_rows", "none")), lambda part: wav[part])
 
 
-def random_levels(config: CodecTrainConfig, key: PRNGKeyArray, rows: int) -> Int[Array, "B"]:
+def random_levels(config: CodecTrainConfig, key: PRNGKeyArray, rows: int) -> Int[Array, " B"]:
     """Levels each row trains with: `main_codebooks` for half of them, else 1 to all."""
     stored = config.codec.quantizer.codebooks
     half, other = jax.random.split(key)
@@ -151,7 +155,7 @@ def train_step(
     quantised: bool,
     adversarial: bool = False,
 ) -> tuple[State, dict[str, Array]]:
-    """One update. `quantised`: the codebooks stand between encoder and decoder; `adversarial`: with the judges."""
+    """One update. `quantised`: the codebooks stand between encoder and decoder; `adversarial`: discriminators join."""
     level_key, revive_key = jax.random.split(key)
     statistics = rvq.Statistics(**state["statistics"])
 
@@ -168,7 +172,7 @@ def train_step(
     (spectral, metrics), gradient = jax.value_and_grad(lambda x: _spectral(config, wav, x), has_aux=True)(got)
     new = dict(state)
     if adversarial:
-        gradient, values = _judged(state, new, config, wav, got)
+        gradient, values = _adversarial_step(state, new, config, wav, got)
         metrics |= values
     gradients = pull((gradient, jnp.asarray(config.commitment_weight)))[0]
     updates, new["moments"] = optimizer(config).update(gradients, state["moments"], state["params"])
@@ -176,37 +180,42 @@ def train_step(
     metrics = {"loss": spectral + config.commitment_weight * commitment, **metrics}
     if result is not None:
         metrics["commitment"] = commitment
-        statistics = rvq.follow(statistics, result, config.codebook_decay)
-        revived, dead = rvq.revive(statistics, result.residuals, config.revive_below, revive_key)
+        statistics = rvq.ema_update(statistics, result, config.codebook_decay)
+        revived, dead = rvq.replace_dead_codes(statistics, result.residuals, config.replace_below, revive_key)
         metrics["dead_entries"] = jnp.sum(dead)
         statistics = jax.tree.map(lambda new, old: jnp.where(revive, new, old), revived, statistics)
     new["statistics"] = statistics._asdict()
     return jax.lax.with_sharding_constraint(new, state_shardings(new, mesh)), metrics
 
 
-def _judged(
+def _adversarial_step(
     state: State, new: State, config: CodecTrainConfig, wav: Array, got: Array
 ) -> tuple[Float[Array, "B S"], dict[str, Array]]:
-    """The balanced gradient at the codec's output; moves the judges and the norms in `new`."""
+    """The balanced gradient at the codec's output; moves the discriminators and the norms in `new`."""
     settings = config.adversarial
     assert settings is not None
-    real = _judge(config, state["judges"], wav)
+    real = _discriminate(config, state["discriminators"], wav)
 
     losses = {
         "spectral": lambda x: _spectral(config, wav, x)[0],
-        "adversarial": lambda x: adversarial_loss(_judge(config, state["judges"], x)),
-        "feature": lambda x: feature_loss(real, _judge(config, state["judges"], x)),
+        "adversarial": lambda x: adversarial_loss(_discriminate(config, state["discriminators"], x)),
+        "feature": lambda x: feature_loss(real, _discriminate(config, state["discriminators"], x)),
     }
-    weights = {"spectral": settings.spectral_weight, "adversarial": settings.adversarial_weight,
-               "feature": settings.feature_weight}  # fmt: skip
+    weights = {
+        "spectral": settings.spectral_weight,
+        "adversarial": settings.adversarial_weight,
+        "feature": settings.feature_weight,
+    }
     gradient, values, new["norms"] = balanced_gradient(losses, weights, got, state["norms"], settings.norm_decay)
     fixed = jax.lax.stop_gradient(got)
-    values["judges"], slopes = jax.value_and_grad(
-        lambda params: judge_loss(_judge(config, params, wav), _judge(config, params, fixed))
-    )(state["judges"])
-    updates, new["judge_moments"] = judge_optimizer(settings).update(slopes, state["judge_moments"], state["judges"])
-    new["judges"] = optax.apply_updates(state["judges"], updates)
-    return gradient, {name: values[name] for name in ("adversarial", "feature", "judges")}
+    values["discriminators"], slopes = jax.value_and_grad(
+        lambda params: discriminator_loss(_discriminate(config, params, wav), _discriminate(config, params, fixed))
+    )(state["discriminators"])
+    updates, new["discriminator_moments"] = discriminator_optimizer(settings).update(
+        slopes, state["discriminator_moments"], state["discriminators"]
+    )
+    new["discriminators"] = optax.apply_updates(state["discriminators"], updates)
+    return gradient, {name: values[name] for name in ("adversarial", "feature", "discriminators")}
 
 
 @functools.partial(jax.jit, static_argnames=("config", "mesh"))

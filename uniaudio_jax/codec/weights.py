@@ -10,14 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from flax import traverse_util
 
-from uniaudio_jax.config import CodecConfig, SeanetConfig
+from uniaudio_jax.codec.config import CodecConfig, SeanetConfig
 
-CODEBOOK_TENSORS = {
-    "codebooks": "embed",
-    "average": "embed_avg",
-    "cluster_size": "cluster_size",
-    "inited": "inited",
-}
+CODEBOOK_TENSORS = {"codebooks": "embed", "average": "embed_avg", "cluster_size": "cluster_size", "inited": "inited"}
 
 
 @dataclass(frozen=True)
@@ -33,8 +28,9 @@ class Tensor:
     axes: tuple[int, ...]
 
 
-def _kernel(config: SeanetConfig, name: str, path: tuple, shape: tuple[int, int, int], axes: tuple[int, int, int],
-            outputs: int) -> Iterator[Tensor]:  # fmt: skip
+def _kernel(
+    config: SeanetConfig, name: str, path: tuple, shape: tuple[int, int, int], axes: tuple[int, int, int], outputs: int
+) -> Iterator[Tensor]:
     """A kernel in its PyTorch shape, whose first axis is normed; its bias; and the norm that follows, if any."""
     inner, norm = name + "." + name.rsplit(".", 1)[1], name + ".norm"
     if config.norm == "weight_norm":
@@ -143,8 +139,12 @@ def from_torch(state_dict: Mapping[str, np.ndarray], config: CodecConfig) -> dic
     Raises ValueError that names every missing, surplus or misshapen tensor.
     """
     tensors = published_tensors(config)
-    _check(f"from_torch, codec {config.name!r}", state_dict, {tensor.name: tensor.shape for tensor in tensors},
-           "give the weights of this config, or the config of these weights")  # fmt: skip
+    _check(
+        f"from_torch, codec {config.name!r}",
+        state_dict,
+        {tensor.name: tensor.shape for tensor in tensors},
+        "give the weights of this config, or the config of these weights",
+    )
     flat = {tensor.path: np.transpose(state_dict[tensor.name], tensor.axes).copy() for tensor in tensors}
     for ours in CODEBOOK_TENSORS:
         levels = range(config.quantizer.codebooks)
@@ -170,6 +170,10 @@ def to_torch(params: Mapping, config: CodecConfig) -> dict[str, np.ndarray]:
         if tensor is not None and value.ndim == len(tensor.axes):
             value = np.transpose(value, np.argsort(tensor.axes))
         found[tensor.name if tensor else ".".join(map(str, path))] = np.ascontiguousarray(value)
-    _check(f"to_torch, codec {config.name!r}", found, {tensor.name: tensor.shape for tensor in tensors.values()},
-           "give the parameters of a Seanet of this config and its codebooks")  # fmt: skip
+    _check(
+        f"to_torch, codec {config.name!r}",
+        found,
+        {tensor.name: tensor.shape for tensor in tensors.values()},
+        "give the parameters of a Seanet of this config and its codebooks",
+    )
     return {tensor.name: found[tensor.name] for tensor in tensors.values()}

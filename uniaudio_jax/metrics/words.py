@@ -27,13 +27,13 @@ def _whisper():
     return WhisperModel(str(Path(spec.origin).parent / "model"), device="cpu", compute_type="int8")
 
 
-def transcript(wav: Float[np.ndarray, "S"]) -> str:
+def transcript(wav: Float[np.ndarray, " S"]) -> str:
     """The English words heard in 16 kHz audio."""
     segments, _ = _whisper().transcribe(np.asarray(wav, np.float32), language="en", beam_size=1)
     return " ".join(segment.text for segment in segments)
 
 
-def word_error_rate(texts: Sequence[str], wavs: Sequence[Float[np.ndarray, "S"]]) -> float:
+def word_error_rate(texts: Sequence[str], wavs: Sequence[Float[np.ndarray, " S"]]) -> float:
     """Substitutions, deletions and insertions over all words, in lower case and without punctuation; 0 is perfect."""
     from jiwer import wer  # pyright: ignore[reportMissingImports]
 

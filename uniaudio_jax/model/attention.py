@@ -25,8 +25,15 @@ def linear(
     inputs: int, outputs: int, axes: tuple[str, str], std: float, rngs: nnx.Rngs, use_bias: bool = True
 ) -> nnx.Linear:
     """A linear map that names the axes of its weights; they start normal with this spread, the bias at zero."""
-    return nnx.Linear(inputs, outputs, use_bias=use_bias, rngs=rngs, kernel_init=nnx.initializers.normal(std),
-                      kernel_metadata={"axes": axes}, bias_metadata={"axes": axes[1:]})  # fmt: skip
+    return nnx.Linear(
+        inputs,
+        outputs,
+        use_bias=use_bias,
+        rngs=rngs,
+        kernel_init=nnx.initializers.normal(std),
+        kernel_metadata={"axes": axes},
+        bias_metadata={"axes": axes[1:]},
+    )
 
 
 class Attention(nnx.Module):

@@ -66,8 +66,9 @@ def _packed_backward(kept: tuple[Array, ...], d_out: Array) -> tuple[Array, Arra
     for block in _blocks(query.shape[2]):
         seen = slice(0, block.stop)
         weights = jnp.exp(_scores(query, key, segments, block) - sums[:, :, block])
-        d_weights = jnp.einsum("bhqe,bhke->bhqk", d_out[:, :, block], value[:, :, seen],
-                               preferred_element_type=jnp.float32)  # fmt: skip
+        d_weights = jnp.einsum(
+            "bhqe,bhke->bhqk", d_out[:, :, block], value[:, :, seen], preferred_element_type=jnp.float32
+        )
         d_scores = weights * (d_weights - weight_of_out[:, :, block]) * query.shape[-1] ** -0.5
         d_scores, weights = d_scores.astype(query.dtype), weights.astype(query.dtype)
         d_query.append(jnp.einsum("bhqk,bhke->bhqe", d_scores, key[:, :, seen]))

@@ -25,7 +25,7 @@ class UniAudio(nnx.Module):
         self.local = LocalStack(config, rngs=rngs)
 
 
-class Shell:
+class ModelDefinition:
     """The model without its weights: makes them, names their axes, and puts given ones back in."""
 
     def __init__(self, config: ModelConfig):
@@ -36,8 +36,10 @@ class Shell:
     def init(self, key: Array) -> Params:
         """Fresh weights; under jit with out_shardings they are born sharded."""
         model = UniAudio(self.config, rngs=nnx.Rngs(key))
-        return {name: nnx.to_pure_dict(nnx.state(part, nnx.Param))
-                for name, part in (("global", model.global_), ("local", model.local))}  # fmt: skip
+        return {
+            name: nnx.to_pure_dict(nnx.state(part, nnx.Param))
+            for name, part in (("global", model.global_), ("local", model.local))
+        }
 
     def shapes(self) -> Params:
         """The tree of weights as ShapeDtypeStructs."""

@@ -8,10 +8,25 @@ from data_pipelines.corpora import Split, split_of
 
 HELDOUT_EVERY = 10
 INSTRUMENTS = {
-    "piano": 0, "electric piano": 4, "harpsichord": 6, "music box": 10, "vibraphone": 11, "marimba": 12,
-    "church organ": 19, "accordion": 21, "nylon guitar": 24, "jazz guitar": 26, "violin": 40, "cello": 42, "harp": 46,
-    "string ensemble": 48, "trumpet": 56, "clarinet": 71, "flute": 73, "sitar": 104,
-}  # fmt: skip
+    "piano": 0,
+    "electric piano": 4,
+    "harpsichord": 6,
+    "music box": 10,
+    "vibraphone": 11,
+    "marimba": 12,
+    "church organ": 19,
+    "accordion": 21,
+    "nylon guitar": 24,
+    "jazz guitar": 26,
+    "violin": 40,
+    "cello": 42,
+    "harp": 46,
+    "string ensemble": 48,
+    "trumpet": 56,
+    "clarinet": 71,
+    "flute": 73,
+    "sitar": 104,
+}
 BASS = 32  # acoustic bass of General MIDI
 KEYS = ("C", "D flat", "D", "E flat", "E", "F", "F sharp", "G", "A flat", "A", "B flat", "B")
 SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
@@ -80,10 +95,24 @@ def compose(rng: np.random.Generator, seconds: float, split: Split = "train") ->
     notes = _notes(rng, seconds, bpm, texture, KEYS.index(key), SCALES[mode])
     speed = "slow" if bpm < SLOW_BELOW_BPM else "fast" if bpm >= FAST_FROM_BPM else "moderate"
     mood = _pick(rng, MOODS[mode, speed])
-    caption = _caption(rng, instrument=instrument, key=key, mode=mode, speed=speed, bpm=str(bpm), mood=mood,
-                       texture=_pick(rng, TEXTURES[texture]))  # fmt: skip
-    return Tune(notes=tuple(notes), programs=(INSTRUMENTS[instrument], INSTRUMENTS[instrument], BASS), seconds=seconds,
-                combination=combination, caption=caption, labels=(instrument, mood, speed))  # fmt: skip
+    caption = _caption(
+        rng,
+        instrument=instrument,
+        key=key,
+        mode=mode,
+        speed=speed,
+        bpm=str(bpm),
+        mood=mood,
+        texture=_pick(rng, TEXTURES[texture]),
+    )
+    return Tune(
+        notes=tuple(notes),
+        programs=(INSTRUMENTS[instrument], INSTRUMENTS[instrument], BASS),
+        seconds=seconds,
+        combination=combination,
+        caption=caption,
+        labels=(instrument, mood, speed),
+    )
 
 
 def tune_split(combination: str) -> Split:
@@ -118,12 +147,22 @@ def _notes(rng: np.random.Generator, seconds: float, bpm: int, texture: str, key
             yield Note(start=start, seconds=2 * beat * 0.9, pitch=pitch(chord - 7), velocity=85, channel=2)
         if texture == "arpeggios":
             for number, step in enumerate((0, 2, 4, 7)):
-                yield Note(start=start + number * beat / 2, seconds=beat * 0.6, pitch=pitch(chord + step),
-                           velocity=int(rng.integers(80, 105)), channel=1)  # fmt: skip
+                yield Note(
+                    start=start + number * beat / 2,
+                    seconds=beat * 0.6,
+                    pitch=pitch(chord + step),
+                    velocity=int(rng.integers(80, 105)),
+                    channel=1,
+                )
         if texture in ("accompanied", "melody"):
             at = start
             for length in _pick(rng, RHYTHMS):
                 degree = int(np.clip(degree + rng.integers(-2, 3), 5, 14))
-                yield Note(start=at, seconds=length * beat * 0.9, pitch=pitch(degree),
-                           velocity=int(rng.integers(85, 115)), channel=0)  # fmt: skip
+                yield Note(
+                    start=at,
+                    seconds=length * beat * 0.9,
+                    pitch=pitch(degree),
+                    velocity=int(rng.integers(85, 115)),
+                    channel=0,
+                )
                 at += length * beat

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.corpora import SPLITS, Clip, Split, split_number
-from data_pipelines.corpora.instructed import SPEAKERS, instructed_clip
-from data_pipelines.corpora.language_bank import SENTENCES, bank
-from data_pipelines.corpora.recordings import find_recordings, recorded_clip
-from data_pipelines.corpora.singing import song
-from data_pipelines.corpora.soundfont import music_clip
-from data_pipelines.corpora.sounds import KINDS, sound_clip
-from data_pipelines.corpora.voices import (
+from data_pipelines.synthetic.instructed import SPEAKERS, instructed_clip
+from data_pipelines.synthetic.language_bank import SENTENCES, bank
+from data_pipelines.synthetic.recordings import find_recordings, recorded_clip
+from data_pipelines.synthetic.singing import song
+from data_pipelines.synthetic.soundfont import music_clip
+from data_pipelines.synthetic.sounds import KINDS, sound_clip
+from data_pipelines.synthetic.voices import (
     ENGLISH,
     ESPEAK_SPEAKERS,
     LEAST_CLIPS,
@@ -31,8 +31,15 @@ from data_pipelines.corpora.voices import (
     utterances,
 )
 
-SHARES = {"speech": 0.28, "parallel": 0.12, "singing": 0.12, "instructed": 0.10, "sound": 0.14, "music": 0.14,
-          "language": 0.10}  # fmt: skip
+SHARES = {
+    "speech": 0.28,
+    "parallel": 0.12,
+    "singing": 0.12,
+    "instructed": 0.10,
+    "sound": 0.14,
+    "music": 0.14,
+    "language": 0.10,
+}
 """Share of each domain of the minutes."""
 RECORDED = 4
 """Recorded sounds for each round of `sounds.KINDS`."""
@@ -71,23 +78,27 @@ def find_domains(voices: Voices) -> dict[str, Domain]:
     speakers, recordings = find_speakers(voices), find_recordings()
     return {
         "speech": Domain(make=functools.partial(_speech, speakers=speakers), variety=len(speakers), made_from=speakers),
-        "parallel": Domain(make=functools.partial(_parallel, speakers=speakers), variety=len(speakers),
-                           made_from=speakers),
+        "parallel": Domain(
+            make=functools.partial(_parallel, speakers=speakers), variety=len(speakers), made_from=speakers
+        ),
         "singing": Domain(make=_singing, variety=len(ESPEAK_SPEAKERS)),
         "instructed": Domain(make=_instructed, variety=len(SPEAKERS)),
-        "sound": Domain(make=functools.partial(_sound, recordings=recordings), variety=len(KINDS),
-                        made_from=recordings),
+        "sound": Domain(
+            make=functools.partial(_sound, recordings=recordings), variety=len(KINDS), made_from=recordings
+        ),
         "music": Domain(make=_music),
         "language": Domain(make=_language, variety=len(SENTENCES)),
-    }  # fmt: skip
+    }
 
 
 def _speech(unit: Unit, speakers: tuple[str, ...]) -> list[Clip]:
     """Sentences by one speaker."""
     speaker = speakers[unit.number % len(speakers)]
     said = utterances(unit.random(), unit.split, speaker)
-    return [unit.clip(part, audio=audio, text=text, speaker=speaker, language=ENGLISH)
-            for part, (text, (audio,)) in enumerate(said)]  # fmt: skip
+    return [
+        unit.clip(part, audio=audio, text=text, speaker=speaker, language=ENGLISH)
+        for part, (text, (audio,)) in enumerate(said)
+    ]
 
 
 def _parallel(unit: Unit, speakers: tuple[str, ...]) -> list[Clip]:
@@ -95,15 +106,19 @@ def _parallel(unit: Unit, speakers: tuple[str, ...]) -> list[Clip]:
     rng, place = unit.random(), unit.number % len(speakers)
     speaker, other = speakers[place], speakers[(place + rng.integers(1, len(speakers))) % len(speakers)]
     said = utterances(rng, unit.split, speaker, other)
-    return [unit.clip(part, audio=audio, content_audio=content, text=text, speaker=speaker, language=ENGLISH)
-            for part, (text, (audio, content)) in enumerate(said)]  # fmt: skip
+    return [
+        unit.clip(part, audio=audio, content_audio=content, text=text, speaker=speaker, language=ENGLISH)
+        for part, (text, (audio, content)) in enumerate(said)
+    ]
 
 
 def _singing(unit: Unit) -> list[Clip]:
     rng, speaker = unit.random(), ESPEAK_SPEAKERS[unit.number % len(ESPEAK_SPEAKERS)]
     songs = [song(rng, speaker, unit.split) for _ in range(LEAST_CLIPS)]
-    return [unit.clip(part, audio=one.samples, text=one.text, midi=one.midi, speaker=speaker, language=ENGLISH)
-            for part, one in enumerate(songs)]  # fmt: skip
+    return [
+        unit.clip(part, audio=one.samples, text=one.text, midi=one.midi, speaker=speaker, language=ENGLISH)
+        for part, one in enumerate(songs)
+    ]
 
 
 def _instructed(unit: Unit) -> list[Clip]:

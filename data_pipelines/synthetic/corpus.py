@@ -1,6 +1,6 @@
 """The synthetic corpus: offline audio with its ground truth for every task, as 16 kHz wav files.
 
-    python -m data_pipelines.corpora.synthetic --out runs/quickstart/data/corpus
+    python -m data_pipelines.synthetic.corpus --out runs/quickstart/data/corpus
 
 makes a folder for each domain, with wav files and a `manifest.jsonl`:
 
@@ -23,10 +23,10 @@ from pathlib import Path
 
 import tyro
 
-from data_pipelines.corpora import kokoro, piper, recordings
-from data_pipelines.corpora.domains import SHARES, find_domains
-from data_pipelines.corpora.voices import Voices
-from data_pipelines.corpora.writing import make_pool, progress_bar, summary, write_domain
+from data_pipelines.synthetic import kokoro, piper, recordings
+from data_pipelines.synthetic.domains import SHARES, find_domains
+from data_pipelines.synthetic.voices import Voices
+from data_pipelines.synthetic.writing import make_pool, progress_bar, summary, write_domain
 from uniaudio_jax.config import did_you_mean
 
 
@@ -46,12 +46,16 @@ class SyntheticOptions:
 
     def __post_init__(self) -> None:
         if not 0 < self.minutes < float("inf") or self.seed < 0:
-            raise ValueError(f"synthetic corpus: got minutes={self.minutes}, seed={self.seed}; wanted minutes above 0 "
-                             "and a seed of 0 or more")  # fmt: skip
+            raise ValueError(
+                f"synthetic corpus: got minutes={self.minutes}, seed={self.seed}; wanted minutes above 0 "
+                "and a seed of 0 or more"
+            )
         for name in self.domain:
             if name not in SHARES:
-                raise ValueError(f"synthetic corpus: got domain {name!r}, wanted some of {', '.join(SHARES)}"
-                                 f"{did_you_mean(name, SHARES)}")  # fmt: skip
+                raise ValueError(
+                    f"synthetic corpus: got domain {name!r}, wanted some of {', '.join(SHARES)}"
+                    f"{did_you_mean(name, SHARES)}"
+                )
 
     def minutes_of(self, domain: str) -> float:
         return self.minutes * SHARES[domain]

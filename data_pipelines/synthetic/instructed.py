@@ -6,9 +6,9 @@ import numpy as np
 from jaxtyping import Float
 
 from data_pipelines.corpora import Split
-from data_pipelines.corpora.levels import loudness
-from data_pipelines.corpora.sentences import sentence
-from data_pipelines.corpora.voices import fits, speech_clip
+from data_pipelines.synthetic.levels import loudness
+from data_pipelines.synthetic.sentences import sentence
+from data_pipelines.synthetic.voices import fits, speech_clip
 
 SPEAKERS = {
     "en-us+m3": ("a man",),
@@ -57,17 +57,28 @@ PRESSED = 4.0
 """A loud voice is limited by tanh of this much, so that its peaks leave it room to be loud."""
 USUAL_ADVERBS = ("at a normal pace and level", "in a normal voice", "plainly")
 USUAL_ADJECTIVES = ("ordinary", "plain")
-BY_ADVERBS = ("{Who} speaks {how}.", "{Who} says this {how}.", "Speak {how}, as {who} would.",
-              "Read it {how}, like {who}.", "It is said {how} by {who}.", "{Who} is talking {how}.")  # fmt: skip
-BY_ADJECTIVES = ("The voice of {who}, {how}.", "{How} speech of {who}.", "Say it like {who}: {how}.",
-                 "{Who} speaks; it sounds {how}.", "I want {who} to be heard, {how}.")  # fmt: skip
+BY_ADVERBS = (
+    "{Who} speaks {how}.",
+    "{Who} says this {how}.",
+    "Speak {how}, as {who} would.",
+    "Read it {how}, like {who}.",
+    "It is said {how} by {who}.",
+    "{Who} is talking {how}.",
+)
+BY_ADJECTIVES = (
+    "The voice of {who}, {how}.",
+    "{How} speech of {who}.",
+    "Say it like {who}: {how}.",
+    "{Who} speaks; it sounds {how}.",
+    "I want {who} to be heard, {how}.",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Instructed:
     """A clip at 16 kHz, its words, and the instruction that it follows."""
 
-    samples: Float[np.ndarray, "S"]
+    samples: Float[np.ndarray, " S"]
     text: str
     instruction: str
 

@@ -43,8 +43,10 @@ class Attention(nn.Module):
     def forward(self, x: Float[Tensor, "B T D"], mask: Tensor | None, cache: Cache | None) -> Float[Tensor, "B T D"]:
         """Attention under `mask` [B, 1, T, T]; without one, causal. A filled cache takes one frame at a time."""
         rows, frames, width = x.shape
-        query, keys, values = (part(x).view(rows, frames, self.heads, width // self.heads).transpose(1, 2)
-                               for part in (self.query, self.key, self.value))  # fmt: skip
+        query, keys, values = (
+            part(x).view(rows, frames, self.heads, width // self.heads).transpose(1, 2)
+            for part in (self.query, self.key, self.value)
+        )
         if cache is not None:
             keys, values = cache.append(keys, values)
         causal = mask is None and frames > 1
@@ -153,8 +155,10 @@ class TorchUniAudio(nn.Module):
         """
         rows, start, codebooks = prefix.shape
         if start + frames > self.config.context_frames:
-            raise ValueError(f"generate: got a prefix of {start} and {frames} frames, wanted at most context_frames="
-                             f"{self.config.context_frames} together; ask for fewer frames")  # fmt: skip
+            raise ValueError(
+                f"generate: got a prefix of {start} and {frames} frames, wanted at most context_frames="
+                f"{self.config.context_frames} together; ask for fewer frames"
+            )
         stack = self.config.global_stack
         caches = [Cache(rows, stack, start + frames, self.g_pos.weight) for _ in self.g_layers]
         made = prefix.new_empty(rows, frames, codebooks)

@@ -13,8 +13,8 @@ import numpy as np
 import safetensors.numpy
 from jaxtyping import Array, Bool, Float, Int
 
-from data_pipelines.tokenizers.text_vectors import file_sha256
-from data_pipelines.tokenizers.whisper_encoder import (
+from data_pipelines.encoders.minilm import file_sha256
+from data_pipelines.encoders.whisper import (
     FRAME_SAMPLES,
     NORM_EPSILON,
     attention,
@@ -31,10 +31,15 @@ WAVE_EPSILON = 1e-7
 TORCH = "pip install torch==2.13.0"
 
 LAYER_NAMES = {
-    "query": "attention.q_proj", "key": "attention.k_proj", "value": "attention.v_proj", "out": "attention.out_proj",
-    "attention_norm": "layer_norm", "up": "feed_forward.intermediate_dense", "down": "feed_forward.output_dense",
+    "query": "attention.q_proj",
+    "key": "attention.k_proj",
+    "value": "attention.v_proj",
+    "out": "attention.out_proj",
+    "attention_norm": "layer_norm",
+    "up": "feed_forward.intermediate_dense",
+    "down": "feed_forward.output_dense",
     "mlp_norm": "final_layer_norm",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +94,7 @@ class HubertEncoder:
         self._weights = jax.device_put(hubert_weights(read_weights(path), self.layer, str(path)))
         self.width = self._weights["projection"]["bias"].shape[0]
 
-    def features(self, wavs: Float[np.ndarray, "B S"], samples: Int[np.ndarray, "B"]) -> Float[Array, "B S/320 D"]:
+    def features(self, wavs: Float[np.ndarray, "B S"], samples: Int[np.ndarray, " B"]) -> Float[Array, "B S/320 D"]:
         """Features of clips of 16 kHz with so many `samples`, padded to S, a multiple of 320.
 
         A row has ceil(samples / 320) frames, the same whatever stands beside and behind it; later ones mean nothing.
@@ -100,7 +105,7 @@ class HubertEncoder:
 @partial(jax.jit, static_argnames="config")
 @jax.default_matmul_precision("highest")
 def hubert_features(
-    weights: Mapping[str, Any], wavs: Float[Array, "B S"], samples: Int[Array, "B"], config: HubertConfig
+    weights: Mapping[str, Any], wavs: Float[Array, "B S"], samples: Int[Array, " B"], config: HubertConfig
 ) -> Float[Array, "B S/320 D"]:
     """The forward pass with the weights of `hubert_weights`; a row sees its own samples and frames only."""
     is_sample = jnp.arange(wavs.shape[1]) < samples[:, None]
@@ -128,7 +133,7 @@ def normalize(x: Float[Array, "B T *C"], inside: Bool[Array, "B T *C"], epsilon:
 
 
 def _convolutions(
-    wavs: Float[Array, "B S"], samples: Int[Array, "B"], weights: list[Mapping[str, Any]], config: HubertConfig
+    wavs: Float[Array, "B S"], samples: Int[Array, " B"], weights: list[Mapping[str, Any]], config: HubertConfig
 ) -> Float[Array, "B T C"]:
     """Samples to 50 vectors a second; the group norm's mean and variance are those of a row's own `samples`."""
     x = wavs[..., None]
@@ -167,8 +172,10 @@ def read_config(folder: Path) -> HubertConfig:
     """The config of a Hugging Face folder. Raises ValueError for a missing file or a model of another kind."""
     path = folder / "config.json"
     if not path.is_file():
-        raise ValueError(f"{folder}: got no config.json, wanted a Hugging Face folder of a HuBERT model (or one with "
-                         "model.bin, Whisper in CTranslate2's form)")  # fmt: skip
+        raise ValueError(
+            f"{folder}: got no config.json, wanted a Hugging Face folder of a HuBERT model (or one with "
+            "model.bin, Whisper in CTranslate2's form)"
+        )
     saved = json.loads(path.read_text())
     wanted = {"model_type": "hubert", "hidden_act": "gelu", "feat_extract_activation": "gelu"}
     refused = {name: saved.get(name, value) for name, value in wanted.items() if saved.get(name, value) != value}
@@ -179,11 +186,15 @@ def read_config(folder: Path) -> HubertConfig:
     preprocessor = folder / "preprocessor_config.json"
     about_waves = json.loads(preprocessor.read_text()) if preprocessor.is_file() else {}
     config = HubertConfig(
-        kernels=tuple(saved["conv_kernel"]), strides=tuple(saved["conv_stride"]), normed_convolutions=normed,
-        position_groups=saved["num_conv_pos_embedding_groups"], norm_first=saved["do_stable_layer_norm"],
-        normed_wave=about_waves.get("do_normalize", normed), heads=saved["num_attention_heads"],
+        kernels=tuple(saved["conv_kernel"]),
+        strides=tuple(saved["conv_stride"]),
+        normed_convolutions=normed,
+        position_groups=saved["num_conv_pos_embedding_groups"],
+        norm_first=saved["do_stable_layer_norm"],
+        normed_wave=about_waves.get("do_normalize", normed),
+        heads=saved["num_attention_heads"],
         epsilon=saved["layer_norm_eps"],
-    )  # fmt: skip
+    )
     if np.prod(config.strides) != FRAME_SAMPLES or config.right_context < 0:
         raise ValueError(f"{path}: got strides {config.strides}, wanted strides of {FRAME_SAMPLES} samples in all")
     return config
@@ -211,13 +222,17 @@ def hubert_weights(state: Mapping[str, np.ndarray], layer: int, where: str) -> d
     while found := part_if_there(f"feature_extractor.conv_layers.{len(convolutions)}.conv"):
         norm = part_if_there(f"feature_extractor.conv_layers.{len(convolutions)}.layer_norm")
         convolutions.append(found | ({"norm": norm} if norm else {}))
-    layers = [{ours: part(f"encoder.layers.{number}.{name}") for ours, name in LAYER_NAMES.items()}
-              for number in range(layer)]  # fmt: skip
-    return {"convolutions": convolutions, "projection": part("feature_projection.projection"),
-               "projection_norm": part_if_there("feature_projection.layer_norm"), "positions": _position_weights(state),
-               "position_norm": part("encoder.layer_norm"),
-               "layers": jax.tree.map(lambda *arrays: np.stack(arrays), *layers)}  # fmt: skip
-    return weights
+    layers = [
+        {ours: part(f"encoder.layers.{number}.{name}") for ours, name in LAYER_NAMES.items()} for number in range(layer)
+    ]
+    return {
+        "convolutions": convolutions,
+        "projection": part("feature_projection.projection"),
+        "projection_norm": part_if_there("feature_projection.layer_norm"),
+        "positions": _position_weights(state),
+        "position_norm": part("encoder.layer_norm"),
+        "layers": jax.tree.map(lambda *arrays: np.stack(arrays), *layers),
+    }
 
 
 def _position_weights(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -245,7 +260,9 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
     try:
         import torch
     except ImportError as error:
-        raise ValueError(f"{path}: got no PyTorch, wanted it to read this file; run `{TORCH}`, or give a folder with "
-                         "model.safetensors (transformers' `save_pretrained` writes it)") from error  # fmt: skip
+        raise ValueError(
+            f"{path}: got no PyTorch, wanted it to read this file; run `{TORCH}`, or give a folder with "
+            "model.safetensors (transformers' `save_pretrained` writes it)"
+        ) from error
     state = torch.load(path, map_location="cpu", weights_only=True)
     return {name: tensor.float().numpy() for name, tensor in state.items()}

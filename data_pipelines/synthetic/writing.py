@@ -15,10 +15,10 @@ import soundfile
 from tqdm import tqdm
 
 from data_pipelines.corpora import AUDIO_FIELDS, CLIP_FIELDS, SAMPLE_RATE_HZ, SPLITS, Clip
-from data_pipelines.corpora.domains import Domain, Unit
 from data_pipelines.corpora.folder import MANIFEST, open_folder, write_manifest
-from data_pipelines.corpora.singing import write_midi
-from uniaudio_jax.codec.audio_files import write_audio
+from data_pipelines.synthetic.domains import Domain, Unit
+from data_pipelines.synthetic.singing import write_midi
+from uniaudio_jax.audio.files import write_audio
 
 FORMAT = 3
 RECIPE = "recipe.json"
@@ -34,8 +34,12 @@ def make_pool() -> ProcessPoolExecutor:
 
 def progress_bar(minutes: float, name: str) -> tqdm:
     """A bar of minutes of audio."""
-    return tqdm(total=minutes, desc=name, unit="min",
-                bar_format="{l_bar}{bar}| {n:.1f}/{total:.1f} min of audio [{elapsed}<{remaining}]")  # fmt: skip
+    return tqdm(
+        total=minutes,
+        desc=name,
+        unit="min",
+        bar_format="{l_bar}{bar}| {n:.1f}/{total:.1f} min of audio [{elapsed}<{remaining}]",
+    )
 
 
 def recipe_of(domain: Domain, minutes: float, seed: int) -> dict[str, Any]:
@@ -48,8 +52,10 @@ def is_finished(place: Path, recipe: dict[str, Any]) -> bool:
     if not place.exists() or (place.is_dir() and not any(place.iterdir())):
         return False
     if not (place / RECIPE).is_file():
-        raise ValueError(f"{place}: got a folder that is not this program's, wanted a new or empty one; "
-                         "choose another --out or move it away")  # fmt: skip
+        raise ValueError(
+            f"{place}: got a folder that is not this program's, wanted a new or empty one; "
+            "choose another --out or move it away"
+        )
     return json.loads((place / RECIPE).read_text()) == recipe
 
 
@@ -109,11 +115,14 @@ def _in_order(make: Callable[[Unit], list[Clip]], units: Iterable[Unit], pool: E
 def summary(root: Path, domains: Iterable[str]) -> str:
     """The minutes of each domain's targets, and how many speakers there are: "music 1.2 min, 12 speakers"."""
     made = {name: open_folder(root / name).entries for name in domains}
-    seconds = {name: sum(soundfile.info(entry.audio["audio"].path).duration for entry in entries)
-               for name, entries in made.items()}  # fmt: skip
+    seconds = {
+        name: sum(soundfile.info(entry.audio["audio"].path).duration for entry in entries)
+        for name, entries in made.items()
+    }
     speakers = {entry.about["speaker"] for entries in made.values() for entry in entries if "speaker" in entry.about}
-    return ", ".join([*(f"{name} {length / 60:.1f} min" for name, length in seconds.items()),
-                      f"{len(speakers)} speakers"])  # fmt: skip
+    return ", ".join(
+        [*(f"{name} {length / 60:.1f} min" for name, length in seconds.items()), f"{len(speakers)} speakers"]
+    )
 
 
 def _seconds(clip: Clip) -> float:

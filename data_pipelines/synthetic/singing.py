@@ -17,10 +17,10 @@ from jaxtyping import Float, Int
 
 from data_pipelines import espeak
 from data_pipelines.corpora import SAMPLE_RATE_HZ, Split
-from data_pipelines.corpora.levels import loudness
-from data_pipelines.corpora.sentences import sentence
-from data_pipelines.corpora.tunes import SCALES
-from data_pipelines.corpora.voices import SPEECH_RMS
+from data_pipelines.synthetic.levels import loudness
+from data_pipelines.synthetic.sentences import sentence
+from data_pipelines.synthetic.tunes import SCALES
+from data_pipelines.synthetic.voices import SPEECH_RMS
 
 MIDI_FRAME_SECONDS = 0.02
 REST = 128
@@ -68,9 +68,9 @@ class Note:
 class Song:
     """A sung sentence at 16 kHz, and the pitch of every 20 ms frame: T = ceil(S / 320)."""
 
-    samples: Float[np.ndarray, "S"]
+    samples: Float[np.ndarray, " S"]
     text: str
-    midi: Int[np.ndarray, "T"]
+    midi: Int[np.ndarray, " T"]
 
 
 def song(rng: np.random.Generator, voice: str, split: Split = "train") -> Song:
@@ -89,7 +89,7 @@ def song(rng: np.random.Generator, voice: str, split: Split = "train") -> Song:
     return Song(samples=sing(wave, hertz, notes), text=text, midi=pitches(notes))
 
 
-def pitches(notes: list[Note]) -> Int[np.ndarray, "T"]:
+def pitches(notes: list[Note]) -> Int[np.ndarray, " T"]:
     """The pitch of every frame."""
     return np.repeat([note.pitch for note in notes], [note.frames for note in notes])
 
@@ -113,11 +113,20 @@ def _clause_syllables(clause: list[tuple[bool, float, float]]) -> list[Syllable]
     nuclei = [number for number, (is_vowel, *_) in enumerate(clause) if is_vowel]
     firsts = [0] + [max(before + 1, nucleus - 1) for before, nucleus in zip(nuclei, nuclei[1:], strict=False)]
     lasts = [first - 1 for first in firsts[1:]] + [len(clause) - 1]
-    return [
-        Syllable(start=clause[first][1], vowel_start=clause[nucleus][1], vowel_end=clause[nucleus][2],
-                 end=clause[last][2], ends_clause=nucleus == nuclei[-1])
-        for first, nucleus, last in zip(firsts, nuclei, lasts, strict=True)
-    ] if nuclei else []  # fmt: skip
+    return (
+        [
+            Syllable(
+                start=clause[first][1],
+                vowel_start=clause[nucleus][1],
+                vowel_end=clause[nucleus][2],
+                end=clause[last][2],
+                ends_clause=nucleus == nuclei[-1],
+            )
+            for first, nucleus, last in zip(firsts, nuclei, lasts, strict=True)
+        ]
+        if nuclei
+        else []
+    )
 
 
 def melody(rng: np.random.Generator, sung: list[Syllable]) -> list[Note]:
@@ -140,7 +149,7 @@ def _rest(rng: np.random.Generator) -> Note:
     return Note(frames=round(rng.uniform(*REST_SECONDS) / MIDI_FRAME_SECONDS))
 
 
-def speech_hertz(wave: Float[np.ndarray, "S"], phones: tuple[tuple[str, float], ...]) -> Float[np.ndarray, "M"]:
+def speech_hertz(wave: Float[np.ndarray, " S"], phones: tuple[tuple[str, float], ...]) -> Float[np.ndarray, " M"]:
     """F0 of speech at 16 kHz (float64), every 5 ms: of the voiced phones everywhere, so that what creaks in speech does
     not whisper on a long note, and 0 in all others."""
     world, settings = load_world(), {"f0_floor": LOWEST_HERTZ, "frame_period": WORLD_MILLISECONDS}
@@ -154,7 +163,7 @@ def speech_hertz(wave: Float[np.ndarray, "S"], phones: tuple[tuple[str, float], 
     return hertz
 
 
-def sing(wave: Float[np.ndarray, "S"], hertz: Float[np.ndarray, "M"], notes: list[Note]) -> Float[np.ndarray, "S2"]:
+def sing(wave: Float[np.ndarray, " S"], hertz: Float[np.ndarray, " M"], notes: list[Note]) -> Float[np.ndarray, " S2"]:
     """Speech at 16 kHz (float64), its syllables moved onto `notes`: 320 samples for each of their frames.
 
     hertz: F0 of the speech every 5 ms, 0 where unvoiced.
@@ -190,7 +199,7 @@ def _time_map(notes: list[Note]) -> tuple[list[float], list[float]]:
     return sung, spoken
 
 
-def _pitch_curve(notes: list[Note], moments: Float[np.ndarray, "M"]) -> Float[np.ndarray, "M"]:
+def _pitch_curve(notes: list[Note], moments: Float[np.ndarray, " M"]) -> Float[np.ndarray, " M"]:
     """Hertz at each moment: the notes, with a glide from one to the next, and vibrato on what is held."""
     ends = np.cumsum([note.frames for note in notes]) * MIDI_FRAME_SECONDS
     number = np.minimum(np.searchsorted(ends, moments, side="right"), len(notes) - 1)
@@ -208,7 +217,7 @@ def _pitch_curve(notes: list[Note], moments: Float[np.ndarray, "M"]) -> Float[np
     return 440 * 2 ** ((pitch + depth * np.sin(2 * np.pi * VIBRATO_HERTZ * since) - 69) / 12)
 
 
-def _gate(notes: list[Note], length: int) -> Float[np.ndarray, "S"]:
+def _gate(notes: list[Note], length: int) -> Float[np.ndarray, " S"]:
     """1 where there is a note, 0 in rests, with short ramps."""
     sounds = np.repeat([float(note.syllable is not None) for note in notes], [note.frames for note in notes])
     gate = np.repeat(sounds, round(MIDI_FRAME_SECONDS * SAMPLE_RATE_HZ))[:length]
@@ -228,8 +237,10 @@ def load_world() -> Any:
     try:
         return importlib.import_module("pyworld")
     except ImportError as error:
-        raise ValueError("singing: got no package pyworld, wanted it for the singing voice; run "
-                         "`pip install --no-deps pyworld==0.3.5`") from error  # fmt: skip
+        raise ValueError(
+            "singing: got no package pyworld, wanted it for the singing voice; run "
+            "`pip install --no-deps pyworld==0.3.5`"
+        ) from error
     finally:
         if before is None:
             del sys.modules["pkg_resources"]
@@ -237,7 +248,7 @@ def load_world() -> Any:
             sys.modules["pkg_resources"] = before
 
 
-def write_midi(path: str | Path, midi: Int[np.ndarray, "T"]) -> bool:
+def write_midi(path: str | Path, midi: Int[np.ndarray, " T"]) -> bool:
     """Writes the melody as a .mid file of one track; returns whether it could (the package mido is optional)."""
     try:
         import mido

@@ -19,7 +19,7 @@ BYTES_PER_SAMPLE = 2
 class AudioFile(NamedTuple):
     """Samples in -1 … 1, and what was done to get them, such as ("stereo", "48000 Hz")."""
 
-    samples: Float[np.ndarray, "S *C"]
+    samples: Float[np.ndarray, " S *C"]
     converted: tuple[str, ...]
 
 
@@ -32,8 +32,16 @@ class AudioStream:
     that it does not have, and reading it for NaN or infinite samples.
     """
 
-    def __init__(self, path: str | Path, sample_rate_hz: int = 16000, channels: int = 1, *, start_seconds: float = 0.0,
-                 seconds: float | None = None, channel: int | None = None):  # fmt: skip
+    def __init__(
+        self,
+        path: str | Path,
+        sample_rate_hz: int = 16000,
+        channels: int = 1,
+        *,
+        start_seconds: float = 0.0,
+        seconds: float | None = None,
+        channel: int | None = None,
+    ):
         self.path, self.sample_rate_hz, self.channels, self.channel = Path(path), sample_rate_hz, channels, channel
         _check_there(self.path)
         _check_complete(self.path)
@@ -69,13 +77,15 @@ class AudioStream:
         spare = info.samplerate // 10  # a last segment may be listed with a rounded end
         if not 0 <= start < info.frames or count < 1 or start + count > info.frames + spare:
             wanted = f"{start_seconds:g} s to {'its end' if seconds is None else f'{start_seconds + seconds:g} s'}"
-            raise ValueError(f"{self.path}: got {info.frames / info.samplerate:.2f} s of audio, wanted {wanted} of it; "
-                             "correct the segment's times")  # fmt: skip
+            raise ValueError(
+                f"{self.path}: got {info.frames / info.samplerate:.2f} s of audio, wanted {wanted} of it; "
+                "correct the segment's times"
+            )
         if self.channel is not None and not 0 <= self.channel < info.channels:
             raise ValueError(f"{self.path}: got {info.channels} channel(s), wanted channel {self.channel} (from 0)")
         return start, min(count, info.frames - start)
 
-    def pieces(self, seconds: float = 60.0) -> Iterator[Float[np.ndarray, "S *C"]]:
+    def pieces(self, seconds: float = 60.0) -> Iterator[Float[np.ndarray, " S *C"]]:
         """The samples from the beginning, about `seconds` at a time; exactly `self.samples` in all."""
         left = self.samples
         resampler = None
@@ -145,7 +155,7 @@ def _check_complete(path: Path) -> None:
     raise ValueError(f"{path}: got a wav file without a data chunk (truncated?), wanted samples; write the file again")
 
 
-def write_audio(path: str | Path, samples: Float[np.ndarray, "S *C"], sample_rate_hz: int) -> None:
+def write_audio(path: str | Path, samples: Float[np.ndarray, " S *C"], sample_rate_hz: int) -> None:
     """Writes 16-bit PCM wav; louder samples than ±1 are clipped. The file appears whole or not at all."""
     samples = np.asarray(samples)
     if samples.ndim not in (1, 2) or not np.isfinite(samples).all():
@@ -155,7 +165,7 @@ def write_audio(path: str | Path, samples: Float[np.ndarray, "S *C"], sample_rat
     write_pieces(path, [samples], sample_rate_hz)
 
 
-def write_pieces(path: str | Path, pieces: Iterable[Float[np.ndarray, "S *C"]], sample_rate_hz: int) -> int:
+def write_pieces(path: str | Path, pieces: Iterable[Float[np.ndarray, " S *C"]], sample_rate_hz: int) -> int:
     """As `write_audio`, from a stream; returns the number of samples."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -168,7 +178,7 @@ def write_pieces(path: str | Path, pieces: Iterable[Float[np.ndarray, "S *C"]], 
     return count
 
 
-def write_growing(path: str | Path, pieces: Iterable[Float[np.ndarray, "S *C"]], sample_rate_hz: int) -> int:
+def write_growing(path: str | Path, pieces: Iterable[Float[np.ndarray, " S *C"]], sample_rate_hz: int) -> int:
     """Writes 16-bit PCM wav piece by piece; after each, the file is whole and can be played. Returns the samples."""
     count = 0
     with wave.open(str(path), "wb") as file:

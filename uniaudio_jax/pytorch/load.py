@@ -14,7 +14,7 @@ def load_torch_model(model: ModelConfig, params: Params) -> tuple[Any, Any]:
     try:
         import torch
 
-        from tests.torch_model import TorchUniAudio
+        from uniaudio_jax.pytorch.modeling_uniaudio import TorchUniAudio
     except ImportError as error:
         raise ValueError(
             f"PyTorch comparison: {error}; run inside a checkout, with `pip install torch==2.13.0`"

@@ -11,7 +11,7 @@ import safetensors.numpy
 from jaxtyping import Float, Float16, Int
 from threadpoolctl import ThreadpoolController
 
-from data_pipelines.tokenizers.text_vectors import LONGEST, file_sha256
+from data_pipelines.encoders.minilm import LONGEST, file_sha256
 
 
 class T5Vectors:
@@ -24,12 +24,16 @@ class T5Vectors:
     def __init__(self, folder: str | Path) -> None:
         folder = Path(folder)
         if missing := [name for name in ("model.safetensors", "config.json") if not (folder / name).is_file()]:
-            raise ValueError(f"{folder}: got no {', '.join(missing)}, wanted a Hugging Face folder of a T5 model "
-                             "(transformers' `save_pretrained` writes one)")  # fmt: skip
+            raise ValueError(
+                f"{folder}: got no {', '.join(missing)}, wanted a Hugging Face folder of a T5 model "
+                "(transformers' `save_pretrained` writes one)"
+            )
         config = json.loads((folder / "config.json").read_text())
         if config.get("feed_forward_proj") != "gated-gelu":
-            raise ValueError(f"{folder}/config.json: got feed_forward_proj {config.get('feed_forward_proj')!r}, wanted "
-                             "'gated-gelu', that of T5 v1.1 and Flan-T5; give such a model")  # fmt: skip
+            raise ValueError(
+                f"{folder}/config.json: got feed_forward_proj {config.get('feed_forward_proj')!r}, wanted "
+                "'gated-gelu', that of T5 v1.1 and Flan-T5; give such a model"
+            )
         self.name, self.width, self.end = folder.name, config["d_model"], config.get("eos_token_id", 1)
         self.layers, self.heads = config["num_layers"], config["num_heads"]
         self.buckets = config["relative_attention_num_buckets"]
@@ -51,7 +55,7 @@ class T5Vectors:
         with self.threads.limit(limits=1, user_api="blas"):
             return self.forward(np.array([*ids[: LONGEST - 1], self.end])).astype(np.float16)
 
-    def forward(self, ids: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n W"]:
+    def forward(self, ids: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n W"]:
         """Vectors of token ids: pre-norm layers with one bias of relative positions, then a last norm."""
         buckets = distance_buckets(len(ids), self.buckets, self.farthest)
         table = self.weights["encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
@@ -127,6 +131,8 @@ def _tokenizer(folder: Path) -> Callable[[str], list[int]]:
 
             return SentencePieceProcessor(model_file=str(folder / "spiece.model")).encode
     except ImportError as error:
-        raise ValueError(f"T5Vectors: got no package {error.name}, wanted it to read the tokenizer of {folder}; "
-                         f"run `pip install --no-deps {error.name}`") from error  # fmt: skip
+        raise ValueError(
+            f"T5Vectors: got no package {error.name}, wanted it to read the tokenizer of {folder}; "
+            f"run `pip install --no-deps {error.name}`"
+        ) from error
     raise ValueError(f"{folder}: got neither tokenizer.json nor spiece.model, wanted the tokenizer of the model")

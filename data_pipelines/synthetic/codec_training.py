@@ -1,6 +1,6 @@
 """The audio that configs/codec_tiny_16k.py trains on: speech, singing, tunes and sounds as 16 kHz wav files.
 
-    python -m data_pipelines.corpora.codec_training --out runs/codec_data
+    python -m data_pipelines.synthetic.codec_training --out runs/codec_data
 
 makes `speech_espeak/` and `speech_piper/`, whose voices are of many pitches, and in `synthetic/` some domains of the
 synthetic corpus, of a seed of their own; each with a `manifest.jsonl`. A finished domain is left alone; one that was
@@ -22,21 +22,52 @@ import tyro
 
 from data_pipelines import espeak
 from data_pipelines.corpora import SAMPLE_RATE_HZ, Clip
-from data_pipelines.corpora.domains import Domain, Unit, find_domains
-from data_pipelines.corpora.piper import INSTALL, Piper, find_piper, piper_speech
-from data_pipelines.corpora.sentences import sentence
-from data_pipelines.corpora.voices import ENGLISH, Voices
-from data_pipelines.corpora.writing import make_pool, progress_bar, summary, write_domain
+from data_pipelines.synthetic.domains import Domain, Unit, find_domains
+from data_pipelines.synthetic.piper import INSTALL, Piper, find_piper, piper_speech
+from data_pipelines.synthetic.sentences import sentence
+from data_pipelines.synthetic.voices import ENGLISH, Voices
+from data_pipelines.synthetic.writing import make_pool, progress_bar, summary, write_domain
 
-MINUTES = {"speech_espeak": 20.0, "speech_piper": 40.0, "synthetic/speech": 15.0, "synthetic/singing": 10.0,
-           "synthetic/sound": 15.0, "synthetic/music": 25.0, "synthetic/language": 10.0}  # fmt: skip
+MINUTES = {
+    "speech_espeak": 20.0,
+    "speech_piper": 40.0,
+    "synthetic/speech": 15.0,
+    "synthetic/singing": 10.0,
+    "synthetic/sound": 15.0,
+    "synthetic/music": 25.0,
+    "synthetic/language": 10.0,
+}
 """Folders, and the minutes of each."""
 SYNTHETIC_SEED = 7  # beyond ours; launch/quickstart.sh trains on seed 0
 PEAK = 0.7
 
 ACCENTS = ("en-us", "en-us", "en-gb-x-rp", "en-gb-scotland", "en-029")
-VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f4", "Annie", "Andy", "Alex", "belinda", "Denis",
-            "grandma", "grandpa", "klatt4", "anika", "rob", "steph", "zac", "iven", "linda", "michel")  # fmt: skip
+VARIANTS = (
+    "m1",
+    "m2",
+    "m3",
+    "m4",
+    "m5",
+    "m6",
+    "m7",
+    "f1",
+    "f4",
+    "Annie",
+    "Andy",
+    "Alex",
+    "belinda",
+    "Denis",
+    "grandma",
+    "grandpa",
+    "klatt4",
+    "anika",
+    "rob",
+    "steph",
+    "zac",
+    "iven",
+    "linda",
+    "michel",
+)
 ESPEAK_PITCHES = (0.9, 1.15)  # above 1: higher, and faster
 PIPER_PITCHES = (1.0, 1.0, 0.84, 0.92, 1.1, 1.2, 1.3, 1.4)
 PIPER_CLIPS_A_CALL = 4  # each call loads the voice, about half a second
@@ -59,8 +90,10 @@ class TrainingAudioOptions:
 
     def __post_init__(self) -> None:
         if not 0 < self.minutes < float("inf") or self.seed < 0:
-            raise ValueError(f"codec training audio: got minutes={self.minutes}, seed={self.seed}; wanted minutes "
-                             "above 0 and a seed of 0 or more")  # fmt: skip
+            raise ValueError(
+                f"codec training audio: got minutes={self.minutes}, seed={self.seed}; wanted minutes "
+                "above 0 and a seed of 0 or more"
+            )
         if self.piper_voice is not None and not self.piper_voice.is_file():
             raise ValueError(f"--piper-voice: got no file {self.piper_voice}, wanted the .onnx file of a Piper voice")
 
@@ -90,11 +123,16 @@ def _piper(unit: Unit, piper: Piper) -> list[Clip]:
     pitch, settings = 1.0, {}
     if unit.split == "train":
         pitch = float(rng.choice(PIPER_PITCHES))
-        settings = {"length_scale": rng.uniform(0.9, 1.15) * max(1.0, pitch), "noise_scale": rng.uniform(0.5, 0.8),
-                    "noise_w": rng.uniform(0.6, 1.0)}  # fmt: skip
+        settings = {
+            "length_scale": rng.uniform(0.9, 1.15) * max(1.0, pitch),
+            "noise_scale": rng.uniform(0.5, 0.8),
+            "noise_w": rng.uniform(0.6, 1.0),
+        }
     made = piper_speech(piper, texts, int(rng.integers(2**31)), **settings)
-    return [unit.clip(part, audio=_at_pitch(*speech, pitch), text=text, speaker=piper.speaker, language=ENGLISH)
-            for part, (speech, text) in enumerate(zip(made, texts, strict=True))]  # fmt: skip
+    return [
+        unit.clip(part, audio=_at_pitch(*speech, pitch), text=text, speaker=piper.speaker, language=ENGLISH)
+        for part, (speech, text) in enumerate(zip(made, texts, strict=True))
+    ]
 
 
 def own_domains(piper: Piper | None) -> dict[str, Domain]:
@@ -109,8 +147,10 @@ def main(options: TrainingAudioOptions) -> None:
     """Makes the domains and prints one line about them, and one about what was left out."""
     start, piper = time.monotonic(), find_piper(options.piper_voice)
     if piper is None:
-        print(f"speech_piper: left out, got no Piper with a voice; run `{INSTALL}` (or give --piper-voice FILE.onnx) "
-              "and start again, or train without that folder (--audio)")  # fmt: skip
+        print(
+            f"speech_piper: left out, got no Piper with a voice; run `{INSTALL}` (or give --piper-voice FILE.onnx) "
+            "and start again, or train without that folder (--audio)"
+        )
     synthetic = {f"synthetic/{name}": domain for name, domain in find_domains(options.voices).items()}
     domains = {name: domain for name, domain in {**own_domains(piper), **synthetic}.items() if name in MINUTES}
     with make_pool() as pool, progress_bar(sum(map(options.minutes_of, domains)), "codec audio") as bar:

@@ -203,7 +203,7 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "Det regnade hela natten, men nu skiner solen.",
         "Den gamla fiskaren sålde sin båt och flyttade till staden.",
     ),
-}  # fmt: skip
+}
 
 
 def bank_split(sentence: str) -> Split:

@@ -6,9 +6,9 @@ import numpy as np
 from jaxtyping import Float
 
 from data_pipelines.corpora import SAMPLE_RATE_HZ, Split
-from data_pipelines.corpora.levels import loudness
-from data_pipelines.corpora.sentences import sentence
-from data_pipelines.corpora.voices import speech_clip
+from data_pipelines.synthetic.levels import loudness
+from data_pipelines.synthetic.sentences import sentence
+from data_pipelines.synthetic.voices import speech_clip
 
 NOISE_RMS = 0.05
 BABBLE_VOICES = ("en-us+m7", "en-us+aunty", "en-gb-x-rp+f4", "en-us+michel", "en-gb-x-rp+m4", "en-us+Andrea")
@@ -16,14 +16,14 @@ HUM_HERTZ, GUSTS_PER_SECOND, DROPS_PER_SECOND = (45.0, 120.0), (0.7, 1.3), (30.0
 BEEP_HERTZ, BEEP_SECONDS = (400.0, 2500.0), (0.06, 0.3)
 
 
-def noise_clip(rng: np.random.Generator, seconds: float, kind: str, split: Split = "train") -> Float[np.ndarray, "S"]:
+def noise_clip(rng: np.random.Generator, seconds: float, kind: str, split: Split = "train") -> Float[np.ndarray, " S"]:
     """A noise of one of the `NOISES` at 16 kHz; `split` is that of the sentences in babble."""
     if kind not in NOISES:
         raise ValueError(f"noise_clip: got kind {kind!r}, wanted one of {', '.join(NOISES)}")
     return loudness(NOISES[kind](rng, max(1, round(seconds * SAMPLE_RATE_HZ)), split), NOISE_RMS)
 
 
-def coloured(rng: np.random.Generator, samples: int, exponent: float) -> Float[np.ndarray, "S"]:
+def coloured(rng: np.random.Generator, samples: int, exponent: float) -> Float[np.ndarray, " S"]:
     """Noise whose power falls as frequency to the power of `exponent`, above 20 Hz."""
     hertz = np.fft.rfftfreq(samples, 1 / SAMPLE_RATE_HZ)
     spectrum = np.fft.rfft(rng.standard_normal(samples)) * np.maximum(hertz, 20) ** (-exponent / 2)
@@ -31,7 +31,7 @@ def coloured(rng: np.random.Generator, samples: int, exponent: float) -> Float[n
     return np.fft.irfft(spectrum, samples)
 
 
-def hum(rng: np.random.Generator, samples: int, hertz: float) -> Float[np.ndarray, "S"]:
+def hum(rng: np.random.Generator, samples: int, hertz: float) -> Float[np.ndarray, " S"]:
     """A mains or motor hum: harmonics of `hertz` over some pink noise."""
     seconds, harmonics = np.arange(samples) / SAMPLE_RATE_HZ, np.arange(1, 13)
     strengths, phases = rng.uniform(0.1, 1, 12) / harmonics, rng.uniform(0, 2 * np.pi, 12)
@@ -39,14 +39,14 @@ def hum(rng: np.random.Generator, samples: int, hertz: float) -> Float[np.ndarra
     return tones + 0.1 * loudness(coloured(rng, samples, 1), 1.0)
 
 
-def wind(rng: np.random.Generator, samples: int, gusts_per_second: float) -> Float[np.ndarray, "S"]:
+def wind(rng: np.random.Generator, samples: int, gusts_per_second: float) -> Float[np.ndarray, " S"]:
     """Low noise that swells and falls."""
     knots = rng.uniform(0.1, 1, 3 + int(gusts_per_second * samples / SAMPLE_RATE_HZ))
     swell = np.interp(np.linspace(0, len(knots) - 1, samples), np.arange(len(knots)), knots)
     return coloured(rng, samples, 1.5) * swell
 
 
-def rain(rng: np.random.Generator, samples: int, drops_per_second: float) -> Float[np.ndarray, "S"]:
+def rain(rng: np.random.Generator, samples: int, drops_per_second: float) -> Float[np.ndarray, " S"]:
     """Crackle of drops, each a short ringing click, over faint white noise."""
     drops = np.where(rng.random(samples) < drops_per_second / SAMPLE_RATE_HZ, rng.standard_normal(samples), 0)
     time_axis = np.arange(SAMPLE_RATE_HZ // 100)
@@ -54,9 +54,9 @@ def rain(rng: np.random.Generator, samples: int, drops_per_second: float) -> Flo
     return np.convolve(drops, click)[:samples] + 0.003 * rng.standard_normal(samples)
 
 
-def beeps(rng: np.random.Generator, samples: int, hertz: tuple[float, float], beep_seconds: float) -> Float[
-    np.ndarray, "S"
-]:  # fmt: skip
+def beeps(
+    rng: np.random.Generator, samples: int, hertz: tuple[float, float], beep_seconds: float
+) -> Float[np.ndarray, " S"]:
     """Beeps of one to three pitches within `hertz`, as of an alarm, over faint white noise."""
     out = 0.01 * rng.standard_normal(samples)
     pitches, length = rng.uniform(*hertz, rng.integers(1, 4)), int(beep_seconds * SAMPLE_RATE_HZ)
@@ -68,7 +68,7 @@ def beeps(rng: np.random.Generator, samples: int, hertz: tuple[float, float], be
     return out
 
 
-def babble(rng: np.random.Generator, samples: int, split: Split) -> Float[np.ndarray, "S"]:
+def babble(rng: np.random.Generator, samples: int, split: Split) -> Float[np.ndarray, " S"]:
     """Three to five people talking at once, none of them a speaker of the corpus."""
     out = np.zeros(samples)
     for voice in rng.permutation(BABBLE_VOICES)[: rng.integers(3, 6)]:

@@ -8,16 +8,29 @@ import soxr
 from jaxtyping import Float
 
 from data_pipelines import espeak
-from data_pipelines.corpora import SAMPLE_RATE_HZ, Split, kokoro
-from data_pipelines.corpora.levels import loudness
-from data_pipelines.corpora.piper import find_piper, piper_speech
-from data_pipelines.corpora.sentences import sentence
+from data_pipelines.corpora import SAMPLE_RATE_HZ, Split
+from data_pipelines.synthetic import kokoro
+from data_pipelines.synthetic.levels import loudness
+from data_pipelines.synthetic.piper import find_piper, piper_speech
+from data_pipelines.synthetic.sentences import sentence
 
 SPEECH_RMS = 0.08
 CLIP_SECONDS = (1.5, 5.0)
 ENGLISH = "en-us"
-ESPEAK_SPEAKERS = ("en-us+m3", "en-us+f4", "en-us+m8", "en-us+steph2", "en-us+rob", "en-gb-x-rp+steph3", "en-us+Denis",
-                   "en-us+f1", "en-us+Alex", "en-us+Annie", "en-gb-x-rp+m2", "en-gb-x-rp+belinda")  # fmt: skip
+ESPEAK_SPEAKERS = (
+    "en-us+m3",
+    "en-us+f4",
+    "en-us+m8",
+    "en-us+steph2",
+    "en-us+rob",
+    "en-gb-x-rp+steph3",
+    "en-us+Denis",
+    "en-us+f1",
+    "en-us+Alex",
+    "en-us+Annie",
+    "en-gb-x-rp+m2",
+    "en-gb-x-rp+belinda",
+)
 """Voices without breath noise, which is not the same in every process, and none of those in `noises.BABBLE_VOICES`."""
 WORDS_PER_MINUTE = (155, 195)
 NEURAL_SPEED = (0.9, 1.1)
@@ -35,12 +48,12 @@ def find_speakers(voices: Voices) -> tuple[str, ...]:
     return tuple(sorted(places, key=lambda name: places[name]))
 
 
-def speech_clip(voice: str, text: str, rms: float = SPEECH_RMS, **settings: int) -> Float[np.ndarray, "S"]:
+def speech_clip(voice: str, text: str, rms: float = SPEECH_RMS, **settings: int) -> Float[np.ndarray, " S"]:
     """`text` in an espeak voice at 16 kHz, at the level `rms`; `settings` are those of `espeak.speak`."""
     return _at_16_khz(*espeak.speak(text, voice, **settings), rms)
 
 
-def say(speaker: str, texts: Sequence[str], rng: np.random.Generator) -> list[Float[np.ndarray, "S"]]:
+def say(speaker: str, texts: Sequence[str], rng: np.random.Generator) -> list[Float[np.ndarray, " S"]]:
     """Each text by one of the `find_speakers`, at a pace of its own, all equally loud."""
     if speaker.startswith("piper-"):
         piper = find_piper()
@@ -57,7 +70,7 @@ def say(speaker: str, texts: Sequence[str], rng: np.random.Generator) -> list[Fl
 
 def utterances(
     rng: np.random.Generator, split: Split, *speakers: str
-) -> list[tuple[str, tuple[Float[np.ndarray, "S"], ...]]]:
+) -> list[tuple[str, tuple[Float[np.ndarray, " S"], ...]]]:
     """Two or more sentences of `split`, and each by every one of `speakers`, all 1.5 to 5 s long."""
     count = PIPER_CLIPS if any(speaker.startswith("piper-") for speaker in speakers) else LEAST_CLIPS
     found = []
@@ -68,7 +81,7 @@ def utterances(
     return found[:count]
 
 
-def fits(samples: Float[np.ndarray, "S"]) -> bool:
+def fits(samples: Float[np.ndarray, " S"]) -> bool:
     """Whether a clip is as long as those of the corpus."""
     return CLIP_SECONDS[0] <= len(samples) / SAMPLE_RATE_HZ <= CLIP_SECONDS[1]
 

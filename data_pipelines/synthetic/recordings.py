@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.corpora import SAMPLE_RATE_HZ, Split, split_of
-from data_pipelines.corpora.levels import loudness
-from data_pipelines.corpora.sounds import Sound
-from uniaudio_jax.codec.audio_files import read_audio
+from data_pipelines.synthetic.levels import loudness
+from data_pipelines.synthetic.sounds import Sound
+from uniaudio_jax.audio.files import read_audio
 
 FOLDER = Path("/usr/share/sonic-pi/samples")
 INSTALL = "apt-get install sonic-pi-samples"
@@ -19,15 +19,28 @@ HELDOUT_EVERY = 10
 CLIP_SECONDS, PAUSE_SECONDS = (1.5, 5.0), (0.3, 0.9)
 RMS = (0.07, 0.12)
 THINGS = {
-    "ambi": ("ambient", "music"), "bass": ("bass synthesizer", "synthesizer"), "bd": ("bass drum", "drums"),
-    "drum": ("drum", "drums"), "elec": ("electronic", "synthesizer"), "glitch": ("glitch", "synthesizer"),
-    "guit": ("guitar", "music"), "loop": ("looping", "music"), "mehackit": ("electronic", "synthesizer"),
-    "perc": ("percussion", "drums"), "sn": ("snare drum", "drums"), "tabla": ("tabla", "drums"),
+    "ambi": ("ambient", "music"),
+    "bass": ("bass synthesizer", "synthesizer"),
+    "bd": ("bass drum", "drums"),
+    "drum": ("drum", "drums"),
+    "elec": ("electronic", "synthesizer"),
+    "glitch": ("glitch", "synthesizer"),
+    "guit": ("guitar", "music"),
+    "loop": ("looping", "music"),
+    "mehackit": ("electronic", "synthesizer"),
+    "perc": ("percussion", "drums"),
+    "sn": ("snare drum", "drums"),
+    "tabla": ("tabla", "drums"),
     "vinyl": ("record player", "static"),
-}  # fmt: skip
+}
 """The first word of a name → how a caption calls it, and the label."""
-NAMES = {"perc_bell": ("percussion", "bell"), "perc_bell2": ("percussion", "bell"), "perc_door": ("wooden", "door"),
-         "misc_crow": ("bird", "crow"), "misc_cineboom": ("cinema", "explosion")}  # fmt: skip
+NAMES = {
+    "perc_bell": ("percussion", "bell"),
+    "perc_bell2": ("percussion", "bell"),
+    "perc_door": ("wooden", "door"),
+    "misc_crow": ("bird", "crow"),
+    "misc_cineboom": ("cinema", "explosion"),
+}
 """Files whose first word does not say it."""
 CAPTIONS = ("The {thing} sound of {name}.", "{Thing} sound: {name}.", "A recorded {thing} sound, {name}.")
 

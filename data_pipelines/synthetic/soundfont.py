@@ -9,8 +9,8 @@ import soxr
 from jaxtyping import Float
 
 from data_pipelines.corpora import SAMPLE_RATE_HZ, Split
-from data_pipelines.corpora.levels import loudness
-from data_pipelines.corpora.tunes import Tune, compose
+from data_pipelines.synthetic.levels import loudness
+from data_pipelines.synthetic.tunes import Tune, compose
 
 SYNTH_RATE_HZ = 32000
 MUSIC_RMS = 0.1
@@ -18,7 +18,7 @@ TUNE_SECONDS = (3.0, 5.0)
 FADE_SECONDS = 0.1
 
 
-def music_clip(rng: np.random.Generator, split: Split = "train") -> tuple[Float[np.ndarray, "S"], Tune]:
+def music_clip(rng: np.random.Generator, split: Split = "train") -> tuple[Float[np.ndarray, " S"], Tune]:
     """A tune of 3 to 5 s at 16 kHz whose instrument and key belong to `split`, and what it is."""
     tune = compose(rng, rng.uniform(*TUNE_SECONDS), split)
     samples = soxr.resample(_render(tune), SYNTH_RATE_HZ, SAMPLE_RATE_HZ)
@@ -32,8 +32,10 @@ def _soundfont() -> bytes:
     spec = importlib.util.find_spec("pretty_midi")
     path = Path(spec.origin).parent / "TimGM6mb.sf2" if spec and spec.origin else None
     if path is None or not path.is_file() or importlib.util.find_spec("tinysoundfont") is None:
-        raise ValueError("music: got no SoundFont synthesiser, wanted the packages tinysoundfont and pretty_midi (for "
-                         "its TimGM6mb.sf2); run `pip install --no-deps tinysoundfont pretty_midi`")  # fmt: skip
+        raise ValueError(
+            "music: got no SoundFont synthesiser, wanted the packages tinysoundfont and pretty_midi (for "
+            "its TimGM6mb.sf2); run `pip install --no-deps tinysoundfont pretty_midi`"
+        )
     return path.read_bytes()
 
 

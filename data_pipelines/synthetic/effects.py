@@ -10,13 +10,20 @@ import numpy as np
 from jaxtyping import Float
 
 from data_pipelines.corpora import SAMPLE_RATE_HZ, Split
-from data_pipelines.corpora.noises import coloured
+from data_pipelines.synthetic.noises import coloured
 
 FIRST_EVENT_SECONDS, LEAST_EVENT_SECONDS = 0.05, 0.15
 FADE_SAMPLES = 80
 ECHO_SECONDS, FAR_HERTZ = 0.4, 1500.0
-BELL_PARTIALS = ((0.5, 0.6, 0.7), (1, 1, 1), (1.19, 0.7, 1.2), (1.5, 0.4, 1.6), (2, 0.8, 1.8), (2.67, 0.4, 2.6),
-                 (3.01, 0.3, 3.2))  # fmt: skip
+BELL_PARTIALS = (
+    (0.5, 0.6, 0.7),
+    (1, 1, 1),
+    (1.19, 0.7, 1.2),
+    (1.5, 0.4, 1.6),
+    (2, 0.8, 1.8),
+    (2.67, 0.4, 2.6),
+    (3.01, 0.3, 3.2),
+)
 """Of a cast bell: ratio to its strike note, strength, how much faster it dies away."""
 
 
@@ -40,12 +47,12 @@ Texture = Callable[[np.random.Generator, Draw], np.ndarray]
 
 
 def event_count(draw: Draw) -> int:
-    """How many events `lay_out` puts into a clip, at least one."""
+    """How many events `place_events` puts into a clip, at least one."""
     seconds = draw.samples / SAMPLE_RATE_HZ - FIRST_EVENT_SECONDS - LEAST_EVENT_SECONDS
     return 1 + max(0, int(seconds * draw.per_second))
 
 
-def lay_out(rng: np.random.Generator, draw: Draw, event: Event, jitter: float = 0.0) -> Float[np.ndarray, "S"]:
+def place_events(rng: np.random.Generator, draw: Draw, event: Event, jitter: float = 0.0) -> Float[np.ndarray, " S"]:
     """Events at a steady pace; `jitter` is how late each may be, in parts of their distance."""
     out = np.zeros(draw.samples)
     for number in range(event_count(draw)):
@@ -57,7 +64,7 @@ def lay_out(rng: np.random.Generator, draw: Draw, event: Event, jitter: float = 
     return out
 
 
-def far_away(rng: np.random.Generator, samples: Float[np.ndarray, "S"]) -> Float[np.ndarray, "S"]:
+def far_away(rng: np.random.Generator, samples: Float[np.ndarray, " S"]) -> Float[np.ndarray, " S"]:
     """The same from a distance: the high part is lost, and echoes are as loud as the sound itself."""
     echo = rng.standard_normal(round(ECHO_SECONDS * SAMPLE_RATE_HZ)) * np.exp(-np.linspace(0, 6, 6400))
     echo *= 1 / np.sqrt(np.sum(echo**2))
@@ -78,8 +85,9 @@ def _ringing(hertz: float, seconds: float, decay_seconds: float) -> np.ndarray:
     return np.sin(2 * np.pi * hertz * axis) * np.exp(-axis / decay_seconds)
 
 
-def _burst(rng: np.random.Generator, seconds: float, decay_seconds: float, least_hertz: float,
-           most_hertz: float) -> np.ndarray:  # fmt: skip
+def _burst(
+    rng: np.random.Generator, seconds: float, decay_seconds: float, least_hertz: float, most_hertz: float
+) -> np.ndarray:
     """Noise between two frequencies that dies away."""
     axis = _axis(seconds)
     spectrum, hertz = np.fft.rfft(rng.standard_normal(len(axis))), np.fft.rfftfreq(len(axis), 1 / SAMPLE_RATE_HZ)
@@ -147,8 +155,9 @@ def knock(rng: np.random.Generator, hertz: float) -> np.ndarray:
 def horn(rng: np.random.Generator, hertz: float) -> np.ndarray:
     """0.35 s of two notes a third apart, with many harmonics."""
     axis = _axis(0.35)
-    tones = sum(np.sin(2 * np.pi * number * ratio * hertz * axis) / number
-                for number in range(1, 9) for ratio in (1, 1.26))  # fmt: skip
+    tones = sum(
+        np.sin(2 * np.pi * number * ratio * hertz * axis) / number for number in range(1, 9) for ratio in (1, 1.26)
+    )
     return tones * np.minimum(1, np.minimum(axis, 0.35 - axis) / 0.02)
 
 
@@ -208,12 +217,12 @@ def beep(rng: np.random.Generator, hertz: float) -> np.ndarray:
     return np.sin(2 * np.pi * hertz * axis) * np.minimum(1, np.minimum(axis, 0.1 - axis) / 0.005)
 
 
-def siren(rng: np.random.Generator, draw: Draw) -> Float[np.ndarray, "S"]:
+def siren(rng: np.random.Generator, draw: Draw) -> Float[np.ndarray, " S"]:
     """A tone that swings by half around its pitch."""
     return _glide(draw.hertz * (1 + 0.5 * np.sin(2 * np.pi * (draw.per_second * draw.seconds + rng.random()))))
 
 
-def engine(rng: np.random.Generator, draw: Draw) -> Float[np.ndarray, "S"]:
+def engine(rng: np.random.Generator, draw: Draw) -> Float[np.ndarray, " S"]:
     """Strokes of four unequal cylinders, which shake a body."""
     stroke, within = np.divmod(draw.seconds * draw.per_second, 1)
     strength = rng.uniform(0.6, 1, 4)[stroke.astype(int) % 4]
@@ -221,21 +230,21 @@ def engine(rng: np.random.Generator, draw: Draw) -> Float[np.ndarray, "S"]:
     return strength * np.exp(-3 * within) * (body + 0.7 * _noise(rng, draw, 1.0))
 
 
-def waves(rng: np.random.Generator, draw: Draw) -> Float[np.ndarray, "S"]:
+def waves(rng: np.random.Generator, draw: Draw) -> Float[np.ndarray, " S"]:
     """Surf: noise that swells quickly and runs out slowly."""
     phase = (draw.per_second * draw.seconds + rng.random()) % 1
     swell = np.minimum(phase / 0.3, (1 - phase) / 0.7) ** 1.5
     return (0.05 + swell) * _noise(rng, draw, 1.5) + 0.25 * swell**2 * _noise(rng, draw, 0.0)
 
 
-def thunder(rng: np.random.Generator, draw: Draw) -> Float[np.ndarray, "S"]:
+def thunder(rng: np.random.Generator, draw: Draw) -> Float[np.ndarray, " S"]:
     """A crack, and a rumble that comes again and dies away."""
     again = 1 + 0.7 * np.sin(2 * np.pi * draw.per_second * draw.seconds + rng.uniform(0, 6))
     rumble, crack = _noise(rng, draw, 2.0), _noise(rng, draw, 0.0)
     return np.exp(-draw.seconds / 1.2) * again * rumble + 0.8 * np.exp(-draw.seconds / 0.08) * crack
 
 
-def fire(rng: np.random.Generator, draw: Draw) -> Float[np.ndarray, "S"]:
+def fire(rng: np.random.Generator, draw: Draw) -> Float[np.ndarray, " S"]:
     """Pops of wood over a faint roar."""
     pops = np.zeros(draw.samples)
     for start in rng.integers(draw.samples, size=event_count(draw)):
@@ -244,13 +253,13 @@ def fire(rng: np.random.Generator, draw: Draw) -> Float[np.ndarray, "S"]:
     return pops + 0.04 * _noise(rng, draw, 1.5)
 
 
-def helicopter(rng: np.random.Generator, draw: Draw) -> Float[np.ndarray, "S"]:
+def helicopter(rng: np.random.Generator, draw: Draw) -> Float[np.ndarray, " S"]:
     """Blades that chop the air, over the whine of a turbine."""
     chop = np.exp(-4 * ((draw.seconds * draw.per_second) % 1))
     return chop * _noise(rng, draw, 1.5) + 0.1 * np.sin(2 * np.pi * draw.hertz * draw.seconds)
 
 
-def drill(rng: np.random.Generator, draw: Draw) -> Float[np.ndarray, "S"]:
+def drill(rng: np.random.Generator, draw: Draw) -> Float[np.ndarray, " S"]:
     """A buzzing motor that is pressed and let go."""
     load = 1 - 0.15 * np.sin(2 * np.pi * draw.per_second * draw.seconds + rng.uniform(0, 6))
     turn = np.cumsum(draw.hertz * load) / SAMPLE_RATE_HZ % 1

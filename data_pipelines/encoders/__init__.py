@@ -1,0 +1,1 @@
+"""Frozen encoders whose outputs are tokens or conditions: Whisper, HuBERT, T5 and MiniLM."""

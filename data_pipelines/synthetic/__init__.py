@@ -1,0 +1,1 @@
+"""Audio made with ground truth: speech, singing, sounds and music for training without any recordings."""

@@ -1,0 +1,1 @@
+"""Audio files and spectra: one way in and out."""

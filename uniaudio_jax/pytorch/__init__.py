@@ -1,0 +1,1 @@
+"""The model in plain PyTorch, which conversions are checked against."""
