@@ -142,6 +142,10 @@ class Corpus:
                 )
             seen[entry.id] = entry.where
 
+    def numbers(self, split: Split) -> np.ndarray:
+        """The numbers of the entries of a split, in the order of the listing."""
+        return np.flatnonzero([entry.split == split for entry in self.entries])
+
 
 def split_number(key: str) -> int:
     """A fixed number below 2^64 for whatever `key` names, the same on every machine."""
