@@ -163,13 +163,13 @@ def open_writer(options: BuilderOptions, worker: Worker, stream: Stream, passpor
     has_vectors = KINDS[stream.kind].form == "vectors"
     width = worker.tokenizers.text_vectors.width if has_vectors else None
     features = column_features(stream.key, worker.tokenizers.codec.codebooks, width)
-    shards = {split: worker.shard_count(split) for split in SPLITS}
+    shards: dict[Split, int] = {split: worker.shard_count(split) for split in SPLITS}
     return ColumnWriter(column_folder(options.out, options.corpus_name, stream.key), passport, shards, features)
 
 
 def make_shards(options: BuilderOptions, worker: Worker, writers: list[ColumnWriter]) -> None:
     """Makes the shards of these columns, in this process or on Apache Beam."""
-    shards = [(split, shard) for split in SPLITS for shard in range(worker.shard_count(split))]
+    shards: list[tuple[Split, int]] = [(split, shard) for split in SPLITS for shard in range(worker.shard_count(split))]
     if options.runner is not None:
         run_beam(options.runner, options.beam_options, shards, functools.partial(make_shard, options.job, writers))
         return

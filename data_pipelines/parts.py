@@ -27,7 +27,7 @@ from data_pipelines.store import (
     Example,
     Listing,
     join_listings,
-    load_listing,
+    listing_in,
     save_listing,
     speaker_hash,
 )
@@ -209,12 +209,12 @@ def save_part(path: Path, part: Part) -> None:
 
 def load_part(path: Path) -> Part:
     """The part that `save_part` wrote."""
-    listing = load_listing(path)
     with np.load(path) as arrays:
+        listing = listing_in(arrays)
         texts = json.loads(arrays["texts"].tobytes())
         tokens = np.split(arrays["tokens"], np.cumsum(listing.lengths)[:-1]) if texts else []
     rows = zip(listing.clips.tolist(), texts, tokens, strict=True)
-    return Part(listing, [Example(clip, *words, array) for clip, words, array in rows])
+    return Part(listing, [Example(clip, name, speaker, text, array) for clip, (name, speaker, text), array in rows])
 
 
 def join_parts(writer: ColumnWriter, split: Split, shard: int, numbers: Sequence[int]) -> None:

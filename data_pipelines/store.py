@@ -15,7 +15,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +34,8 @@ PASSPORT, REJECTS = "passport.json", "rejects.jsonl"
 RECORDS_PER_SHARD = 8192
 """A read from ArrayRecord takes time in proportion to the records of its file: 5 ms at a million, .03 at this size."""
 ONE_RECORD_A_GROUP = "group_size:1"
+ARRAYS = ("clips", "lengths", "speakers")
+"""The arrays of a listing."""
 
 
 class Example(NamedTuple):
@@ -56,6 +58,10 @@ class Listing:
     """A 64-bit hash of each record's speaker."""
     rejects: list[dict[str, str]]
     counts: Counter[str]
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self.clips, self.lengths, self.speakers
 
 
 def speaker_hash(name: str) -> np.uint64:
@@ -124,7 +130,8 @@ class ColumnWriter:
     def listings(self, split: Split) -> Iterable[Listing]:
         """The listing of each shard of a split, in order."""
         for shard in range(self.shards[split]):
-            yield load_listing(self._listing_path(split, shard))
+            with np.load(self._listing_path(split, shard)) as arrays:
+                yield listing_in(arrays)
 
     def write_rejects(self) -> tuple[Path, int, list[str]]:
         """Writes rejects.jsonl out of the listings; returns its path, the number of rejects and the first reasons."""
@@ -144,12 +151,14 @@ class ColumnWriter:
         counts: Counter[str] = Counter()
         infos, items = [], {}
         for split in SPLITS:
-            listings = list(self.listings(split))
-            write_index(self.folder / "index" / split, listings)
-            items[split] = int(sum(listing.lengths.sum() for listing in listings))
-            for listing in listings:
+            columns: list[tuple[np.ndarray, ...]] = []
+            for listing in self.listings(split):
                 counts += listing.counts
-            infos.append(self._split_info(split, [len(listing.clips) for listing in listings]))
+                columns.append(listing.arrays)
+            clips, lengths, speakers = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+            write_index(self.folder / "index" / split, clips, lengths, speakers)
+            items[split] = int(lengths.sum())
+            infos.append(self._split_info(split, [len(arrays[0]) for arrays in columns]))
         tfds.folder_dataset.write_metadata(
             data_dir=str(self.folder),
             features=self.features,
@@ -179,24 +188,15 @@ class ColumnWriter:
 def save_listing(path: Path, listing: Listing, **arrays: np.ndarray) -> None:
     """Writes a listing, and further arrays beside it, as one .npz file, whole or not at all."""
     notes = json.dumps({"rejects": listing.rejects, "counts": listing.counts}).encode()
+    arrays |= dict(zip(ARRAYS, listing.arrays, strict=True)) | {"notes": np.frombuffer(notes, np.uint8)}
     with atomic_write(path) as partial, partial.open("wb") as file:
-        np.savez(
-            file,
-            allow_pickle=False,
-            clips=listing.clips,
-            lengths=listing.lengths,
-            speakers=listing.speakers,
-            notes=np.frombuffer(notes, np.uint8),
-            **arrays,
-        )
+        np.savez(file, allow_pickle=False, **arrays)
 
 
-def load_listing(path: Path) -> Listing:
-    """The listing in a file of `save_listing`; further arrays in it are not read."""
-    with np.load(path) as arrays:
-        notes = json.loads(arrays["notes"].tobytes())
-        clips, lengths, speakers = (arrays[name] for name in ("clips", "lengths", "speakers"))
-    return Listing(clips, lengths, speakers, notes["rejects"], Counter(notes["counts"]))
+def listing_in(arrays: Mapping[str, np.ndarray]) -> Listing:
+    """The listing in an open file of `save_listing`; further arrays in it are not read."""
+    notes = json.loads(arrays["notes"].tobytes())
+    return Listing(*(arrays[name] for name in ARRAYS), notes["rejects"], Counter(notes["counts"]))
 
 
 def join_listings(listings: Sequence[Listing]) -> Listing:
@@ -205,11 +205,8 @@ def join_listings(listings: Sequence[Listing]) -> Listing:
     for listing in listings:
         counts += listing.counts
     rejects = [reject for listing in listings for reject in listing.rejects]
-    arrays = [np.concatenate([getattr(listing, name) for listing in listings]) for name in ARRAYS]
-    return Listing(*arrays, rejects=rejects, counts=counts)
-
-
-ARRAYS = ("clips", "lengths", "speakers")
+    columns = zip(*(listing.arrays for listing in listings), strict=True)
+    return Listing(*(np.concatenate(parts) for parts in columns), rejects, counts)
 
 
 @dataclass(frozen=True)
@@ -236,14 +233,10 @@ def group_speakers(names: np.ndarray) -> Speakers:
     return Speakers(numbers.astype(np.int32), by_speaker, position, starts)
 
 
-def write_index(folder: Path, listings: Sequence[Listing]) -> None:
-    """Writes the clip numbers, lengths and speakers of a split's records as .npy files."""
-    whole = join_listings(listings)
-    speakers = group_speakers(whole.speakers)
+def write_index(folder: Path, clips: np.ndarray, lengths: np.ndarray, speakers: np.ndarray) -> None:
+    """Writes the clip numbers, lengths and grouped speakers of a split's records as .npy files."""
     folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / "clips.npy", whole.clips)
-    np.save(folder / "lengths.npy", whole.lengths)
-    for name, array in vars(speakers).items():
+    for name, array in {"clips": clips, "lengths": lengths, **vars(group_speakers(speakers))}.items():
         np.save(folder / f"{name}.npy", array)
 
 

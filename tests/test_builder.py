@@ -104,10 +104,14 @@ def test_every_task_is_a_view_whose_examples_are_sequences(name, tokens):
     assert examples == 17
 
 
+def number_of(view: View, clip: str) -> int:
+    return next(number for number in range(len(view)) if view.about(number).id == clip)
+
+
 def example_of(tokens: Path, task: str, clip: str) -> dict[str, np.ndarray]:
     """The streams of the training example that was made from a clip."""
     view = View(tokens, "tones", get_task(task), "train")
-    number = next(number for number in range(len(view)) if view.about(number).id == clip)
+    number = number_of(view, clip)
     return {stream.key: view.tokens(number, stream.key) for stream in view.task.columns}
 
 
@@ -123,7 +127,7 @@ def test_a_view_holds_the_tokens_of_a_clip(corpus, tokenizers, tokens):
     np.testing.assert_array_equal(streams["masked_audio"][~masked], streams["audio"][~masked])
     assert example_of(tokens, "speaker_verification", "clip6")["same_speaker"].tolist() in ([0], [1])
     view = View(tokens, "tones", get_task("tts"), "train")
-    assert clip.text in view.about(int(np.flatnonzero([view.about(n).id == "clip6" for n in range(12)])[0])).text
+    assert str(clip.text) in view.about(number_of(view, "clip6")).text
 
 
 def test_an_edit_has_columns_of_its_own(tokens):
@@ -161,7 +165,8 @@ def test_each_stream_is_encoded_once_and_a_later_task_reads_only_what_its_missin
     run_build(options(corpus, codec, tmp_path / "out", "tts", "enhancement", "speech_edit", "dereverberation"))
     assert sorted(set(encoded)) == ["audio", "noisy_audio", "reverberant_audio"] and len(encoded) == 2 * 3
     before = stamps(tmp_path / "out")
-    encoded.clear(), audio_read.clear()
+    encoded.clear()
+    audio_read.clear()
     run_build(options(corpus, codec, tmp_path / "out", "plain_tts"))
     assert not encoded and not audio_read
     run_build(options(corpus, codec, tmp_path / "out", "text_to_sound", "language_recognition"))

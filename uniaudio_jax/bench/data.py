@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from data_pipelines.batches import BatchStream, Rows, Source, limits_of, make_batches
-from data_pipelines.corpora import Split
+from data_pipelines.corpora import SPLITS, Split
 from data_pipelines.plan import Examples
 from data_pipelines.store import (
     RECORDS_PER_SHARD,
@@ -66,7 +66,7 @@ def run(options: DataBench) -> dict[str, Any]:
 
 def write_records(root: Path, count: int) -> Path:
     """A corpus for task tts with `count` clips of random tokens, as the builder lays one out."""
-    rng, clips = np.random.default_rng(0), np.arange(count, dtype=np.int32)
+    rng = np.random.default_rng(0)
     contents = {
         "phone": [rng.integers(0, PHONES, length).astype(np.int16) for length in rng.integers(5, 40, DISTINCT)],
         "audio": [
@@ -86,18 +86,19 @@ def write_records(root: Path, count: int) -> Path:
             "licence": "",
             "source": "",
         }
-        shards: dict[Split, int] = {"train": -(-count // RECORDS_PER_SHARD), "heldout": 0}
+        shards: dict[Split, int] = {"train": -(-count // RECORDS_PER_SHARD), "heldout": 1}
         place = column_folder(root, "random", key)
         writer = ColumnWriter(place, passport, shards, column_features(key, CODEBOOKS, None))
         lengths = np.array([len(array) for array in tokens], np.int32)
-        for shard in range(shards["train"]):
-            numbers = clips[shard * RECORDS_PER_SHARD : (shard + 1) * RECORDS_PER_SHARD]
-            with writer.open_shard("train", shard) as write:
-                for clip in numbers.tolist():
-                    write(Example(clip, str(clip), str(clip % SPEAKERS), "", tokens[clip % DISTINCT]))
-            content = numbers % DISTINCT
-            listing = Listing(numbers, lengths[content], speakers[content], [], Counter())
-            writer.finish_shard("train", shard, listing)
+        for split, clips in zip(SPLITS, (np.arange(count), np.arange(1)), strict=True):
+            for shard in range(shards[split]):
+                numbers = clips[shard * RECORDS_PER_SHARD : (shard + 1) * RECORDS_PER_SHARD].astype(np.int32)
+                with writer.open_shard(split, shard) as write:
+                    for clip in numbers.tolist():
+                        write(Example(clip, str(clip), str(clip % SPEAKERS), "", tokens[clip % DISTINCT]))
+                content = numbers % DISTINCT
+                listing = Listing(numbers, lengths[content], speakers[content], [], Counter())
+                writer.finish_shard(split, shard, listing)
         writer.finish()
     return root
 
