@@ -155,7 +155,7 @@ class ColumnWriter:
             for listing in self.listings(split):
                 counts += listing.counts
                 columns.append(listing.arrays)
-            clips, lengths, speakers = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+            clips, lengths, speakers = join_arrays(columns)
             write_index(self.folder / "index" / split, clips, lengths, speakers)
             items[split] = int(lengths.sum())
             infos.append(self._split_info(split, [len(arrays[0]) for arrays in columns]))
@@ -196,7 +196,8 @@ def save_listing(path: Path, listing: Listing, **arrays: np.ndarray) -> None:
 def listing_in(arrays: Mapping[str, np.ndarray]) -> Listing:
     """The listing in an open file of `save_listing`; further arrays in it are not read."""
     notes = json.loads(arrays["notes"].tobytes())
-    return Listing(*(arrays[name] for name in ARRAYS), notes["rejects"], Counter(notes["counts"]))
+    clips, lengths, speakers = (arrays[name] for name in ARRAYS)
+    return Listing(clips, lengths, speakers, notes["rejects"], Counter(notes["counts"]))
 
 
 def join_listings(listings: Sequence[Listing]) -> Listing:
@@ -205,8 +206,13 @@ def join_listings(listings: Sequence[Listing]) -> Listing:
     for listing in listings:
         counts += listing.counts
     rejects = [reject for listing in listings for reject in listing.rejects]
-    columns = zip(*(listing.arrays for listing in listings), strict=True)
-    return Listing(*(np.concatenate(parts) for parts in columns), rejects, counts)
+    clips, lengths, speakers = join_arrays(listing.arrays for listing in listings)
+    return Listing(clips, lengths, speakers, rejects, counts)
+
+
+def join_arrays(parts: Iterable[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+    """Each array of the parts joined with those of the parts that follow."""
+    return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
 
 
 @dataclass(frozen=True)
