@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.corpora import Clip, Corpus, Entry, Split
+from data_pipelines.corpora import SPLITS, Clip, Corpus, Entry, Split
 from data_pipelines.corpora.opening import open_corpus
 from data_pipelines.mixers import DERIVED, MixerOptions, Pool, derive
 from data_pipelines.streams import Tokenizers, fields_of, recorded
@@ -57,7 +57,7 @@ class Worker:
         self.corpus = corpus or open_corpus(job.corpus)
         self.tokenizers = tokenizers or Tokenizers(load_codec(job.codec), job.tokenizers)
         self.entries: dict[Split, list[Entry]] = {
-            split: [entry for entry in self.corpus.entries if entry.split == split] for split in ("train", "heldout")
+            split: [self.corpus.entries[number] for number in self.corpus.numbers(split)] for split in SPLITS
         }
 
     @functools.cached_property
@@ -84,7 +84,7 @@ class Worker:
     def _prepare(self, entry: Entry) -> tuple[Clip, dict[str, np.ndarray | None]]:
         """The clip with its derived fields, and its streams apart from those that are made in batches."""
         wanted = [name for stream in recorded(self.task) for name in fields_of(stream)]
-        clip = self.corpus.read(entry)
+        clip = self.corpus.read(entry, self.tokenizers.codec.config.sample_rate_hz)
         clip = derive(clip, [name for name in wanted if name in DERIVED], self.pool, self.job.mixers, self.job.seed)
         return clip, {stream.key: self.tokenizers.encode_clip(stream, clip) for stream in recorded(self.task)}
 
