@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.corpora import SAMPLE_RATE_HZ, SPLITS, Clip, Corpus, Entry
+from data_pipelines.corpora import SAMPLE_RATE_HZ, SPLITS, Clip, Corpus, Entry, EntryTable
 from data_pipelines.mixers import MixerOptions, Pool, derive
 from data_pipelines.mixers.noise import rms
 from data_pipelines.synthetic.noises import NOISES
@@ -25,12 +25,14 @@ def voice(number: int, samples: int = SAMPLES) -> np.ndarray:
     return (0.1 * tone + 0.01 * hiss).astype(np.float32)
 
 
-def read_from(clips: dict[str, Clip], entry: Entry) -> Clip:
+def read_from(clips: dict[str, Clip], entry: Entry, sample_rate_hz: int) -> Clip:
     return clips[entry.id]
 
 
 def corpus_of(clips: list[Clip], place: str = "speech") -> Corpus:
-    entries = [Entry(where=clip.id, id=clip.id, split=clip.split, about={"speaker": clip.speaker}) for clip in clips]
+    entries = EntryTable(
+        Entry(where=clip.id, id=clip.id, split=clip.split, about={"speaker": clip.speaker}) for clip in clips
+    )
     return Corpus(place=place, entries=entries, read=functools.partial(read_from, {clip.id: clip for clip in clips}))
 
 

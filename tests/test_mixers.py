@@ -103,7 +103,7 @@ def test_no_clip_is_mixed_with_one_of_the_other_split(split):
     read = []
     clips = {clip.id: clip for clip in CLIPS + sound_clips()}
 
-    def watched(entry: Entry) -> Clip:
+    def watched(entry: Entry, sample_rate_hz: int) -> Clip:
         read.append(entry.split)
         return clips[entry.id]
 

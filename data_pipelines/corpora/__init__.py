@@ -1,56 +1,92 @@
 """Corpora: one file for each kind. Each lists `Entry`s without reading audio, and reads one into a `Clip`."""
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from data_pipelines.corpora.entries import (
+    SPLITS,
+    Entry,
+    EntryTable,
+    Segment,
+    Split,
+    hash_of,
+    hashes_of,
+    split_of,
+    splits_of,
+)
 from uniaudio_jax.audio.files import read_audio
 
-Split = Literal["train", "heldout"]
-SPLITS: tuple[Split, ...] = ("train", "heldout")
-HELDOUT_EVERY = 20
-"""In a corpus that names no held-out clips, about one in this many is held out, by a hash of its id."""
+__all__ = [
+    "ALIGNED_FIELDS",
+    "AUDIO_FIELDS",
+    "CLIP_FIELDS",
+    "MIDI_NOTES_PER_SECOND",
+    "SAMPLE_RATE_HZ",
+    "SPLITS",
+    "TEXT_FIELDS",
+    "Clip",
+    "Corpus",
+    "Entry",
+    "EntryTable",
+    "Segment",
+    "Split",
+    "hash_of",
+    "hashes_of",
+    "read_clip",
+    "split_of",
+    "splits_of",
+]
 
 SAMPLE_RATE_HZ = 16000
+"""The rate of the synthetic corpus, and of a clip that states none."""
+MIDI_NOTES_PER_SECOND = 50
+"""The rate at which listings state `midi`: one pitch for every 20 ms, whatever the codec's frame rate is."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """One example of a corpus; audio is float32, mono, 16 kHz. A field is None where the corpus does not have it.
-
-    audio: what a model shall make. text: its words, or a caption or an order to edit. language: of the words, as
-    espeak-ng names it. speaker: a name that is shared by the clips of one voice. instruction: how it is spoken.
-    labels: what is heard. midi: pitch of every 20 ms, 0 to 127, 128 for a rest. phones: symbols and their seconds.
-    content_audio: the same words, perhaps in another voice. noisy_audio, mixture_audio, reverberant_audio: the same
-    signal with noise, with another talker, in a room. source_audio: before an edit. masked_seconds: from where to
-    where `audio` shall be filled in. paired_audio: another utterance, by the same speaker if `same_speaker`.
-    converted: what was done to the files to read them.
-    """
+    """One example of a corpus; audio is float32 and mono. A field is None where the corpus lacks it."""
 
     id: str
     split: Split
+    sample_rate_hz: int = SAMPLE_RATE_HZ
+    """Rate of all audio of this clip."""
     audio: Float[np.ndarray, " S"] | None = None
+    """What a model shall make."""
     text: str | None = None
+    """The words of `audio`, or a caption, or an order to edit."""
     language: str | None = None
+    """Language of the words, as espeak-ng names it."""
     speaker: str | None = None
+    """A name that the clips of one voice share."""
     instruction: str | None = None
+    """How the words are spoken."""
     labels: tuple[str, ...] | None = None
+    """What is heard."""
     midi: Int[np.ndarray, " T"] | None = None
+    """Pitches at `MIDI_NOTES_PER_SECOND`: 0 to 127, and 128 for a rest."""
     phones: tuple[tuple[str, float], ...] | None = None
+    """Symbols and their lengths in seconds."""
     content_audio: Float[np.ndarray, " S2"] | None = None
+    """The same words, perhaps in another voice."""
     noisy_audio: Float[np.ndarray, " S"] | None = None
+    """`audio` with noise."""
     mixture_audio: Float[np.ndarray, " S"] | None = None
+    """`audio` with another talker."""
     reverberant_audio: Float[np.ndarray, " S"] | None = None
+    """`audio` as heard in a room."""
     source_audio: Float[np.ndarray, " S"] | None = None
+    """`audio` before the edit."""
     masked_seconds: tuple[float, float] | None = None
+    """Start and end of the span of `audio` that shall be filled in."""
     paired_audio: Float[np.ndarray, " S3"] | None = None
+    """Another utterance, by the same speaker if `same_speaker`."""
     same_speaker: bool | None = None
     converted: tuple[str, ...] = ()
+    """What was done to the files to read them."""
 
 
 AUDIO_FIELDS = (
@@ -65,49 +101,32 @@ AUDIO_FIELDS = (
 ALIGNED_FIELDS = ("noisy_audio", "mixture_audio", "reverberant_audio")
 """Audio fields that have as many samples as `audio`."""
 TEXT_FIELDS = ("text", "language", "speaker", "instruction")
-CLIP_FIELDS = tuple(field.name for field in fields(Clip) if field.name not in ("id", "split", "converted"))
+NOT_LISTED = ("id", "split", "sample_rate_hz", "converted")
+CLIP_FIELDS = tuple(field.name for field in fields(Clip) if field.name not in NOT_LISTED)
+"""What a clip may hold beside its id and split, in the order of the class."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Segment:
-    """A part of an audio file: from `start_seconds` for `seconds` (to its end if None), one `channel` or their mean."""
+def read_clip(entry: Entry, sample_rate_hz: int) -> Clip:
+    """The clip of an entry, with the audio that the entry lists at `sample_rate_hz`.
 
-    path: Path
-    start_seconds: float = 0.0
-    seconds: float | None = None
-    channel: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """What is known of a clip before its audio is read.
-
-    where: its line or file, for errors. audio: a segment for each audio field of the clip. about: its other fields.
+    Raises ValueError that names the entry for a broken or missing file, and where aligned audio differs in length from
+    the target's.
     """
-
-    where: str
-    id: str
-    split: Split
-    audio: Mapping[str, Segment] = field(default_factory=dict)
-    about: Mapping[str, Any] = field(default_factory=dict)
-
-
-def read_clip(entry: Entry) -> Clip:
-    """The clip of an entry, its files read. Raises ValueError that names the entry for a broken or missing file, and
-    where aligned audio has not the length of the target's."""
+    if entry.broken is not None:
+        raise ValueError(entry.broken)
     audio, converted = {}, []
     for name, segment in entry.audio.items():
         try:
             file = read_audio(
                 segment.path,
-                SAMPLE_RATE_HZ,
+                sample_rate_hz,
                 start_seconds=segment.start_seconds,
                 seconds=segment.seconds,
                 channel=segment.channel,
             )
         except ValueError as error:
-            shown = str(error)
-            raise ValueError(shown if shown.startswith(entry.where) else f"{entry.where}: {shown}") from error
+            message = str(error)
+            raise ValueError(message if message.startswith(entry.where) else f"{entry.where}: {message}") from error
         audio[name] = file.samples
         converted += file.converted
     for name in ALIGNED_FIELDS:
@@ -116,50 +135,37 @@ def read_clip(entry: Entry) -> Clip:
                 f"{entry.where}: got {len(audio[name])} samples of {name} and {len(audio['audio'])} of "
                 "audio, wanted the same length; cut both alike"
             )
-    return Clip(id=entry.id, split=entry.split, converted=tuple(converted), **audio, **entry.about)
+    return Clip(
+        id=entry.id,
+        split=entry.split,
+        sample_rate_hz=sample_rate_hz,
+        converted=tuple(converted),
+        **audio,
+        **entry.about,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """Clips by number. place: what the user named; entries: all clips, listed; read: the clip of an entry.
-
-    An entry's id is unique. Everything can be pickled, so that other processes can read.
-    """
+    """Clips by number; their ids are unique. It can be pickled, so that other processes can read it."""
 
     place: str
-    entries: Sequence[Entry]
-    read: Callable[[Entry], Clip] = read_clip
+    """What the user named."""
+    entries: EntryTable
+    """All clips, listed."""
+    read: Callable[[Entry, int], Clip] = read_clip
+    """The clip of an entry, with the audio fields that the entry lists, at a sample rate in hertz."""
 
     def __post_init__(self) -> None:
         if not self.entries:
             raise ValueError(f"{self.place}: got no clip in this corpus, wanted at least one; check the path")
-        seen: dict[str, str] = {}
-        for entry in self.entries:
-            if entry.id in seen:
-                raise ValueError(
-                    f"{entry.where}: got id {entry.id!r} a second time (first: {seen[entry.id]}), wanted "
-                    "another id for each clip"
-                )
-            seen[entry.id] = entry.where
+        if repeated := self.entries.find_repeated_id():
+            earlier, later = repeated
+            raise ValueError(
+                f"{later.where}: got id {later.id!r} a second time (first: {earlier.where}), wanted another id for "
+                "each clip"
+            )
 
-    def numbers(self, split: Split) -> np.ndarray:
-        """The numbers of the entries of a split, in the order of the listing."""
-        return np.flatnonzero([entry.split == split for entry in self.entries])
-
-
-def split_number(key: str) -> int:
-    """A fixed number below 2^64 for whatever `key` names, the same on every machine."""
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
-
-
-def split_of(key: str, heldout_every: int = HELDOUT_EVERY) -> Split:
-    """The split of whatever `key` names: about one key in `heldout_every` is held out."""
-    return "heldout" if split_number(key) % heldout_every == 0 else "train"
-
-
-def splits_of(keys: Sequence[str]) -> list[Split]:
-    """The split of each key; where the hash holds out none of two or more, the smallest is held out."""
-    splits: list[Split] = [split_of(key) for key in keys]
-    if "heldout" not in splits and len(keys) > 1:
-        splits[min(range(len(keys)), key=lambda number: split_number(keys[number]))] = "heldout"
-    return splits
+    def numbers(self, split: Split) -> Int[np.ndarray, " N"]:
+        """The numbers of the entries of a split, in listing order."""
+        return self.entries.numbers(split)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.corpora import Clip, Corpus, Entry, Segment, Split, read_clip, splits_of
+from data_pipelines.corpora import Corpus, Entry, EntryTable, Segment, hashes_of, splits_of
 from data_pipelines.corpora.listing import (
     AUDIO_SUFFIXES,
     clip_fields,
@@ -47,27 +47,23 @@ def open_captions(path: str | Path) -> Corpus:
     """
     path = Path(path)
     below = _audio_below(path.parent)
-    rows = [(where, row, _audio(where, row, path.parent, below)) for where, row in _rows(path)]
-    audios = sorted({audio.as_posix() for _, _, audio in rows})
-    splits: dict[str, Split] = dict(zip(audios, splits_of(audios), strict=True))
-    entries = [
-        Entry(
-            where=where,
-            id=_id(where, row),
-            split=splits[audio.as_posix()],
-            audio={"audio": Segment(path=audio)},
-            about=_about(where, row),
-        )
-        for where, row, audio in rows
-    ]
-    return Corpus(place=str(path), entries=entries, read=read_captioned)
+    entries = EntryTable(_entry(where, row, path.parent, below) for where, row in _rows(path))
+    entries.splits = splits_of(hashes_of(entry.audio["audio"].path.as_posix() for entry in entries))
+    return Corpus(place=str(path), entries=entries)
 
 
-def read_captioned(entry: Entry) -> Clip:
-    """The clip of an entry of `open_captions`. Raises ValueError for an empty caption, as `read_clip` for the audio."""
-    if not entry.about["text"]:
-        raise ValueError(f"{entry.where}: got an empty caption, wanted words; describe the clip or remove the row")
-    return read_clip(entry)
+def _entry(where: str, row: Mapping[str, Any], folder: Path, below: Mapping[str, Path]) -> Entry:
+    path = _audio(where, row, folder, below)
+    caption = _first(row, CAPTION_KEYS) or CAPTION_KEYS[0]
+    require_keys(where, row, (caption,))
+    text = optional_text(where, row, caption)
+    return Entry(
+        where=where,
+        id=needed_text(where, row, _first(row, CLIP_ID_KEYS) or _first(row, PATH_KEYS) or "id"),
+        audio={"audio": Segment(path=path)},
+        about={"text": text, **_labels(where, row)},
+        broken=None if text else f"{where}: got an empty caption, wanted words; describe the clip or remove the row",
+    )
 
 
 def _rows(path: Path) -> Iterator[Row]:
@@ -150,16 +146,6 @@ def _audio(where: str, row: Mapping[str, Any], folder: Path, below: Mapping[str,
     stems = [*(f"{stem}_{int(start) if start.is_integer() else start}" for start in starts), stem]
     names = [stem + suffix for stem in stems for suffix in AUDIO_SUFFIXES]
     return next((below[name] for name in names if name in below), path or folder / "audio" / f"{stem}.wav")
-
-
-def _id(where: str, row: Mapping[str, Any]) -> str:
-    return needed_text(where, row, _first(row, CLIP_ID_KEYS) or _first(row, PATH_KEYS) or "id")
-
-
-def _about(where: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    caption = _first(row, CAPTION_KEYS) or CAPTION_KEYS[0]
-    require_keys(where, row, (caption,))
-    return {"text": optional_text(where, row, caption) or "", **_labels(where, row)}
 
 
 def _first(row: Mapping[str, Any], keys: Sequence[str]) -> str | None:

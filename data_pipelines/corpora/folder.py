@@ -2,11 +2,11 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from data_pipelines.corpora import ALIGNED_FIELDS, AUDIO_FIELDS, SPLITS, Corpus, Entry, Segment
+from data_pipelines.corpora import ALIGNED_FIELDS, AUDIO_FIELDS, SPLITS, Corpus, Entry, EntryTable, Segment
 from data_pipelines.corpora.layouts import plain_corpus
 from data_pipelines.corpora.listing import clip_fields, json_lines, require_keys
 
@@ -27,8 +27,8 @@ def open_folder(place: str | Path) -> Corpus:
     root = Path(place)
     manifest = root if root.is_file() else root / MANIFEST
     if manifest.is_file():
-        entries = [_entry(fields, where, manifest.parent) for where, fields in json_lines(manifest)]
-        return Corpus(place=str(place), entries=entries)
+        entries = (_entry(fields, where, manifest.parent) for where, fields in json_lines(manifest))
+        return Corpus(place=str(place), entries=EntryTable(entries))
     if not root.is_dir():
         raise ValueError(f"{root}: got no folder, wanted one with audio files or a {MANIFEST}; check the path")
     return plain_corpus(root)
@@ -40,22 +40,22 @@ def write_manifest(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     rows: what each line holds; lists may be arrays. Raises ValueError for a row that could not be read back.
     """
     path = Path(path)
-    entries, lines = [], []
-    for number, row in enumerate(rows, 1):
-        line = json.dumps(
-            {key: value for key, value in row.items() if value is not None},
-            ensure_ascii=False,
-            default=lambda value: value.tolist(),
-        )
-        entries.append(_entry(json.loads(line), f"{path}:{number}", path.parent))
-        lines.append(line + "\n")
-    Corpus(place=str(path), entries=entries)  # refuses an id that comes twice
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_text("".join(lines), encoding="utf-8")
+        with partial.open("w", encoding="utf-8") as file:
+            Corpus(place=str(path), entries=EntryTable(_written(file, path, rows)))  # refuses an id that comes twice
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _written(file: TextIO, path: Path, rows: Iterable[Mapping[str, Any]]) -> Iterator[Entry]:
+    """The entry of each row, as reading the manifest at `path` would give it, once its line is in `file`."""
+    for number, row in enumerate(rows, 1):
+        fields = {key: value for key, value in row.items() if value is not None}
+        line = json.dumps(fields, ensure_ascii=False, default=lambda value: value.tolist())
+        file.write(line + "\n")
+        yield _entry(json.loads(line), f"{path}:{number}", path.parent)
 
 
 def _entry(fields: dict[str, Any], where: str, root: Path) -> Entry:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from data_pipelines.corpora import Corpus, Entry, Segment, splits_of
+from data_pipelines.corpora import Corpus, Entry, EntryTable, Segment, splits_of
 from data_pipelines.corpora.listing import found_path, optional_seconds, text_lines
 
 TABLES = {"text": "text", "utt2spk": "speaker", "utt2lang": "language"}
@@ -19,7 +19,9 @@ def open_kaldi(folder: str | Path) -> Corpus:
     """The utterances of a Kaldi data folder: those of `segments` if it is there, else whole files of `wav.scp`.
 
     A relative path is looked for from the working directory, as Kaldi does, and then from the folder. Some utterances
-    are held out by a hash of their id. An utterance that `text` or another table does not list lacks that field.
+    are held out by a hash of their id. An utterance that `text` or another table does not list lacks that field. The
+    tables are joined in memory, with a few hundred bytes for each utterance until all are listed.
+
     Raises ValueError for a missing wav.scp, a command or an archive in it, a key that comes twice or that the other
     files do not know, and segments that end before they begin; each with its file and line.
     """
@@ -41,11 +43,11 @@ def open_kaldi(folder: str | Path) -> Corpus:
                 )
             if rest:
                 about[key][field] = rest
-    splits = splits_of(list(utterances))
-    entries = [
-        Entry(where=where, id=key, split=split, audio={"audio": segment}, about=about[key])
-        for (key, (where, segment)), split in zip(utterances.items(), splits, strict=True)
-    ]
+    entries = EntryTable(
+        Entry(where=where, id=key, audio={"audio": segment}, about=about[key])
+        for key, (where, segment) in utterances.items()
+    )
+    entries.splits = splits_of(entries.id_hashes)
     return Corpus(place=str(folder), entries=entries)
 
 

@@ -1,12 +1,12 @@
 """Folders of plain audio files: what their names and the files beside them say of text, speaker and split."""
 
-import functools
+import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.corpora import Clip, Corpus, Entry, Segment, Split, read_clip, splits_of
+from data_pipelines.corpora import Corpus, Entry, EntryTable, Segment, splits_of
 from data_pipelines.corpora.listing import AUDIO_SUFFIXES, clip_fields, json_object, read_text
 
 SUBSET = re.compile(r"(train|dev|test|heldout)([-_].*)?")
@@ -25,37 +25,43 @@ def plain_corpus(root: Path) -> Corpus:
     are held out; where there are none, some of all are, by a hash. Of two microphones in VCTK only mic1 is taken.
     Hidden files and folders are passed over. Reading a clip whose text or .json file is broken raises ValueError.
     """
-    files = set(root.rglob("*"))
-    below = {path: path.relative_to(root) for path in sorted(files) if _is_clip(path, path.relative_to(root))}
-    if not below:
+    entries = EntryTable(_entry(path, path.relative_to(root), names) for path, names in _audio_below(root))
+    if not entries:
         raise ValueError(
             f"{root}: got no manifest.jsonl and no audio, wanted {', '.join(AUDIO_SUFFIXES)} files; check the path"
         )
-    ids = [path.with_suffix("").as_posix() for path in below.values()]
-    splits: list[Split] = ["train" if _subset(path) in (None, "train") else "heldout" for path in below.values()]
-    if "heldout" not in splits:
-        splits = splits_of(ids)
-    entries, broken = [], {}
-    for (path, short), name, split in zip(below.items(), ids, splits, strict=True):
-        about = _speaker(short)
-        try:
-            about |= _beside(path, files)
-        except ValueError as error:
-            broken[name] = str(error)
-        entries.append(Entry(where=str(path), id=name, split=split, audio={"audio": Segment(path=path)}, about=about))
-    return Corpus(place=str(root), entries=entries, read=functools.partial(_read, broken))
+    if not len(entries.numbers("heldout")):
+        entries.splits = splits_of(entries.id_hashes)
+    return Corpus(place=str(root), entries=entries)
 
 
-def _read(broken: Mapping[str, str], entry: Entry) -> Clip:
-    """The clip of an entry; ValueError with the message in `broken` if its id is there."""
-    if entry.id in broken:
-        raise ValueError(broken[entry.id])
-    return read_clip(entry)
+def _audio_below(folder: Path) -> Iterator[tuple[Path, set[str]]]:
+    """Each clip's file below a folder, in the order of the paths, with the names of all files in its own folder."""
+    with os.scandir(folder) as listing:
+        children = sorted((child for child in listing if not child.name.startswith(".")), key=lambda child: child.name)
+    names = {child.name for child in children if child.is_file()}
+    for child in children:
+        path = folder / child.name
+        if child.is_dir(follow_symlinks=False):
+            yield from _audio_below(path)
+        elif path.suffix.lower() in AUDIO_SUFFIXES and not (_in_vctk(path) and path.stem.endswith("_mic2")):
+            yield path, names
 
 
-def _is_clip(path: Path, below_root: Path) -> bool:
-    hidden = any(part.startswith(".") for part in below_root.parts)
-    return path.suffix.lower() in AUDIO_SUFFIXES and not hidden and not (_in_vctk(path) and path.stem.endswith("_mic2"))
+def _entry(path: Path, below_root: Path, names: Collection[str]) -> Entry:
+    about, broken = _speaker(below_root), None
+    try:
+        about |= _beside(path, names)
+    except ValueError as error:
+        broken = str(error)
+    return Entry(
+        where=str(path),
+        id=below_root.with_suffix("").as_posix(),
+        split="train" if _subset(below_root) in (None, "train") else "heldout",
+        audio={"audio": Segment(path=path)},
+        about=about,
+        broken=broken,
+    )
 
 
 def _in_vctk(path: Path) -> bool:
@@ -81,9 +87,9 @@ def _speaker(below_root: Path) -> dict[str, str]:
     return {}
 
 
-def _beside(path: Path, files: Collection[Path]) -> dict[str, Any]:
-    """Fields from the text and the .json file, among `files`, of an audio file; those of the latter prevail."""
-    texts = [file for suffix in TEXT_SUFFIXES if (file := path.with_name(path.stem + suffix)) in files]
+def _beside(path: Path, names: Collection[str]) -> dict[str, Any]:
+    """Fields from the text and .json files, among the `names` beside an audio file; those of the .json file prevail."""
+    texts = [path.with_name(path.stem + suffix) for suffix in TEXT_SUFFIXES if path.stem + suffix in names]
     if not texts and _in_vctk(path):  # perhaps outside of the root
         speaker = path.absolute().parent
         file = speaker.parents[1] / "txt" / speaker.name / f"{MICROPHONE.sub('', path.stem)}.txt"
@@ -91,7 +97,7 @@ def _beside(path: Path, files: Collection[Path]) -> dict[str, Any]:
     text = read_text(texts[0]).strip() if texts else ""
     found: dict[str, Any] = {"text": text} if text else {}
     json_file = path.with_name(f"{path.stem}.json")
-    if json_file in files:
+    if json_file.name in names:
         fields = json_object(read_text(json_file), str(json_file))
         known = {key: value for key, value in fields.items() if key in BESIDE_FIELDS}
         if not known:

@@ -1,11 +1,11 @@
 """Lhotse and NeMo manifests as a corpus: JSON lines, one a cut, a supervision or an utterance."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.corpora import Corpus, Entry, Segment, splits_of
+from data_pipelines.corpora import Corpus, Entry, EntryTable, Segment, splits_of
 from data_pipelines.corpora.listing import (
     found_path,
     json_lines,
@@ -33,7 +33,7 @@ def open_manifest(path: str | Path) -> Corpus:
     the supervisions beside them (x_supervisions_y.jsonl.gz beside x_recordings_y.jsonl.gz; a folder that has one such
     pair may be given instead): each supervision is a clip. NeMo: each line is one; its id is the path that it names,
     and its offset if there is one. Relative paths are from the working directory or the manifest's folder. Some clips
-    are held out by a hash of their id.
+    are held out by a hash of their id. Of Lhotse's recordings with supervisions, the recordings are held in memory.
 
     Raises ValueError, with the line, for what is not a part of one audio file: cuts that are mixed, padded or have
     several supervisions, transforms, commands and addresses as sources.
@@ -44,38 +44,36 @@ def open_manifest(path: str | Path) -> Corpus:
     keys = {key for _, fields in first for key in fields}
     lines = chain(first, lines)
     if "audio_filepath" in keys:
-        entries = [_nemo_entry(line, file.parent) for line in lines]
+        entries = EntryTable(_nemo_entry(line, file.parent) for line in lines)
     elif "sources" in keys:
-        entries = _supervised_entries(file, lines)
+        entries = EntryTable(_supervised_entries(file, lines))
     elif keys & {"recording", "tracks"}:
-        entries = [_cut_entry(line, file.parent) for line in lines]
+        entries = EntryTable(_cut_entry(line, file.parent) for line in lines)
     else:
         raise ValueError(
             f"{file}: got a first line with the keys {', '.join(sorted(keys)) or '(none)'}, wanted a cut "
             "or a recording of Lhotse (recording or sources), or NeMo's audio_filepath"
         )
-    splits = splits_of([entry["id"] for entry in entries])
-    return Corpus(
-        place=str(path), entries=[Entry(split=split, **entry) for entry, split in zip(entries, splits, strict=True)]
-    )
+    entries.splits = splits_of(entries.id_hashes)
+    return Corpus(place=str(path), entries=entries)
 
 
-def _nemo_entry(line: Line, folder: Path) -> dict[str, Any]:
+def _nemo_entry(line: Line, folder: Path) -> Entry:
     where, fields = line
     name = needed_text(where, fields, "audio_filepath")
     start = optional_seconds(where, fields, "offset") or 0.0
     segment = Segment(
         path=found_path(name, folder), start_seconds=start, seconds=optional_seconds(where, fields, "duration")
     )
-    return {
-        "where": where,
-        "id": f"{name}@{start:g}" if start else name,
-        "audio": {"audio": segment},
-        "about": _about(where, fields, NEMO_FIELDS),
-    }
+    return Entry(
+        where=where,
+        id=f"{name}@{start:g}" if start else name,
+        audio={"audio": segment},
+        about=_about(where, fields, NEMO_FIELDS),
+    )
 
 
-def _cut_entry(line: Line, folder: Path) -> dict[str, Any]:
+def _cut_entry(line: Line, folder: Path) -> Entry:
     where, fields = line
     if (kind := fields.get("type", "MonoCut")) != "MonoCut":
         raise ValueError(f"{where}: got a {kind}, wanted a MonoCut; {REMEDY}")
@@ -88,17 +86,17 @@ def _cut_entry(line: Line, folder: Path) -> dict[str, Any]:
             f"{where}: got a cut with {len(supervisions)} supervisions, wanted one; part it first with "
             "Lhotse's CutSet.trim_to_supervisions()"
         )
-    return {
-        "where": where,
-        "id": needed_text(where, fields, "id"),
-        "audio": {"audio": _segment(where, fields["recording"], fields, folder)},
-        "about": _about(where, supervisions[0], LHOTSE_FIELDS),
-    }
+    return Entry(
+        where=where,
+        id=needed_text(where, fields, "id"),
+        audio={"audio": _segment(where, fields["recording"], fields, folder)},
+        about=_about(where, supervisions[0], LHOTSE_FIELDS),
+    )
 
 
-def _supervised_entries(file: Path, lines: Iterable[Line]) -> list[dict[str, Any]]:
+def _supervised_entries(file: Path, lines: Iterable[Line]) -> Iterator[Entry]:
     recordings = {needed_text(where, fields, "id"): fields for where, fields in lines}
-    partner, entries = file.with_name(file.name.replace("recordings", "supervisions")), []
+    partner = file.with_name(file.name.replace("recordings", "supervisions"))
     if partner == file:
         raise ValueError(
             f"{file}: got recordings in a file of another name, wanted `…recordings….jsonl` beside "
@@ -109,15 +107,12 @@ def _supervised_entries(file: Path, lines: Iterable[Line]) -> list[dict[str, Any
         if recording not in recordings:
             raise ValueError(f"{where}: got the recording {recording!r}, wanted one of {file}")
         segment = _segment(where, recordings[recording], fields, file.parent)
-        entries.append(
-            {
-                "where": where,
-                "id": needed_text(where, fields, "id"),
-                "audio": {"audio": segment},
-                "about": _about(where, fields, LHOTSE_FIELDS),
-            }
+        yield Entry(
+            where=where,
+            id=needed_text(where, fields, "id"),
+            audio={"audio": segment},
+            about=_about(where, fields, LHOTSE_FIELDS),
         )
-    return entries
 
 
 def _segment(where: str, recording: Any, part: Mapping[str, Any], folder: Path) -> Segment:

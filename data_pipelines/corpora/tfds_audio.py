@@ -3,7 +3,7 @@
 import functools
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import soundfile
 import soxr
 from jaxtyping import Float
 
-from data_pipelines.corpora import SAMPLE_RATE_HZ, Clip, Corpus, Entry, Split, splits_of
+from data_pipelines.corpora import Clip, Corpus, Entry, EntryTable, Segment, Split, splits_of
 from data_pipelines.corpora.listing import read_text, shortened
 
 FEATURES = "features.json"
@@ -25,6 +25,8 @@ INTEGERS = ("int16", "int32", "int64")
 DTYPES = (*INTEGERS, "float16", "float32", "float64")
 FULL_SCALE = 2**15
 """TFDS keeps integer samples at their 16 bits, in int64 too."""
+UNSTATED_RATE_HZ = 16000
+"""The rate of most speech datasets of TFDS, taken where a dataset states none."""
 RANDOM_ACCESS = "array_record"
 
 
@@ -58,12 +60,20 @@ def open_tfds(spec: str) -> Corpus:
 
     folder = _prepared_folder(spec, Path(constants.DATA_DIR))
     columns, _ = _features(folder)
-    ids = [f"{name}/{number}" for name, count in _clip_counts(folder).items() for number in range(count)]
-    splits: list[Split] = ["train" if name.startswith("train") else "heldout" for name in ids]
-    if len(set(splits)) < 2:
-        splits = splits_of(ids)
-    entries = [Entry(where=f"{spec}: {name}", id=name, split=split) for name, split in zip(ids, splits, strict=True)]
+    entries = EntryTable(_entries(spec, folder))
+    if not len(entries.numbers("train")) or not len(entries.numbers("heldout")):
+        entries.splits = splits_of(entries.id_hashes)
     return Corpus(place=spec, entries=entries, read=functools.partial(_read, folder, columns))
+
+
+def _entries(spec: str, folder: Path) -> Iterator[Entry]:
+    """An entry for each example; the id names its record, and its audio is "in" the dataset's folder."""
+    for name, count in _clip_counts(folder).items():
+        split: Split = "train" if name.startswith("train") else "heldout"
+        for number in range(count):
+            clip_id = f"{name}/{number}"
+            audio = {"audio": Segment(path=folder)}
+            yield Entry(where=f"{spec}: {clip_id}", id=clip_id, split=split, audio=audio)
 
 
 def _prepared_folder(spec: str, data_folder: Path) -> Path:
@@ -162,12 +172,14 @@ def _records(folder: Path, split: str) -> tuple[Any, Any]:
     return ArrayRecordDataSource([str(path) for path in splits[split].filepaths]), _features(folder)[1]
 
 
-def _read(folder: Path, columns: Columns, entry: Entry) -> Clip:
+def _read(folder: Path, columns: Columns, entry: Entry, sample_rate_hz: int) -> Clip:
     split, _, number = entry.id.rpartition("/")
     records, parser = _records(folder, split)
     try:
         record = parser.deserialize_example_np(records[int(number)])
-        audio, converted = _audio(record[columns.audio], columns)
+        audio, converted = None, ()
+        if "audio" in entry.audio:
+            audio, converted = _audio(record[columns.audio], columns, sample_rate_hz)
         about = {
             "text": _text(record[columns.text]) if columns.text else None,
             "speaker": _text(record[columns.speaker]) if columns.speaker else None,
@@ -175,11 +187,13 @@ def _read(folder: Path, columns: Columns, entry: Entry) -> Clip:
         }
     except ValueError as error:
         raise ValueError(f"{entry.where}: {error}") from error
-    return Clip(id=entry.id, split=entry.split, audio=audio, converted=converted, **about)
+    return Clip(
+        id=entry.id, split=entry.split, sample_rate_hz=sample_rate_hz, audio=audio, converted=converted, **about
+    )
 
 
-def _audio(stored: Any, columns: Columns) -> tuple[Float[np.ndarray, " S"], tuple[str, ...]]:
-    """Samples at 16 kHz, mono, and what was done to get them."""
+def _audio(stored: Any, columns: Columns, sample_rate_hz: int) -> tuple[Float[np.ndarray, " S"], tuple[str, ...]]:
+    """Samples at `sample_rate_hz`, mono, and what was done to get them."""
     samples, rate, converted = np.asarray(stored), columns.sample_rate_hz, []
     if columns.is_file:
         try:
@@ -200,10 +214,11 @@ def _audio(stored: Any, columns: Columns) -> tuple[Float[np.ndarray, " S"], tupl
         samples = samples.mean(axis=1)
     samples = samples.astype(np.float32)
     if rate is None:
-        converted.append(f"no stated rate, taken as {SAMPLE_RATE_HZ} Hz")
-    elif rate != SAMPLE_RATE_HZ:
+        rate = UNSTATED_RATE_HZ
+        converted.append(f"no stated rate, taken as {rate} Hz")
+    if rate != sample_rate_hz:
         converted.append(f"{rate} Hz")
-        samples = soxr.resample(samples, rate, SAMPLE_RATE_HZ)
+        samples = soxr.resample(samples, rate, sample_rate_hz)
     return samples, tuple(converted)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from data_pipelines.corpora import Clip, split_number
+from data_pipelines.corpora import Clip, hash_of
 from data_pipelines.mixers.edit import edit_audio
 from data_pipelines.mixers.mask import mask_span
 from data_pipelines.mixers.noise import add_noise
@@ -46,5 +46,5 @@ def derive(clip: Clip, wanted: Iterable[str], pool: Pool, options: MixerOptions,
     wanted = set(wanted)
     for name, mixer in DERIVED.items():
         if name in wanted and getattr(clip, name) is None:
-            clip = mixer(clip, np.random.default_rng(split_number(f"{seed} {clip.id} {name}")), pool, options)
+            clip = mixer(clip, np.random.default_rng(hash_of(f"{seed} {clip.id} {name}")), pool, options)
     return clip

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
-from data_pipelines.corpora import SPLITS, Clip, Corpus, Entry, Split, splits_of
+from data_pipelines.corpora import SAMPLE_RATE_HZ, SPLITS, Clip, Corpus, Entry, Split, hashes_of, splits_of
 from data_pipelines.synthetic.noises import NOISES
 
 Operation = Literal["add", "remove", "replace", "inpaint", "super_resolution"]
@@ -75,9 +75,9 @@ class MixerOptions:
         """Recorded impulse responses of each split: no room of a training clip is heard in a held-out one."""
         root = Path(self.rooms_from or "")
         paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in ROOM_SUFFIXES)
-        splits = splits_of([path.relative_to(root).as_posix() for path in paths])
+        splits = splits_of(hashes_of(path.relative_to(root).as_posix() for path in paths))
         found: dict[Split, tuple[Path, ...]] = {
-            split: tuple(itertools.compress(paths, (of == split for of in splits))) for split in SPLITS
+            split: tuple(itertools.compress(paths, splits == number)) for number, split in enumerate(SPLITS)
         }
         if missing := [split for split in SPLITS if not found[split]]:
             raise ValueError(
@@ -121,13 +121,11 @@ class Listing:
     def __init__(self, corpus: Corpus):
         self.corpus = corpus
         self.names: dict[str, int] = {}
-        count = len(corpus.entries)
-        codes = np.fromiter((self._code(entry) for entry in corpus.entries), np.int32, count)
-        splits = np.fromiter((SPLITS.index(entry.split) for entry in corpus.entries), np.int8, count)
+        codes = np.fromiter((self._code(entry) for entry in corpus.entries), np.int32, len(corpus.entries))
         self.numbers: dict[Split, np.ndarray] = {}
         self.codes: dict[Split, np.ndarray] = {}
-        for order, split in enumerate(SPLITS):
-            numbers = np.flatnonzero(splits == order).astype(np.int32)
+        for split in SPLITS:
+            numbers = corpus.numbers(split).astype(np.int32)
             self.numbers[split] = numbers[np.argsort(codes[numbers], kind="stable")]
             self.codes[split] = codes[self.numbers[split]]
 
@@ -156,7 +154,7 @@ class Listing:
         drawn = (entry for entry in self._drawn(rng, split, spans) if entry.id != clip_id)
         for entry in itertools.islice(drawn, TRIES):
             try:
-                clip = self.corpus.read(entry)
+                clip = self.corpus.read(entry, SAMPLE_RATE_HZ)
                 audible(clip)
                 return clip
             except (ValueError, OSError) as error:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.corpora import SPLITS, Clip, Split, split_number
+from data_pipelines.corpora import SPLITS, Clip, Split, hash_of
 from data_pipelines.synthetic.instructed import SPEAKERS, instructed_clip
 from data_pipelines.synthetic.language_bank import SENTENCES, bank
 from data_pipelines.synthetic.recordings import find_recordings, recorded_clip
@@ -56,7 +56,7 @@ class Unit:
     number: int
 
     def random(self) -> np.random.Generator:
-        return np.random.default_rng([self.seed, split_number(self.domain), SPLITS.index(self.split), self.number])
+        return np.random.default_rng([self.seed, hash_of(self.domain), SPLITS.index(self.split), self.number])
 
     def clip(self, part: int, **fields: Any) -> Clip:
         """The clip of this number within the unit."""
