@@ -14,7 +14,8 @@ from flax import nnx
 from data_pipelines.batches import open_records
 from data_pipelines.index import make_index, write_index, write_passport
 from uniaudio_jax.codec.codec import load_codec, save_codec
-from uniaudio_jax.codec.config import CodecConfig, FrameRateConfig, QuantizerConfig
+from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig
+from uniaudio_jax.codec.layouts.frame_rate import FrameRateConfig
 from uniaudio_jax.codec.module import build_module
 from uniaudio_jax.tasks import DRAWN, KINDS, Kind, Task, get_task
 from uniaudio_jax.vocab import Vocabulary

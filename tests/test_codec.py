@@ -18,7 +18,10 @@ from uniaudio_jax.audio.files import read_audio, write_audio
 from uniaudio_jax.audio.spectra import mel_distance
 from uniaudio_jax.codec import codec as codec_module
 from uniaudio_jax.codec.codec import SHIPPED, Codec, load_codec, save_codec
-from uniaudio_jax.codec.config import CodecConfig, FrameRateConfig, QuantizerConfig, SeanetConfig
+from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig
+from uniaudio_jax.codec.layouts import Layout
+from uniaudio_jax.codec.layouts.frame_rate import FrameRateConfig
+from uniaudio_jax.codec.layouts.seanet import SeanetConfig
 from uniaudio_jax.codec.module import build_module
 
 QUANTIZER = QuantizerConfig(codebooks=5, entries=31, width=7)
@@ -40,7 +43,7 @@ def random_params(config: CodecConfig) -> dict:
 
 
 @functools.cache
-def random_codec(layout: FrameRateConfig | SeanetConfig) -> Codec:
+def random_codec(layout: Layout) -> Codec:
     config = CodecConfig(name="random", layout=layout, quantizer=QUANTIZER)
     return Codec(config, random_params(config))
 
@@ -157,7 +160,7 @@ def test_silence_is_coded(codec):
     assert np.isfinite(codec.decode(codec.encode(np.zeros(1601, np.float32)))).all()
 
 
-def saved(folder: Path, layout: FrameRateConfig | SeanetConfig = FRAME_RATE) -> CodecConfig:
+def saved(folder: Path, layout: Layout = FRAME_RATE) -> CodecConfig:
     config = CodecConfig(name="saved", layout=layout, quantizer=QUANTIZER)
     save_codec(folder, config, random_params(config), {"licence": "none", "trained_on": "nothing"})
     return config
@@ -222,7 +225,7 @@ def test_files_become_mono_at_one_rate_and_conversions_are_named(tmp_path, chann
     path = tmp_path / "clip.wav"
     time = np.arange(rate) / rate
     soundfile.write(path, np.tile(0.5 * np.sin(2 * np.pi * 440 * time)[:, None], (1, channels)), rate)
-    clip = read_audio(path)
+    clip = read_audio(path, 16000)
     assert clip.samples.shape == (16000,) and clip.samples.dtype == np.float32
     spectrum = np.abs(np.fft.rfft(clip.samples))
     assert spectrum.argmax() == 440
@@ -232,13 +235,13 @@ def test_files_become_mono_at_one_rate_and_conversions_are_named(tmp_path, chann
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
 def test_sample_formats_are_read_alike(tmp_path, subtype):
     soundfile.write(tmp_path / "clip.wav", noise(1013), 16000, subtype=subtype)
-    np.testing.assert_allclose(read_audio(tmp_path / "clip.wav").samples, noise(1013), atol=2**-15)
+    np.testing.assert_allclose(read_audio(tmp_path / "clip.wav", 16000).samples, noise(1013), atol=2**-15)
 
 
 @pytest.mark.parametrize("samples,rate", [(1, 48000), (1, 8000), (7, 96000)])
 def test_a_very_short_file_keeps_at_least_one_sample(tmp_path, samples, rate):
     soundfile.write(tmp_path / "clip.wav", noise(samples), rate)
-    assert len(read_audio(tmp_path / "clip.wav").samples) >= 1
+    assert len(read_audio(tmp_path / "clip.wav", 16000).samples) >= 1
 
 
 def broken_file(kind: str, folder: Path) -> Path:
@@ -272,13 +275,13 @@ def broken_file(kind: str, folder: Path) -> Path:
 def test_a_broken_file_is_refused_with_its_path(tmp_path, kind, said):
     path = broken_file(kind, tmp_path)
     with pytest.raises(ValueError, match=said) as error:
-        read_audio(path)
+        read_audio(path, 16000)
     assert str(path) in str(error.value)
 
 
 def test_written_audio_reads_back(tmp_path):
     write_audio(tmp_path / "new" / "clip.wav", noise(1013), 16000)
-    np.testing.assert_allclose(read_audio(tmp_path / "new" / "clip.wav").samples, noise(1013), atol=2**-15)
+    np.testing.assert_allclose(read_audio(tmp_path / "new" / "clip.wav", 16000).samples, noise(1013), atol=2**-15)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["clip.wav"]
 
 
@@ -296,8 +299,8 @@ def test_files_pass_through_the_command_lines_with_their_length(tmp_path):
     codes = [f"{tmp_path}/codes/{name}.npz" for name in "ab"]
     done = run_module("decode", *codes, "--out", f"{tmp_path}/wavs")
     assert done.returncode == 0, done.stderr
-    assert len(read_audio(tmp_path / "wavs" / "a.wav").samples) == 3001
-    assert len(read_audio(tmp_path / "wavs" / "b.wav").samples) == 1600
+    assert len(read_audio(tmp_path / "wavs" / "a.wav", 16000).samples) == 3001
+    assert len(read_audio(tmp_path / "wavs" / "b.wav", 16000).samples) == 1600
 
 
 def test_a_users_mistake_is_one_line_and_exit_2(tmp_path):

@@ -16,14 +16,9 @@ from uniaudio_jax.codec import train as training
 from uniaudio_jax.codec.audio_data import Audio
 from uniaudio_jax.codec.balancer import balanced_gradient
 from uniaudio_jax.codec.codec import load_codec, save_codec
-from uniaudio_jax.codec.config import (
-    AdversarialConfig,
-    CodecConfig,
-    CodecTrainConfig,
-    FrameRateConfig,
-    QuantizerConfig,
-    SeanetConfig,
-)
+from uniaudio_jax.codec.config import AdversarialConfig, CodecConfig, CodecTrainConfig, QuantizerConfig
+from uniaudio_jax.codec.layouts.frame_rate import FrameRateConfig
+from uniaudio_jax.codec.layouts.seanet import SeanetConfig
 from uniaudio_jax.codec.losses import spectral_losses
 from uniaudio_jax.codec.training import check_trainable, codebook_report, initial_state, place_wav, train_step
 from uniaudio_jax.config import MeshConfig, load_config
@@ -60,7 +55,7 @@ def config_for(folder: Path) -> CodecTrainConfig:
         learning_rate_warmup_steps=5,
         save_every_steps=7,
         log_every_steps=1,
-        replace_every_steps=5,
+        dead_code_every_steps=5,
         adversarial=AdversarialConfig(start=19, channels=5),
     )
 

@@ -8,7 +8,9 @@ import pytest
 from tests.test_codec import random_params
 from uniaudio_jax.codec import codec as codec_module
 from uniaudio_jax.codec.codec import Codec
-from uniaudio_jax.codec.config import CodecConfig, FrameRateConfig, QuantizerConfig, SeanetConfig, SegmentConfig
+from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig, SegmentConfig
+from uniaudio_jax.codec.layouts.frame_rate import FrameRateConfig
+from uniaudio_jax.codec.layouts.seanet import SeanetConfig
 from uniaudio_jax.codec.segments import SegmentedCodec
 from uniaudio_jax.codec.streaming import Chain, Recurrent, Windowed
 from uniaudio_jax.codec.weights import from_torch

@@ -37,7 +37,7 @@ class AudioStream:
     def __init__(
         self,
         path: str | Path,
-        sample_rate_hz: int = 16000,
+        sample_rate_hz: int,
         channels: int = 1,
         *,
         start_seconds: float = 0.0,
@@ -123,7 +123,7 @@ class AudioStream:
         return np.repeat(data.mean(axis=1, keepdims=True), self.channels, axis=1)
 
 
-def read_audio(path: str | Path, sample_rate_hz: int = 16000, channels: int = 1, **part: Any) -> AudioFile:
+def read_audio(path: str | Path, sample_rate_hz: int, channels: int = 1, **part: Any) -> AudioFile:
     """The whole file, or the `part` of it that `AudioStream` takes by start_seconds, seconds and channel."""
     stream = AudioStream(path, sample_rate_hz, channels, **part)
     return AudioFile(np.concatenate(list(stream.pieces())).astype(np.float32, copy=False), stream.converted)
