@@ -10,7 +10,7 @@ import numpy as np
 import safetensors.numpy
 
 from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig, SegmentConfig
-from uniaudio_jax.codec.layouts import LAYOUTS
+from uniaudio_jax.codec.layouts import LAYOUTS, Layout
 from uniaudio_jax.config import did_you_mean
 from uniaudio_jax.files import atomic_write
 
@@ -35,7 +35,7 @@ def _flatten(tree: dict, prefix: str = "") -> dict[str, np.ndarray]:
 
 
 def _unflatten(flat: dict[str, np.ndarray]) -> dict:
-    """Nested dicts again; a name made of digits is an index, as in a pure dict of a list of modules."""
+    """The inverse of `_flatten`; a name of digits becomes an index, as in the pure dict of a list of modules."""
     tree: dict = {}
     for name, value in flat.items():
         *path, last = [int(key) if key.isdigit() else key for key in name.split(".")]
@@ -80,10 +80,19 @@ def save_codec(
     return sha256
 
 
+def _layout_of(kind: str, where: Path) -> type[Layout]:
+    if kind not in LAYOUTS:
+        raise ValueError(
+            f"{where}: got layout {kind!r}, wanted one of {', '.join(LAYOUTS)}; "
+            "add it to uniaudio_jax/codec/layouts, or use the version that wrote this codec"
+        )
+    return LAYOUTS[kind]
+
+
 def _config_from(passport: dict, where: Path) -> CodecConfig:
     try:
         fields = dict(passport["config"])
-        layout = LAYOUTS[fields.pop("layout_kind")]
+        layout = _layout_of(fields.pop("layout_kind"), where)
         sizes = {key: tuple(value) if isinstance(value, list) else value for key, value in fields["layout"].items()}
         fields["layout"] = layout(**sizes)
         fields["quantizer"] = QuantizerConfig(**fields["quantizer"])

@@ -28,7 +28,7 @@ from uniaudio_jax.config import require
 
 @dataclass(frozen=True, kw_only=True)
 class SeanetConfig(Layout):
-    """Convolutional encoder and decoder with an LSTM (arXiv 2210.13438); the defaults are the public UniAudio codec's."""
+    """Convolutional encoder and decoder with an LSTM (arXiv 2210.13438); its defaults are those of UniAudio."""
 
     kind: ClassVar[str] = "seanet"
 
