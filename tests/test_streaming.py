@@ -98,7 +98,7 @@ def test_a_codec_of_segments_is_no_stream():
     codec = Codec(SEGMENTED, random_params(SEGMENTED))
     with pytest.raises(ValueError, match="looks at a whole segment"):
         codec.decoder_chain()
-    with pytest.raises(ValueError, match="got one without segments"):
+    with pytest.raises(ValueError, match="got a codec without segments"):
         SegmentedCodec(random_codec("seanet, causal"))
     with pytest.raises(ValueError, match=r"got a waveform of shape \(7,\)"):
         codec.encode_many([noise(7)])

@@ -81,9 +81,9 @@ class SeanetConfig(Layout):
 
     def for_inference(self, params: dict) -> tuple["SeanetConfig", dict]:
         """The layout with its weight norm multiplied in once and for all."""
-        return (
-            (dataclasses.replace(self, norm="folded"), fold(params)) if self.norm == "weight_norm" else (self, params)
-        )
+        if self.norm != "weight_norm":
+            return self, params
+        return dataclasses.replace(self, norm="folded"), fold(params)
 
     def encoder_stages(self, apply: Apply) -> list[Stage]:
         sides = margins(self)
