@@ -96,7 +96,7 @@ def test_segments_equal_encodec(encodec_model, samples):
 
 def test_a_codec_of_segments_is_no_stream():
     codec = Codec(SEGMENTED, random_params(SEGMENTED))
-    with pytest.raises(ValueError, match="looks at a whole segment"):
+    with pytest.raises(ValueError, match="frames depend on the whole recording"):
         codec.decoder_chain()
     with pytest.raises(ValueError, match="got a codec without segments"):
         SegmentedCodec(random_codec("seanet, causal"))

@@ -170,8 +170,8 @@ class Codec:
     def _check_streams(self) -> None:
         if not self.config.layout.streams:
             raise ValueError(
-                f"codec {self.name}: its norm looks at a whole segment, so it has no streams within one; "
-                "give it segments (SegmentedCodec)"
+                f"codec {self.name}: got a layout whose frames depend on the whole recording, wanted one that streams; "
+                "code segments of it with uniaudio_jax.codec.segments.SegmentedCodec"
             )
 
     def _checked_levels(self, codebooks: int | None) -> int:

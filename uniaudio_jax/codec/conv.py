@@ -1,9 +1,8 @@
 """Convolutions over [B, T, D] with the paddings and norms of EnCodec (arXiv 2210.13438).
 
-In these layouts every kernel is a whole number of strides long. Cut the input into hops of `stride` frames and a
-convolution has stride 1 over hops; a transposed one is a plain one that makes a hop from each frame. So XLA sees plain
-convolutions of stride 1 alone, forward and backward: those are its fast ones on a CPU (its gradients of strided and
-transposed convolutions are not), and good ones everywhere.
+Every kernel here is a whole number of strides long. Over hops of `stride` frames a convolution therefore has stride 1,
+and a transposed convolution is a plain one that returns a hop for each frame. So XLA compiles plain convolutions of
+stride 1 alone, forward and backward: on a CPU its gradients of strided and transposed convolutions are slow.
 """
 
 from collections.abc import Mapping
