@@ -10,35 +10,25 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
 from jaxtyping import Array, Bool, Float, Int
 
-from data_pipelines.encoders.minilm import file_sha256
-from data_pipelines.encoders.whisper import (
-    FRAME_SAMPLES,
-    NORM_EPSILON,
-    attention,
-    convolve,
-    frames_of,
-    gelu,
-    layer_norm,
-    linear,
-)
+from data_pipelines.encoders.layers import convolve, encoder_layer, gelu, layer_norm, linear
+from data_pipelines.encoders.weights import file_sha256, layers_of, part, read_weights, stack, weights_path
+from data_pipelines.encoders.whisper import FRAME_SAMPLES, NORM_EPSILON, frames_of, hidden_behind
 
 LAYER = 9
 """The layer whose features the public k-means files are fitted to."""
 WAVE_EPSILON = 1e-7
-TORCH = "pip install torch==2.13.0"
 
 LAYER_NAMES = {
-    "query": "attention.q_proj",
-    "key": "attention.k_proj",
-    "value": "attention.v_proj",
-    "out": "attention.out_proj",
-    "attention_norm": "layer_norm",
-    "up": "feed_forward.intermediate_dense",
-    "down": "feed_forward.output_dense",
-    "mlp_norm": "final_layer_norm",
+    "query": "encoder.layers.{}.attention.q_proj",
+    "key": "encoder.layers.{}.attention.k_proj",
+    "value": "encoder.layers.{}.attention.v_proj",
+    "out": "encoder.layers.{}.attention.out_proj",
+    "attention_norm": "encoder.layers.{}.layer_norm",
+    "up": "encoder.layers.{}.feed_forward.intermediate_dense",
+    "down": "encoder.layers.{}.feed_forward.output_dense",
+    "mlp_norm": "encoder.layers.{}.final_layer_norm",
 }
 
 
@@ -91,7 +81,7 @@ class HubertEncoder:
         self.config = read_config(folder)
         path = weights_path(folder)
         self.sha256 = file_sha256(path)
-        self._weights = jax.device_put(hubert_weights(read_weights(path), self.layer, str(path)))
+        self._weights = jax.device_put(hubert_weights(read_weights(folder), self.layer, str(path)))
         self.width = self._weights["projection"]["bias"].shape[0]
 
     def features(self, wavs: Float[np.ndarray, "B S"], samples: Int[np.ndarray, " B"]) -> Float[Array, "B S/320 D"]:
@@ -121,7 +111,9 @@ def hubert_features(
     x = x + gelu(convolve(x, weights["positions"], 1, (width // 2, (width - 1) // 2), config.position_groups))
     if not config.norm_first:
         x = layer_norm(x, weights["position_norm"], config.epsilon)
-    x, _ = jax.lax.scan(lambda x, layer: (_layer(x, layer, is_frame, config), None), x, weights["layers"])
+    layer = partial(encoder_layer, heads=config.heads, norm_first=config.norm_first, epsilon=config.epsilon)
+    bias = hidden_behind(frames_of(samples), x.shape[1])
+    x, _ = jax.lax.scan(lambda x, weights: (layer(x, weights, bias=bias), None), x, weights["layers"])
     return x
 
 
@@ -140,31 +132,11 @@ def _convolutions(
     for layer, stride, length in zip(weights, config.strides, config.lengths(samples), strict=True):
         x = convolve(x, layer, stride, (0, 0))
         if config.normed_convolutions:
-            x = layer_norm(x, layer["norm"])
+            x = layer_norm(x, layer["norm"], NORM_EPSILON)
         elif "norm" in layer:
             inside = (np.arange(x.shape[1]) < length[:, None])[..., None]
             x = normalize(x, inside, NORM_EPSILON) * layer["norm"]["weight"] + layer["norm"]["bias"]
         x = gelu(x)
-    return x
-
-
-def _layer(
-    x: Float[Array, "B T D"], weights: Mapping[str, Any], is_frame: Array, config: HubertConfig
-) -> Float[Array, "B T D"]:
-    """Attention, then a GELU MLP, each with its layer norm before or after it."""
-
-    def attend(x: Array) -> Array:
-        query, key, value = (linear(x, weights[name]) for name in ("query", "key", "value"))
-        return linear(attention(query, key, value, is_frame, config.heads), weights["out"])
-
-    def think(x: Array) -> Array:
-        return linear(gelu(linear(x, weights["up"])), weights["down"])
-
-    for part, norm in ((attend, weights["attention_norm"]), (think, weights["mlp_norm"])):
-        if config.norm_first:
-            x = x + part(layer_norm(x, norm, config.epsilon))
-        else:
-            x = layer_norm(x + part(x), norm, config.epsilon)
     return x
 
 
@@ -205,33 +177,18 @@ def hubert_weights(state: Mapping[str, np.ndarray], layer: int, where: str) -> d
 
     Raises ValueError that names `where` for fewer layers or a missing array.
     """
-    state = {name.removeprefix("hubert."): np.asarray(array, np.float32) for name, array in state.items()}
-    count = sum(name.startswith("encoder.layers.") and name.endswith("final_layer_norm.bias") for name in state)
-    if not 0 < layer <= count:
-        raise ValueError(f"{where}: got layer {layer}, wanted 1 to {count}, the layers of this model")
-
-    def part_if_there(name: str) -> dict[str, np.ndarray]:
-        return {kind: state[f"{name}.{kind}"] for kind in ("weight", "bias") if f"{name}.{kind}" in state}
-
-    def part(name: str) -> dict[str, np.ndarray]:
-        if len(found := part_if_there(name)) < 2:
-            raise ValueError(f"{where}: got no {name}.weight and .bias, wanted those of a HuBERT model")
-        return found
-
+    state = {name.removeprefix("hubert."): array for name, array in state.items()}
     convolutions = []
-    while found := part_if_there(f"feature_extractor.conv_layers.{len(convolutions)}.conv"):
-        norm = part_if_there(f"feature_extractor.conv_layers.{len(convolutions)}.layer_norm")
+    while found := part(state, f"feature_extractor.conv_layers.{len(convolutions)}.conv", where, ()):
+        norm = part(state, f"feature_extractor.conv_layers.{len(convolutions)}.layer_norm", where, ())
         convolutions.append(found | ({"norm": norm} if norm else {}))
-    layers = [
-        {ours: part(f"encoder.layers.{number}.{name}") for ours, name in LAYER_NAMES.items()} for number in range(layer)
-    ]
     return {
         "convolutions": convolutions,
-        "projection": part("feature_projection.projection"),
-        "projection_norm": part_if_there("feature_projection.layer_norm"),
+        "projection": part(state, "feature_projection.projection", where),
+        "projection_norm": part(state, "feature_projection.layer_norm", where, ()),
         "positions": _position_weights(state),
-        "position_norm": part("encoder.layer_norm"),
-        "layers": jax.tree.map(lambda *arrays: np.stack(arrays), *layers),
+        "position_norm": part(state, "encoder.layer_norm", where),
+        "layers": stack(layers_of(state, LAYER_NAMES, where, layer)),
     }
 
 
@@ -243,26 +200,3 @@ def _position_weights(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     length, direction = (state[f"{place}.{name}"] for name in names)
     norm = np.sqrt(np.square(direction).sum(axis=(0, 1), keepdims=True))
     return {"weight": length * direction / norm, "bias": state[f"{place}.bias"]}
-
-
-def weights_path(folder: Path) -> Path:
-    """The file of weights in a Hugging Face folder. Raises ValueError where there is none."""
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        if (folder / name).is_file():
-            return folder / name
-    raise ValueError(f"{folder}: got neither model.safetensors nor pytorch_model.bin, wanted the model's weights")
-
-
-def read_weights(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a .safetensors file or, where PyTorch is there, of a pytorch_model.bin."""
-    if path.suffix == ".safetensors":
-        return safetensors.numpy.load_file(path)
-    try:
-        import torch
-    except ImportError as error:
-        raise ValueError(
-            f"{path}: got no PyTorch, wanted it to read this file; run `{TORCH}`, or give a folder with "
-            "model.safetensors (transformers' `save_pretrained` writes it)"
-        ) from error
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    return {name: tensor.float().numpy() for name, tensor in state.items()}

@@ -2,20 +2,32 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import ml_dtypes  # noqa: F401  makes bfloat16 known to numpy, for checkpoints in it
 import numpy as np
-import safetensors.numpy
 from jaxtyping import Float, Float16, Int
 from threadpoolctl import ThreadpoolController
 
-from data_pipelines.encoders.minilm import LONGEST, file_sha256
+from data_pipelines.encoders.layers import Weights, attention, linear, rms_norm
+from data_pipelines.encoders.minilm import LONGEST
+from data_pipelines.encoders.weights import file_sha256, layers_of, part, read_weights, require_files
+
+LAYER_NAMES = {
+    "attention_norm": "encoder.block.{}.layer.0.layer_norm",
+    "query": "encoder.block.{}.layer.0.SelfAttention.q",
+    "key": "encoder.block.{}.layer.0.SelfAttention.k",
+    "value": "encoder.block.{}.layer.0.SelfAttention.v",
+    "out": "encoder.block.{}.layer.0.SelfAttention.o",
+    "mlp_norm": "encoder.block.{}.layer.1.layer_norm",
+    "gate": "encoder.block.{}.layer.1.DenseReluDense.wi_0",
+    "up": "encoder.block.{}.layer.1.DenseReluDense.wi_1",
+    "down": "encoder.block.{}.layer.1.DenseReluDense.wo",
+}
 
 
 class T5Vectors:
-    """Vectors [n, width] of the tokens of a text, </s> included, at most 100 (arXiv 2310.00704 keeps 100).
+    """Vectors [n, width] of the tokens of a text, </s> included, at most 100.
 
     folder: a Hugging Face folder of a T5 v1.1 or Flan-T5 model: model.safetensors, config.json, and tokenizer.json
     (read by the package tokenizers) or spiece.model (by sentencepiece).
@@ -23,11 +35,8 @@ class T5Vectors:
 
     def __init__(self, folder: str | Path) -> None:
         folder = Path(folder)
-        if missing := [name for name in ("model.safetensors", "config.json") if not (folder / name).is_file()]:
-            raise ValueError(
-                f"{folder}: got no {', '.join(missing)}, wanted a Hugging Face folder of a T5 model "
-                "(transformers' `save_pretrained` writes one)"
-            )
+        files = ("model.safetensors", "config.json")
+        require_files(folder, files, "a Hugging Face folder of a T5 model (transformers' `save_pretrained` writes one)")
         config = json.loads((folder / "config.json").read_text())
         if config.get("feed_forward_proj") != "gated-gelu":
             raise ValueError(
@@ -35,12 +44,11 @@ class T5Vectors:
                 "'gated-gelu', that of T5 v1.1 and Flan-T5; give such a model"
             )
         self.name, self.width, self.end = folder.name, config["d_model"], config.get("eos_token_id", 1)
-        self.layers, self.heads = config["num_layers"], config["num_heads"]
+        self.heads, self.epsilon = config["num_heads"], config["layer_norm_epsilon"]
         self.buckets = config["relative_attention_num_buckets"]
         self.farthest = config.get("relative_attention_max_distance", 128)
-        self.epsilon = config["layer_norm_epsilon"]
         self.sha256 = file_sha256(folder / "model.safetensors")
-        self.weights = _encoder_weights(folder / "model.safetensors")
+        self.weights = t5_weights(read_weights(folder), str(folder))
         self.threads = ThreadpoolController()  # one thread, for the reason that MiniLmVectors has
         self.tokens = _tokenizer(folder)
 
@@ -58,39 +66,19 @@ class T5Vectors:
     def forward(self, ids: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n W"]:
         """Vectors of token ids: pre-norm layers with one bias of relative positions, then a last norm."""
         buckets = distance_buckets(len(ids), self.buckets, self.farthest)
-        table = self.weights["encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
-        bias = table[buckets].transpose(2, 0, 1)
-        x = self.weights["embedding"][ids]
-        for layer in range(self.layers):
-            name = f"encoder.block.{layer}.layer"
-            x = x + self._attention(self._norm(x, f"{name}.0.layer_norm"), bias, f"{name}.0.SelfAttention")
-            x = x + self._mlp(self._norm(x, f"{name}.1.layer_norm"), f"{name}.1.DenseReluDense")
-        return self._norm(x, "encoder.final_layer_norm")
+        bias = self.weights["distances"]["weight"][buckets].transpose(2, 0, 1)
+        x = self.weights["words"]["weight"][ids]
+        for layer in self.weights["layers"]:
+            normed = rms_norm(x, layer["attention_norm"], self.epsilon)
+            x = x + attention(normed, layer, self.heads, scale=1.0, bias=bias)
+            normed = rms_norm(x, layer["mlp_norm"], self.epsilon)
+            x = x + linear(tanh_gelu(linear(normed, layer["gate"])) * linear(normed, layer["up"]), layer["down"])
+        return rms_norm(x, self.weights["norm"], self.epsilon)
 
-    def _attention(
-        self, x: Float[np.ndarray, "n W"], bias: Float[np.ndarray, "heads n n"], name: str
-    ) -> Float[np.ndarray, "n W"]:
-        """Attention over all tokens; the scores are not divided by the square root of the heads' width."""
-        query, key, value = (
-            self._linear(x, f"{name}.{part}").reshape(len(x), self.heads, -1).swapaxes(0, 1) for part in "qkv"
-        )
-        scores = query @ key.swapaxes(1, 2) + bias
-        scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        mixed = (scores / scores.sum(axis=-1, keepdims=True)) @ value
-        return self._linear(mixed.swapaxes(0, 1).reshape(len(x), -1), f"{name}.o")
 
-    def _mlp(self, x: Float[np.ndarray, "n W"], name: str) -> Float[np.ndarray, "n W"]:
-        """An MLP gated by GELU, in the tanh form that the model was trained with."""
-        gate = self._linear(x, f"{name}.wi_0")
-        gate = gate * 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (gate + 0.044715 * gate**3)))
-        return self._linear(gate * self._linear(x, f"{name}.wi_1"), f"{name}.wo")
-
-    def _linear(self, x: np.ndarray, name: str) -> np.ndarray:
-        return x @ self.weights[f"{name}.weight"].T
-
-    def _norm(self, x: np.ndarray, name: str) -> np.ndarray:
-        """Root mean square norm: no mean is taken off, nothing is added."""
-        return x / np.sqrt(np.square(x).mean(axis=-1, keepdims=True) + self.epsilon) * self.weights[f"{name}.weight"]
+def tanh_gelu(x: np.ndarray) -> np.ndarray:
+    """GELU in the tanh form that the model was trained with."""
+    return x * 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
 def distance_buckets(tokens: int, buckets: int, farthest: int) -> Int[np.ndarray, "n n"]:
@@ -106,14 +94,16 @@ def distance_buckets(tokens: int, buckets: int, farthest: int) -> Int[np.ndarray
     return np.where(np.abs(distance) < exact, np.abs(distance), far) + half * (distance > 0)
 
 
-def _encoder_weights(path: Path) -> dict[str, np.ndarray]:
-    """Float32 arrays of the encoder by their names, and `embedding`. Raises ValueError for a file without them."""
-    arrays = safetensors.numpy.load_file(path)
-    embedding = next((name for name in ("shared.weight", "encoder.embed_tokens.weight") if name in arrays), None)
-    if embedding is None:
-        raise ValueError(f"{path}: got neither shared.weight nor encoder.embed_tokens.weight, wanted a T5 encoder")
-    found = {name: array.astype(np.float32) for name, array in arrays.items() if name.startswith("encoder.")}
-    return found | {"embedding": arrays[embedding].astype(np.float32)}
+def t5_weights(arrays: Mapping[str, np.ndarray], where: str) -> Weights:
+    """The arrays of T5's encoder under our names. Raises ValueError that names `where` for a missing one."""
+    words = "shared" if "shared.weight" in arrays else "encoder.embed_tokens"
+    distances = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias"
+    return {
+        "words": part(arrays, words, where, ("weight",)),
+        "distances": part(arrays, distances, where, ("weight",)),
+        "norm": part(arrays, "encoder.final_layer_norm", where, ("weight",)),
+        "layers": layers_of(arrays, LAYER_NAMES, where, needed=("weight",)),
+    }
 
 
 def _tokenizer(folder: Path) -> Callable[[str], list[int]]:

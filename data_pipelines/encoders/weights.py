@@ -1,0 +1,106 @@
+"""Files of the frozen encoders: where they are, their hashes, and their arrays by the names of our layers."""
+
+import functools
+import hashlib
+import importlib.util
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import jax
+import ml_dtypes  # noqa: F401  makes bfloat16 known to numpy, for checkpoints in it
+import numpy as np
+import safetensors.numpy
+
+from data_pipelines.encoders.layers import Weights
+
+TORCH = "pip install torch==2.13.0"
+
+
+@functools.cache
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal; a file is read once."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def package_folder(module: str, wanted: str, install: str) -> Path:
+    """The folder `model` of an installed package, found without importing it: that may take PyTorch.
+
+    Raises ValueError where it is not installed, with what it is `wanted` for and the command that installs it.
+    """
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise ValueError(f"got no package {module}, wanted it for {wanted}; run `{install}`, or give a folder")
+    return Path(spec.origin).parent / "model"
+
+
+def require_files(folder: Path, names: Iterable[str], wanted: str) -> None:
+    """Raises ValueError that lists the files of `names` which a folder lacks."""
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        raise ValueError(f"{folder}: got no {', '.join(missing)}, wanted {wanted}")
+
+
+def read_weights(folder: Path) -> dict[str, np.ndarray]:
+    """The float32 arrays of model.safetensors in a Hugging Face folder or, where PyTorch is installed, of
+    pytorch_model.bin. Raises ValueError where there is neither."""
+    path = weights_path(folder)
+    if path.suffix == ".safetensors":
+        return {name: array.astype(np.float32) for name, array in safetensors.numpy.load_file(path).items()}
+    try:
+        import torch
+    except ImportError as error:
+        raise ValueError(
+            f"{path}: got no PyTorch, wanted it to read this file; run `{TORCH}`, or give a folder with "
+            "model.safetensors (transformers' `save_pretrained` writes it)"
+        ) from error
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return {name: tensor.float().numpy() for name, tensor in state.items()}
+
+
+def weights_path(folder: Path) -> Path:
+    """The file of weights in a Hugging Face folder. Raises ValueError where there is none."""
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return folder / name
+    raise ValueError(f"{folder}: got neither model.safetensors nor pytorch_model.bin, wanted the model's weights")
+
+
+def part(
+    arrays: Mapping[str, np.ndarray], name: str, where: str, needed: Iterable[str] = ("weight", "bias")
+) -> dict[str, np.ndarray]:
+    """The weight and the bias of one layer; `needed` ones must be there.
+
+    Raises ValueError that names the file, `where`, without them.
+    """
+    if missing := [kind for kind in needed if f"{name}.{kind}" not in arrays]:
+        raise ValueError(f"{where}: got no {name}.{missing[0]}, wanted the weights of such a model")
+    return {kind: arrays[f"{name}.{kind}"] for kind in ("weight", "bias") if f"{name}.{kind}" in arrays}
+
+
+def layers_of(
+    arrays: Mapping[str, np.ndarray],
+    names: Mapping[str, str],
+    where: str,
+    count: int | None = None,
+    needed: Iterable[str] = ("weight", "bias"),
+) -> list[Weights]:
+    """The first `count` equal layers of a model, by default all, each with its parts under our names.
+
+    names: our name of a part → its name in `arrays`, with `{}` for the layer's number. Raises ValueError that names the
+    file, `where`, for a model of fewer layers.
+    """
+    there = 0
+    while f"{names['out'].format(there)}.weight" in arrays:
+        there += 1
+    count = there if count is None else count
+    if not 0 < count <= there:
+        raise ValueError(f"{where}: got layer {count}, wanted 1 to {there}, the layers of this model")
+    return [
+        {ours: part(arrays, name.format(number), where, needed) for ours, name in names.items()}
+        for number in range(count)
+    ]
+
+
+def stack(layers: Sequence[Weights]) -> Weights:
+    """Equal layers as one, each array with a first axis for the layers, for `jax.lax.scan`."""
+    return jax.tree.map(lambda *arrays: np.stack(arrays), *layers)
