@@ -3,59 +3,31 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol
 
 import grain
 import numpy as np
-import tensorflow_datasets as tfds
 
-from data_pipelines.index import Index, read_index, read_passport
 from data_pipelines.plan import Examples, Limits, Member, Plan
+from data_pipelines.views import View, open_views
 from uniaudio_jax.config import DataConfig
 from uniaudio_jax.sequence import Batch, Frames, audio_frames, pack, to_frames
-from uniaudio_jax.tasks import DRAWN, KINDS, Task, get_task
+from uniaudio_jax.tasks import DRAWN, KINDS, Stream, Task, get_task
 from uniaudio_jax.vocab import Vocabulary
 
 ENDLESS = 1 << 48
 """Length that a source of rows claims: a plan goes on with the next epoch for ever."""
 
-RECORDS_PER_SHARD = 8192
-"""A read from ArrayRecord takes time in proportion to the records of its file: 5 ms at a million, .03 at this size."""
 
-
-@runtime_checkable
 class Records(Protocol):
-    """Random access to records: streams by key."""
+    """Random access to the streams of examples."""
 
-    def __getitem__(self, number: int) -> dict[str, Any]: ...
-
-
-def open_records(folder: Path, split: str) -> Any:
-    """The records of one split of a TFDS folder, by number."""
-    return tfds.builder_from_directory(str(folder)).as_data_source(split)  # pyright: ignore[reportCallIssue]
-
-
-class Dataset:
-    """One tokenised dataset on disk: its passport, and for a split the index and the records."""
-
-    def __init__(self, folder: Path, split: str):
-        self.folder, self.passport = folder, read_passport(folder)
-        self.task = get_task(self.passport["task"])
-        self.index: Index = read_index(folder / "index" / split)
-        self.records = open_records(folder, split)
-
-    @property
-    def name(self) -> str:
-        return f"{self.task.name}/{self.passport['corpus']}"
-
-    def hours(self, frame_rate_hz: float) -> float:
-        """Hours of audio that the examples of this split are about."""
-        return float(np.sum(audio_frames(self.task, self.index.lengths), dtype=np.float64)) / frame_rate_hz / 3600
+    def tokens(self, number: int, key: str) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset that rows are made of: which examples there are, and their records."""
+    """A view that rows are made of: which examples there are, and their streams."""
 
     examples: Examples
     records: Records
@@ -98,21 +70,19 @@ class Rows:
         return row._replace(audio_frames=heard)
 
     def example(self, member: Member) -> Frames:
-        """The frames of one example, its speaker prompt cut from the record that the plan names."""
-        source = self.sources[member.source]
-        task, records = source.examples.task, source.records
-        streams = record_streams(records[member.record], task, self.vocabulary)
-        if member.prompt >= 0:
-            codes = records[member.prompt][task.target.key]
-            streams[DRAWN] = codes[: self.limits.prompt_frames, : self.vocabulary.codebooks]
+        """The frames of one example, its speaker prompt cut from the example that the plan names."""
+        task = self.sources[member.source].examples.task
+        streams = {stream.key: self._stream(member, task, stream) for stream in task.streams}
         return to_frames(task, streams, self.vocabulary, self.text_width)
 
-
-def record_streams(record: dict[str, Any], task: Task, vocabulary: Vocabulary) -> dict[str, np.ndarray]:
-    """The streams of a record; of the codes only the levels that the vocabulary knows."""
-    streams = {stream.key: record[stream.key] for stream in task.streams if stream.source != DRAWN}
-    codes = {stream.key for stream in task.streams if KINDS[stream.kind].form == "codes"}
-    return {key: value[:, : vocabulary.codebooks] if key in codes else value for key, value in streams.items()}
+    def _stream(self, member: Member, task: Task, stream: Stream) -> np.ndarray:
+        """One stream of an example; of codes only the levels that the vocabulary knows."""
+        records = self.sources[member.source].records
+        if stream.source == DRAWN:
+            tokens = records.tokens(member.prompt, task.target.key)[: self.limits.prompt_frames]
+        else:
+            tokens = records.tokens(member.record, stream.key)
+        return tokens[:, : self.vocabulary.codebooks] if KINDS[stream.kind].form == "codes" else tokens
 
 
 def limits_of(config: DataConfig, loss_on: str, frame_rate_hz: float) -> Limits:
@@ -124,39 +94,6 @@ def limits_of(config: DataConfig, loss_on: str, frame_rate_hz: float) -> Limits:
         round(config.prompt_seconds * frame_rate_hz),
         loss_on,
     )
-
-
-def open_datasets(root: Path, tasks: list[str], split: str) -> dict[str, list[Dataset]]:
-    """The datasets below `root`, by task.
-
-    Raises ValueError when a task has none, or when two of them were made by different codecs or tokenizers.
-    """
-    found = {}
-    for name in tasks:
-        folders = sorted(path.parent for path in (root / get_task(name).name).glob("*/*/index") if path.is_dir())
-        if not folders:
-            have = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
-            raise ValueError(
-                f"{root}: no dataset of task {name!r}, there is {have or 'nothing'}; build one with "
-                f"`python -m data_pipelines.builder --task {name} --out {root} --corpus …`"
-            )
-        found[name] = [Dataset(folder, split) for folder in folders]
-    everything = [dataset for datasets in found.values() for dataset in datasets]
-    for dataset in everything[1:]:
-        _agree(everything[0], dataset)
-    return found
-
-
-def _agree(one: Dataset, other: Dataset) -> None:
-    pairs = [("codec", one.passport["codec"], other.passport["codec"])]
-    shared = set(one.passport["tokenizers"]) & set(other.passport["tokenizers"])
-    pairs += [(name, one.passport["tokenizers"][name], other.passport["tokenizers"][name]) for name in sorted(shared)]
-    for what, first, second in pairs:
-        if first != second:
-            raise ValueError(
-                f"{one.folder} and {other.folder} were made with different {what}s: {first} and {second}; "
-                "build one of them again so that both are the same"
-            )
 
 
 def make_batches(source: Rows, rows: int, host: int, hosts: int) -> grain.MapDataset:
@@ -186,6 +123,20 @@ class BatchStream:
         return next(self.iterator)
 
 
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run trains on: its batches on this host, the rows that they are made of, and the views in their order."""
+
+    batches: grain.MapDataset
+    rows: Rows
+    views: list[View]
+
+    @property
+    def skipped(self) -> int:
+        """Examples that fit no row of this run."""
+        return sum(sum(source.examples.skipped.values()) for source in self.rows.sources)
+
+
 def open_training_data(
     config: DataConfig,
     loss_on: str,
@@ -194,33 +145,33 @@ def open_training_data(
     codec_passport: dict,
     host: int,
     hosts: int,
-) -> tuple[grain.MapDataset, Rows, list[Dataset]]:
-    """The training batches of a run, their rows and the datasets, whose order is that of the rows' sources.
+) -> TrainingData:
+    """The training data of a run.
 
     A task's share of the frames is its weight in the config times its hours to the power of `hours_power`; a task of
-    several corpora shares it out by their frames. Raises ValueError when the shards were made by another codec than the
+    several corpora shares it out by their frames. Raises ValueError when the tokens were made by another codec than the
     run's, and for a task whose ranges are not in the vocabulary.
     """
     rate = codec_passport["sample_rate_hz"] / codec_passport["hop_samples"]
     limits = limits_of(config, loss_on, rate)
     sources: list[Source] = []
     shares: list[float] = []
-    everything: list[Dataset] = []
-    for name, of_task in open_datasets(Path(config.root), list(config.tasks), "train").items():
+    opened: list[View] = []
+    for name, views in open_views(Path(config.root), list(config.tasks), "train").items():
         check_ranges(get_task(name), vocabulary)
-        opened = []
-        for dataset in of_task:
-            check_codec(dataset, codec_passport)
-            seed = config.seed + len(everything) + len(opened)
-            opened.append(Source(Examples(dataset.index, dataset.task, limits, seed), dataset.records))
-        frames = [len(source.examples) * source.examples.mean_frames for source in opened]
-        hours = sum(dataset.hours(rate) for dataset in of_task)
+        of_task = []
+        for view in views:
+            check_codec(view, codec_passport)
+            seed = config.seed + len(opened)
+            of_task.append(Source(Examples(view.index, view.task, limits, seed), view))
+            opened.append(view)
+        frames = [len(source.examples) * source.examples.mean_frames for source in of_task]
+        hours = sum(view.hours(rate) for view in views)
         weight = config.tasks[name] * (hours**config.hours_power if hours else 1.0)
-        sources += opened
-        everything += of_task
+        sources += of_task
         shares += [weight * count / sum(frames) for count in frames]
     rows = Rows(sources, shares, limits, config.seed, vocabulary, text_width, config.loss_weights)
-    return make_batches(rows, config.rows, host, hosts), rows, everything
+    return TrainingData(make_batches(rows, config.rows, host, hosts), rows, opened)
 
 
 def check_ranges(task: Task, vocabulary: Vocabulary) -> None:
@@ -233,13 +184,18 @@ def check_ranges(task: Task, vocabulary: Vocabulary) -> None:
                 raise ValueError(f"task {task.name}, stream {stream.key!r}: {error}") from error
 
 
-def check_codec(dataset: Dataset, codec_passport: dict) -> None:
-    """Raises ValueError when the tokens of `dataset` were not made by this codec."""
-    got = dataset.passport["codec"]
-    if got["weights_sha256"] != codec_passport["weights_sha256"]:
-        want = codec_passport
+def check_codec(view: View, codec_passport: dict) -> None:
+    """Raises ValueError when the tokens of `view` were not made by this codec, or at another frame rate."""
+    codec, wanted = view.passport["codec"], codec_passport
+    if codec is not None and codec["weights_sha256"] != wanted["weights_sha256"]:
         raise ValueError(
-            f"{dataset.folder}: tokens were made by codec {got['codec']!r} ({got['weights_sha256'][:12]}), but this "
-            f"run wants {want['codec']!r} ({want['weights_sha256'][:12]}); build them again with "
-            f"`python -m data_pipelines.builder --codec {want['codec']} --task {dataset.task.name} …`"
+            f"{view.name}: tokens were made by codec {codec['codec']!r} ({codec['weights_sha256'][:12]}), but this "
+            f"run wants {wanted['codec']!r} ({wanted['weights_sha256'][:12]}); build them again with "
+            f"`python -m data_pipelines.builder --codec {wanted['codec']} --task {view.task.name} …`"
+        )
+    rate = wanted["sample_rate_hz"] / wanted["hop_samples"]
+    if view.passport["frame_rate_hz"] != rate:
+        raise ValueError(
+            f"{view.name}: its streams have {view.passport['frame_rate_hz']:g} frames a second, but the run's codec "
+            f"{wanted['codec']!r} has {rate:g}; build them again with that codec"
         )

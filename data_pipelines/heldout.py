@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.batches import Dataset, Rows, Source, check_codec, limits_of, open_datasets, stack_rows
+from data_pipelines.batches import Rows, Source, check_codec, limits_of, stack_rows
 from data_pipelines.plan import Examples, Member, one_epoch
+from data_pipelines.views import open_views
 from uniaudio_jax.config import RunConfig
 from uniaudio_jax.sequence import Batch, from_frames
-from uniaudio_jax.tasks import KINDS
+from uniaudio_jax.tasks import KINDS, get_task
 
 
 @dataclass(frozen=True)
@@ -29,61 +30,52 @@ class HeldOut:
     def __init__(self, config: RunConfig, task: str, codec_passport: dict[str, Any], host: int = 0, hosts: int = 1):
         self.vocabulary = config.model.ids
         rate = codec_passport["sample_rate_hz"] / codec_passport["hop_samples"]
-        self.datasets = open_datasets(Path(config.data.root), [task], "heldout")[task]
+        limits = limits_of(config.data, "items", rate)
+        self.views = open_views(Path(config.data.root), [task], "heldout")[task]
         self.rows = []
-        for dataset in self.datasets:
-            check_codec(dataset, codec_passport)
-            limits = limits_of(config.data, "items", rate)
-            examples = Examples(dataset.index, dataset.task, limits, config.data.seed)
-            self.rows.append(
-                Rows(
-                    [Source(examples, dataset.records)],
-                    [1.0],
-                    limits,
-                    config.data.seed,
-                    self.vocabulary,
-                    config.model.text_width,
-                )
-            )
+        for view in self.views:
+            check_codec(view, codec_passport)
+            source = Source(Examples(view.index, view.task, limits, config.data.seed), view)
+            self.rows.append(Rows([source], [1.0], limits, config.data.seed, self.vocabulary, config.model.text_width))
         self.batch_rows, self.host, self.hosts = config.data.rows, host, hosts
 
     def batches(self) -> Iterator[Batch]:
         """Every held-out example once, in rows whose loss counts the target's items; the last batch is filled up
         with rows that count nothing."""
-        places = self._places()
-        for first in range(0, len(places), self.batch_rows):
-            group = [rows.row(members) for rows, members in places[first : first + self.batch_rows]]
+        planned = list(self._rows())
+        for first in range(0, len(planned), self.batch_rows):
+            group = [self.rows[number].row(members) for number, members in planned[first : first + self.batch_rows]]
             idle = group[0]._replace(loss_weights=np.zeros_like(group[0].loss_weights))
             group += [idle] * (self.batch_rows - len(group))
             yield stack_rows(group[self.host :: self.hosts])
 
     def examples(self, count: int) -> list[Example]:
         """The first `count` held-out examples of the plan, fewer if there are fewer."""
-        found: list[Example] = []
-        for rows, members in self._places():
-            for member in members[: count - len(found)]:
-                record = rows.sources[0].records[member.record]
-                streams = from_frames(rows.example(member), self.vocabulary)[1]
-                found.append(Example(record["id"].decode(), record["text"].decode(), streams))
-        return found
+        examples: list[Example] = []
+        for number, members in self._rows():
+            for member in members[: count - len(examples)]:
+                streams = from_frames(self.rows[number].example(member), self.vocabulary)[1]
+                examples.append(Example(*self.views[number].about(member.record), streams))
+        return examples
 
-    def _places(self) -> list[tuple[Rows, list[Member]]]:
-        """Rows that hold every example once, and the dataset of each."""
-        return [(rows, members) for rows in self.rows for members in one_epoch(rows.sources[0].examples)]
+    def _rows(self) -> Iterator[tuple[int, list[Member]]]:
+        """Rows that hold every example once, and the number of the view of each."""
+        for number, rows in enumerate(self.rows):
+            for members in one_epoch(rows.sources[0].examples):
+                yield number, members
 
 
 def target_histogram(config: RunConfig, task: str, most_records: int = 20_000) -> np.ndarray:
     """How often each code came at each level of the target in the training split, [Q, entries], or each id, [1, ids]
-    (at most `most_records` records, evenly spaced)."""
-    datasets: list[Dataset] = open_datasets(Path(config.data.root), [task], "train")[task]
-    vocabulary, target = config.model.ids, datasets[0].task.target
+    (at most `most_records` records of a corpus, evenly spaced)."""
+    views = open_views(Path(config.data.root), [task], "train")[task]
+    vocabulary, target = config.model.ids, get_task(task).target
     codes = KINDS[target.kind].form == "codes"
     entries = vocabulary.entries if codes else len(vocabulary.span(KINDS[target.kind].span or ""))
     counts = np.zeros((vocabulary.codebooks if codes else 1, entries), np.int64)
-    for dataset in datasets:
-        size = len(dataset.index)
-        for number in range(0, size, max(1, -(-size // most_records))):
-            for level, column in enumerate(levels_of(dataset.records[number][target.key], len(counts))):
+    for view in views:
+        for number in range(0, len(view), max(1, -(-len(view) // most_records))):
+            for level, column in enumerate(levels_of(view.tokens(number, target.key), len(counts))):
                 counts[level] += np.bincount(column, minlength=entries)
     return counts
 

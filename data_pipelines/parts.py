@@ -1,7 +1,8 @@
-"""Parts of a dataset: a fixed number of clips, tokenised together and kept in one file until the shards are written.
+"""Parts of columns: a fixed number of clips, tokenised together, and the shards that are joined from them.
 
-A part is a function of its job and number alone, so a build that was killed goes on with the parts that are missing,
-and Beam's workers make the same parts as one machine does.
+What a part holds is a function of its job, column and number alone. So a build that was killed goes on with the parts
+that are missing, Beam's workers make the same shards as one machine does, and a column comes out the same whichever
+others are made beside it.
 """
 
 import functools
@@ -10,29 +11,40 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
-from data_pipelines.corpora import SPLITS, Clip, Corpus, Entry, Split
+from data_pipelines.corpora import AUDIO_FIELDS, Clip, Corpus, Entry, Split
 from data_pipelines.corpora.opening import open_corpus
-from data_pipelines.mixers import DERIVED, MixerOptions, Pool, derive
-from data_pipelines.streams import Tokenizers, fields_of, recorded
+from data_pipelines.mixers import MixerOptions, Pool, derive
+from data_pipelines.store import (
+    RECORDS_PER_SHARD,
+    ColumnWriter,
+    Example,
+    Listing,
+    join_listings,
+    listing_in,
+    save_listing,
+    speaker_hash,
+)
+from data_pipelines.streams import Tokenizers, fields_of
 from uniaudio_jax.codec.codec import load_codec
 from uniaudio_jax.config import TokenizerPaths
-from uniaudio_jax.tasks import Task, get_task
+from uniaudio_jax.tasks import STREAMS, Stream
 
-PART_CLIPS = 256
+PART_CLIPS = 128
+PARTS_PER_SHARD = RECORDS_PER_SHARD // PART_CLIPS
 
 
 @dataclass(frozen=True)
 class Job:
-    """What the clips of a dataset are made from and with; plain values, for other processes and machines."""
+    """What the columns of a corpus are made from and with; plain values, for other processes and machines."""
 
     corpus: str
-    task: str
     codec: str
     sounds: str | None = None
     mixers: MixerOptions = field(default_factory=MixerOptions)
@@ -40,79 +52,144 @@ class Job:
     seed: int = 0
 
 
-@dataclass
-class Part:
-    """Examples (id, speaker, text and the streams by key), clips that were refused, and counts of what was done."""
+class Prepared(NamedTuple):
+    """A clip for one column: its tokens, or None where they are made for many clips at once."""
 
-    examples: list[dict[str, Any]]
-    rejects: list[dict[str, str]]
-    counts: Counter[str]
+    clip: Clip
+    tokens: np.ndarray | None
+
+
+class Part(NamedTuple):
+    """Consecutive clips of one column: its listing, and the examples."""
+
+    listing: Listing
+    examples: list[Example]
 
 
 class Worker:
     """A job opened in this process: its corpus, codec and tokenizers."""
 
     def __init__(self, job: Job, tokenizers: Tokenizers | None = None, corpus: Corpus | None = None):
-        self.job, self.task = job, get_task(job.task)
+        self.job = job
         self.corpus = corpus or open_corpus(job.corpus)
         self.tokenizers = tokenizers or Tokenizers(load_codec(job.codec), job.tokenizers)
-        self.entries: dict[Split, list[Entry]] = {
-            split: [self.corpus.entries[number] for number in self.corpus.numbers(split)] for split in SPLITS
-        }
+        self.numbers: dict[Split, np.ndarray] = {split: self.corpus.numbers(split) for split in ("train", "heldout")}
 
     @functools.cached_property
     def pool(self) -> Pool:
         return Pool(self.corpus, open_corpus(self.job.sounds) if self.job.sounds else None)
 
-    def part_count(self, split: Split) -> int:
-        return -(-len(self.entries[split]) // PART_CLIPS)
+    def shard_count(self, split: Split) -> int:
+        return -(-len(self.numbers[split]) // RECORDS_PER_SHARD)
 
-    def parts(self, split: Split, numbers: Sequence[int]) -> Iterator[tuple[int, Part]]:
-        """These parts one after the other; the clips of the next are read while this one goes through the codec."""
+    def parts_of_shard(self, split: Split, shard: int) -> range:
+        """The numbers of the parts that a shard is joined from."""
+        count = -(-len(self.numbers[split]) // PART_CLIPS)
+        return range(shard * PARTS_PER_SHARD, min(count, (shard + 1) * PARTS_PER_SHARD))
+
+    def make_shard(self, writers: Sequence[ColumnWriter], split: Split, shard: int, bar: tqdm | None = None) -> None:
+        """Makes one shard of each of these columns, unless it is there, out of the parts that are missing."""
+        writers = [writer for writer in writers if not writer.has_shard(split, shard)]
+        numbers = self.parts_of_shard(split, shard)
+        missing: dict[int, list[ColumnWriter]] = {}
+        for number in numbers:
+            unfinished = [writer for writer in writers if not writer.part_path(split, number).is_file()]
+            if unfinished:
+                missing[number] = unfinished
+            elif bar is not None:
+                bar.update(self._clips_in(split, number))
+        streams = {n: [STREAMS[writer.column] for writer in unfinished] for n, unfinished in missing.items()}
+        for number, parts in self._parts(split, streams):
+            for writer in missing[number]:
+                save_part(writer.part_path(split, number), parts[writer.column])
+            if bar is not None:
+                bar.update(self._clips_in(split, number))
+        for writer in writers:
+            join_parts(writer, split, shard, numbers)
+
+    def _clips_in(self, split: Split, part: int) -> int:
+        return min(PART_CLIPS, len(self.numbers[split]) - part * PART_CLIPS)
+
+    def _parts(self, split: Split, streams: dict[int, list[Stream]]) -> Iterator[tuple[int, dict[str, Part]]]:
+        """Parts by number, each by column; clips of the next are read while this one goes through the codec."""
         with ThreadPoolExecutor(os.cpu_count()) as threads:
-            waiting: list[tuple[int, list[tuple[Entry, Future]]]] = []
-            for number in [*numbers, None]:
+            waiting: list[tuple[int, list[Future]]] = []
+            for number in [*streams, None]:
                 if number is not None:
-                    entries = self.entries[split][number * PART_CLIPS : (number + 1) * PART_CLIPS]
-                    waiting.append((number, [(entry, threads.submit(self._prepare, entry)) for entry in entries]))
-                if len(waiting) == 2 or number is None and waiting:
-                    first, futures = waiting.pop(0)
-                    yield first, self._finish(split, futures)
-            for last, futures in waiting:
-                yield last, self._finish(split, futures)
+                    first = number * PART_CLIPS
+                    entries = [self.corpus.entries[int(n)] for n in self.numbers[split][first : first + PART_CLIPS]]
+                    futures = [threads.submit(self._prepare, entry, streams[number]) for entry in entries]
+                    waiting.append((number, futures))
+                if len(waiting) == 2 or (number is None and waiting):
+                    ready, futures = waiting.pop(0)
+                    rows = [future.result() for future in futures]
+                    yield ready, {s.key: self._finish(split, ready, s, rows) for s in streams[ready]}
 
-    def _prepare(self, entry: Entry) -> tuple[Clip, dict[str, np.ndarray | None]]:
-        """The clip with its derived fields, and its streams apart from those that are made in batches."""
-        wanted = [name for stream in recorded(self.task) for name in fields_of(stream)]
-        clip = self.corpus.read(entry, self.tokenizers.codec.config.sample_rate_hz)
-        clip = derive(clip, [name for name in wanted if name in DERIVED], self.pool, self.job.mixers, self.job.seed)
-        return clip, {stream.key: self.tokenizers.encode_clip(stream, clip) for stream in recorded(self.task)}
+    def _prepare(self, entry: Entry, streams: Sequence[Stream]) -> tuple[Entry, dict[str, Prepared | str]]:
+        """The clip of an entry for each stream, or the reason why the stream cannot be made for it.
 
-    def _finish(self, split: Split, futures: Sequence[tuple[Entry, Future]]) -> Part:
-        part = Part([], [], Counter())
-        clips: list[Clip] = []
-        for entry, future in futures:
+        A stream reads only the audio that it needs, so that a broken file spoils no other stream.
+        """
+        clips: dict[tuple, Clip] = {}
+        prepared: dict[str, Prepared | str] = {}
+        for stream in streams:
+            audio = {name: part for name, part in entry.audio.items() if name in needed_audio(stream)}
             try:
-                clip, streams = future.result()
+                key = (tuple(audio), stream.mixer)
+                if key not in clips:
+                    clip = self.corpus.read(replace(entry, audio=audio), self.tokenizers.codec.config.sample_rate_hz)
+                    wanted = [stream.mixer] if stream.mixer else []
+                    clips[key] = derive(clip, wanted, self.pool, self.job.mixers, self.job.seed) if wanted else clip
+                prepared[stream.key] = Prepared(clips[key], self.tokenizers.encode_clip(stream, clips[key]))
             except (ValueError, OSError) as error:
-                part.rejects.append({"id": entry.id, "split": split, "where": entry.where, "reason": str(error)})
-                continue
-            clips.append(clip)
-            about = {"id": clip.id, "speaker": clip.speaker or clip.id, "text": _text_of(clip)}
-            part.examples.append({**about, **streams})
-            part.counts.update([f"clips {split}", *(f"converted from {what}" for what in clip.converted)])
-        if clips:
-            for stream in recorded(self.task):
-                if part.examples[0][stream.key] is None:
-                    made = self.tokenizers.encode_batch(stream, clips)
-                    for example, value in zip(part.examples, made, strict=True):
-                        example[stream.key] = value
-        part.counts.update({"clips refused": len(part.rejects)} if part.rejects else {})
-        return part
+                prepared[stream.key] = str(error)
+        return entry, prepared
+
+    def _finish(
+        self, split: Split, number: int, stream: Stream, rows: list[tuple[Entry, dict[str, Prepared | str]]]
+    ) -> Part:
+        """The part of one column, with the tokens that are made for many clips at once."""
+        rejects, accepted = [], []
+        for place, (entry, prepared) in enumerate(rows):
+            item = prepared[stream.key]
+            if isinstance(item, str):
+                rejects.append({"id": entry.id, "split": split, "where": entry.where, "reason": item})
+            else:
+                accepted.append((number * PART_CLIPS + place, item))
+        clips = [item.clip for _, item in accepted]
+        tokens = [item.tokens for _, item in accepted]
+        if clips and tokens[0] is None:
+            tokens = self.tokenizers.encode_batch(stream, clips)
+        examples = [
+            Example(place, clip.id, clip.speaker or clip.id, text_of(clip), array)
+            for (place, _), clip, array in zip(accepted, clips, tokens, strict=True)
+        ]
+        counts: Counter[str] = Counter({f"clips {split}": len(clips), "clips refused": len(rejects)})
+        for clip in clips:
+            counts.update(f"converted from {what}" for what in clip.converted)
+        return Part(listing_of(examples, rejects, +counts), examples)
 
 
-def _text_of(clip: Clip) -> str:
+def needed_audio(stream: Stream) -> set[str]:
+    """The audio fields of a clip that a stream is made from, those that its mixer looks at included."""
+    names = {*fields_of(stream), *(("audio", stream.mixer) if stream.mixer else ())}
+    return names & set(AUDIO_FIELDS)
+
+
+def text_of(clip: Clip) -> str:
+    """What a clip says, how it is said and what is heard in it, in one line."""
     return " | ".join(text for text in (clip.text, clip.instruction, ", ".join(clip.labels or ())) if text)
+
+
+def listing_of(examples: list[Example], rejects: list[dict[str, str]], counts: Counter[str]) -> Listing:
+    """The listing of these examples."""
+    return Listing(
+        clips=np.array([example.clip for example in examples], np.int32),
+        lengths=np.array([len(example.tokens) for example in examples], np.int32),
+        speakers=np.array([speaker_hash(example.speaker) for example in examples], np.uint64),
+        rejects=rejects,
+        counts=counts,
+    )
 
 
 @functools.lru_cache(maxsize=1)
@@ -121,52 +198,34 @@ def open_worker(job: Job) -> Worker:
     return Worker(job)
 
 
-def part_path(folder: Path, split: Split, number: int) -> Path:
-    return folder / f"{split}-{number:06d}.npz"
+def save_part(path: Path, part: Part) -> None:
+    """Writes a part whole or not at all."""
+    texts = json.dumps([(example.id, example.speaker, example.text) for example in part.examples]).encode()
+    arrays: dict[str, Any] = {"texts": np.frombuffer(texts, np.uint8)}
+    if part.examples:
+        arrays["tokens"] = np.concatenate([example.tokens for example in part.examples])
+    save_listing(path, part.listing, **arrays)
 
 
-def save_part(path: Path, part: Part, task: Task) -> None:
-    """Writes a part by an atomic rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    keys = [stream.key for stream in recorded(task)]
-    about = [{name: example[name] for name in ("id", "speaker", "text")} for example in part.examples]
-    told = json.dumps({"about": about, "rejects": part.rejects, "counts": part.counts})
-    arrays: dict[str, Any] = {"told": np.frombuffer(told.encode(), np.uint8)}
-    for key in keys if part.examples else ():
-        columns = [example[key] for example in part.examples]
-        arrays[key], arrays[f"{key} length"] = np.concatenate(columns), np.array([len(column) for column in columns])
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def load_part(path: Path, task: Task) -> Part:
+def load_part(path: Path) -> Part:
     """The part that `save_part` wrote."""
     with np.load(path) as arrays:
-        told = json.loads(arrays["told"].tobytes())
-        examples = told["about"]
-        for key in [stream.key for stream in recorded(task)] if examples else ():
-            columns = np.split(arrays[key], np.cumsum(arrays[f"{key} length"])[:-1])
-            for example, column in zip(examples, columns, strict=True):
-                example[key] = column
-    return Part(examples, told["rejects"], Counter(told["counts"]))
+        listing = listing_in(arrays)
+        texts = json.loads(arrays["texts"].tobytes())
+        tokens = np.split(arrays["tokens"], np.cumsum(listing.lengths)[:-1]) if texts else []
+    rows = zip(listing.clips.tolist(), texts, tokens, strict=True)
+    return Part(listing, [Example(clip, name, speaker, text, array) for clip, (name, speaker, text), array in rows])
 
 
-def make_part(job: Job, folder: Path, split: Split, number: int) -> Path:
-    """The file of one part, made unless it is there: what a Beam worker does."""
-    path = part_path(folder, split, number)
-    if not path.is_file():
-        worker = open_worker(job)
-        ((_, part),) = worker.parts(split, [number])
-        save_part(path, part, worker.task)
-    return path
-
-
-def examples_of_part(job: Job, folder: Path, split: Split, number: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(key, record) of each example of a part, made first if need be."""
-    for example in load_part(make_part(job, folder, split, number), get_task(job.task)).examples:
-        yield example["id"], example
+def join_parts(writer: ColumnWriter, split: Split, shard: int, numbers: Sequence[int]) -> None:
+    """Writes a shard out of its parts, each read once, and deletes them."""
+    listings = []
+    with writer.open_shard(split, shard) as write:
+        for number in numbers:
+            part = load_part(writer.part_path(split, number))
+            listings.append(part.listing)
+            for example in part.examples:
+                write(example)
+    writer.finish_shard(split, shard, join_listings(listings))
+    for number in numbers:
+        writer.part_path(split, number).unlink()

@@ -2,20 +2,21 @@
 
 Each dataset is an endless list of its examples, epoch after epoch, each shuffled by a keyed permutation. A block of the
 plan takes from each dataset the next ones, so many that the rows' frames are shared out by the weights, and packs them
-together, the largest first, each into the first row that has room. A row is found by its number alone: the rows of a
-block are counted once, and a block is packed again when one of its rows is asked for. So memory does not grow with the
-examples, and the state of a loader is the number of its next row.
+together, the largest first, each into the first row that has room. How many rows a block has is known once it is
+packed, so a plan finds row n by packing the blocks before it; a checkpoint keeps where a block near its own row begins,
+and a resumed plan goes on from there. Memory does not grow with the examples, and the state of a loader is the number
+of its next row.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
-from data_pipelines.index import Index
+from data_pipelines.views import Index
 from uniaudio_jax.sequence import frame_count, target_count
 from uniaudio_jax.tasks import DRAWN, KINDS, Task
 
@@ -116,13 +117,13 @@ class Examples:
 
     def _prompts(self, records: np.ndarray, epoch: int) -> np.ndarray:
         """For each record another utterance of its speaker, drawn from (seed, epoch, record); -1 if there is none."""
-        index = self.index
-        speakers = index.speakers[records]
-        first = index.starts[speakers].astype(np.int64)
-        size = index.starts[speakers + 1] - first
+        speakers = self.index.speakers
+        numbers = speakers.numbers[records]
+        first = speakers.starts[numbers].astype(np.int64)
+        size = speakers.starts[numbers + 1] - first
         step = 1 + splitmix64(records, splitmix64(self.seed, epoch)) % np.maximum(size - 1, 1).astype(np.uint64)
-        chosen = first + (index.place[records] - first + step.astype(np.int64)) % size
-        return np.where(size > 1, index.by_speaker[chosen], -1)
+        chosen = first + (speakers.position[records] - first + step.astype(np.int64)) % size
+        return np.where(size > 1, speakers.by_speaker[chosen], -1)
 
 
 class Packed(NamedTuple):
@@ -150,23 +151,36 @@ class Plan:
         self.sources, self.limits, self.seed = sources, limits, seed
         rates = np.array(shares) / [source.mean_frames for source in sources]
         self.quota = BLOCK * rates / rates.sum()
-        self.ends: list[int] = []
-        self.frames: list[int] = []
         self.cache: OrderedDict[int, Packed] = OrderedDict()
+        self.start_at({"block": 0, "first_row": 0})
+
+    def start_at(self, anchor: Mapping[str, int]) -> None:
+        """Finds rows from an anchor on, which `anchor_of` a plan of the same sources returned."""
+        self.first_block = anchor["block"]
+        self.starts = [anchor["first_row"]]
+
+    def anchor_of(self, row: int) -> dict[str, int]:
+        """The number and first row of the last block, of those that were packed, that begins at `row` or before."""
+        number = int(np.searchsorted(self.starts, row, side="right")) - 1
+        return {"block": self.first_block + number, "first_row": self.starts[number]}
 
     def row(self, number: int) -> list[Member]:
         """The members of row `number`."""
-        while not self.ends or self.ends[-1] <= number:
-            packed = self._packed(len(self.ends))
-            self.ends.append((self.ends[-1] if self.ends else 0) + len(packed))
-            self.frames.append(packed.frames)
-        block = int(np.searchsorted(self.ends, number, side="right"))
-        return self._packed(block).row(number - (self.ends[block - 1] if block else 0))
+        if number < self.starts[0]:
+            self.start_at({"block": 0, "first_row": 0})
+        while self.starts[-1] <= number:
+            packed = self._packed(self.first_block + len(self.starts) - 1)
+            self.starts.append(self.starts[-1] + len(packed))
+        anchor = self.anchor_of(number)
+        return self._packed(anchor["block"]).row(number - anchor["first_row"])
 
-    def fill(self, rows: int) -> float:
-        """Real frames over all frames of the blocks that hold the first `rows` rows."""
-        self.row(rows - 1)
-        return sum(self.frames) / (self.ends[-1] * self.limits.frames)
+    def fill(self, blocks: int) -> float:
+        """Real frames over all frames of the rows of the first `blocks` blocks."""
+        rows = frames = 0
+        for block in range(blocks):
+            packed = self._packed(block)
+            rows, frames = rows + len(packed), frames + packed.frames
+        return frames / (rows * self.limits.frames)
 
     def _packed(self, block: int) -> Packed:
         if block not in self.cache:

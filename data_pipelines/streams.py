@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.corpora import CLIP_FIELDS, Clip
+from data_pipelines.corpora import AUDIO_FIELDS, CLIP_FIELDS, Clip
 from data_pipelines.encoders.minilm import MiniLmVectors
 from data_pipelines.encoders.t5 import T5Vectors
 from data_pipelines.tokenizers.labels import LabelTokenizer
@@ -22,7 +22,7 @@ from data_pipelines.tokenizers.words import WordPieces
 from uniaudio_jax.codec.codec import Codec
 from uniaudio_jax.config import TokenizerPaths
 from uniaudio_jax.sequence import MASK_CODE
-from uniaudio_jax.tasks import DRAWN, Stream, Task
+from uniaudio_jax.tasks import DRAWN, MASKED, Stream, Task
 
 DEFAULT_LANGUAGE = "en-us"
 USED = {
@@ -36,18 +36,18 @@ USED = {
     "language": "languages",
 }
 """Kind of a stream → the tokenizer that makes it; the codec makes codes, and a yes or no is its own id."""
-NEEDED = {"masked_seconds": ("audio", "masked_seconds")}
-"""Source of a stream → the fields of a clip that it is made from, where that is not the field of its name."""
 
 
 def fields_of(stream: Stream) -> tuple[str, ...]:
     """The fields of a clip that a stream is made from."""
-    return NEEDED.get(stream.source, (stream.source,))
+    return ("audio", MASKED) if stream.source == MASKED else (stream.source,)
 
 
-def recorded(task: Task) -> list[Stream]:
-    """The streams of `task` that stand in its records; speaker prompts are drawn when rows are made."""
-    return [stream for stream in task.streams if stream.source != DRAWN]
+def mask_codes(codes: np.ndarray, span: np.ndarray) -> np.ndarray:
+    """`codes` [T, Q] with MASK_CODE in the frames from span[0] up to span[1]."""
+    masked = np.array(codes, np.int32)
+    masked[int(span[0]) : int(span[1])] = MASK_CODE
+    return masked
 
 
 @dataclass
@@ -91,20 +91,34 @@ class Tokenizers:
         return LanguageTokenizer()
 
     def encode_clip(self, stream: Stream, clip: Clip) -> np.ndarray | None:
-        """The tokens of one stream of one clip, or None where only `encode_batch` makes them.
+        """What the column of a stream holds for one clip, or None where `encode_batch` makes it for many at once.
 
-        Raises ValueError when the clip has not the field, or the tokenizer refuses it.
+        Raises ValueError when the clip does not have the field, or the tokenizer refuses it.
         """
         for name in fields_of(stream):
-            if getattr(clip, name) is None:
+            value = getattr(clip, name)
+            if value is None:
                 raise ValueError(
                     f"clip {clip.id!r}: no {name}, which stream {stream.key!r} is made from; add it to the corpus"
                 )
-        make = self._encoders.get(stream.kind)
-        if make is None:
-            check_audio(clip, "audio" if stream.source == "masked_seconds" else stream.source)
-            return None
-        return make(clip, getattr(clip, stream.source))
+            if name in AUDIO_FIELDS:
+                check_audio(clip, name)
+        if stream.source == MASKED:
+            return self._masked_span(clip)
+        encode = self._encoders.get(stream.kind)
+        return None if encode is None else encode(clip, getattr(clip, stream.source))
+
+    def _masked_span(self, clip: Clip) -> np.ndarray:
+        """The first masked frame and the one after the last, [2]."""
+        assert clip.audio is not None and clip.masked_seconds is not None
+        rate, frames = self.codec.config.frame_rate_hz, -(-len(clip.audio) // self.codec.hop_samples)
+        start, stop = (round(seconds * rate) for seconds in clip.masked_seconds)
+        if not 0 <= start < stop <= frames:
+            raise ValueError(
+                f"clip {clip.id!r}: got masked_seconds {clip.masked_seconds}, wanted a span within its "
+                f"{frames / rate:.2f} s"
+            )
+        return np.array([start, stop], np.int32)
 
     @cached_property
     def _encoders(self) -> Mapping[str, Callable[[Clip, Any], np.ndarray]]:
@@ -125,38 +139,25 @@ class Tokenizers:
         }
 
     def encode_batch(self, stream: Stream, clips: Sequence[Clip]) -> list[np.ndarray]:
-        """The tokens of one stream of audio of many clips, in batches of like length: codes [T, K] or units [T]."""
-        name = "audio" if stream.source == "masked_seconds" else stream.source
-        wavs = [getattr(clip, name) for clip in clips]
-        if stream.kind == "semantic":
-            return self.semantic.encode_many(wavs)
-        codes = self.codec.encode_many(wavs, self.codebooks)
-        if stream.source == "masked_seconds":
-            codes = [self._masked(one, clip) for one, clip in zip(codes, clips, strict=True)]
-        return codes
+        """The tokens of a stream of audio of many clips, in batches of similar length: codes [T, K] or units [T]."""
+        wavs = [getattr(clip, stream.source) for clip in clips]
+        return self.semantic.encode_many(wavs) if stream.kind == "semantic" else self._codes(wavs)
 
-    def _masked(self, codes: np.ndarray, clip: Clip) -> np.ndarray:
-        """`codes` with the clip's masked span taken out."""
-        assert clip.masked_seconds is not None
-        start, stop = (round(seconds * self.codec.config.frame_rate_hz) for seconds in clip.masked_seconds)
-        if not 0 <= start < stop <= len(codes):
-            raise ValueError(
-                f"clip {clip.id!r}: got masked_seconds {clip.masked_seconds}, wanted a span within its "
-                f"{len(codes) / self.codec.config.frame_rate_hz:.2f} s"
-            )
-        masked = codes.copy()
-        masked[start:stop] = MASK_CODE
-        return masked
+    def _codes(self, wavs: list[np.ndarray]) -> list[np.ndarray]:
+        return self.codec.encode_many(wavs, self.codebooks)
 
     def streams(self, task: Task, clip: Clip) -> dict[str, np.ndarray]:
-        """The condition streams of one clip, a speaker prompt included where the clip carries one as `paired_audio`."""
-        found = {}
+        """The condition streams of one clip; its `paired_audio` is the speaker prompt of a task that has one."""
+        streams = {}
         for stream in task.conditions:
             if stream.source == DRAWN:
                 stream = Stream(DRAWN, stream.kind, "paired_audio")
-            light = self.encode_clip(stream, clip)
-            found[stream.key] = self.encode_batch(stream, [clip])[0] if light is None else light
-        return found
+            tokens = self.encode_clip(stream, clip)
+            if stream.source == MASKED:
+                assert tokens is not None and clip.audio is not None
+                tokens = mask_codes(self._codes([clip.audio])[0], tokens)
+            streams[stream.key] = self.encode_batch(stream, [clip])[0] if tokens is None else tokens
+        return streams
 
     def text_of(self, kind: str, ids: np.ndarray) -> str:
         """What ids say: words, names of sounds, a language, yes or no; units of speech as numbers."""
@@ -170,10 +171,20 @@ class Tokenizers:
             return " ".join("yes" if number else "no" for number in ids)
         return " ".join(str(number) for number in ids)
 
+    def tokenizer_of(self, stream: Stream) -> dict[str, str]:
+        """The name of the tokenizer that a stream goes through → its own name and hash; nothing for codes."""
+        if stream.kind not in USED or stream.source == MASKED:
+            return {}
+        name = USED[stream.kind]
+        tokenizer = getattr(self, name)
+        return {name: f"{tokenizer.name}@{tokenizer.sha256[:16]}"}
+
     def passport(self, task: Task) -> dict[str, str]:
         """Name and hash of each tokenizer that the streams of `task` go through, the codec apart."""
-        names = {USED[stream.kind] for stream in task.streams if stream.kind in USED}
-        return {name: f"{getattr(self, name).name}@{getattr(self, name).sha256[:16]}" for name in sorted(names)}
+        names: dict[str, str] = {}
+        for stream in task.streams:
+            names |= self.tokenizer_of(stream)
+        return names
 
 
 def _path(name: str | None) -> Path | None:

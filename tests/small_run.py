@@ -4,19 +4,21 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import jax
 import numpy as np
-import tensorflow_datasets as tfds
 from flax import nnx
 
-from data_pipelines.batches import open_records
-from data_pipelines.index import make_index, write_index, write_passport
+from data_pipelines.corpora import SPLITS
+from data_pipelines.parts import listing_of
+from data_pipelines.store import ColumnWriter, Example, column_features, column_folder
+from data_pipelines.views import write_task
 from uniaudio_jax.codec.codec import load_codec, save_codec
 from uniaudio_jax.codec.config import CodecConfig, FrameRateConfig, QuantizerConfig
 from uniaudio_jax.codec.module import build_module
-from uniaudio_jax.tasks import DRAWN, KINDS, Kind, Task, get_task
+from uniaudio_jax.tasks import KINDS, MASKED, Stream, get_task
 from uniaudio_jax.vocab import Vocabulary
 
 REPO = Path(__file__).parents[1]
@@ -56,65 +58,55 @@ def write_codec(folder: Path, name: str = "random", seed: int = 0) -> Path:
     return folder
 
 
-def write_dataset(root: Path, task: Task, codec: Path, examples: int = 41) -> Path:
-    """A dataset of random streams in the builder's layout, with both splits."""
-    place = root / task.name / "random" / "1.0.0"
-    streams = [stream for stream in task.streams if stream.source != DRAWN]
-    kinds = {
-        "codes": tfds.features.Tensor(shape=(None, LEVELS), dtype=np.int16),
-        "ids": tfds.features.Tensor(shape=(None,), dtype=np.int16),
-        "vectors": tfds.features.Tensor(shape=(None, TEXT_WIDTH), dtype=np.float16),
+def write_tokens(root: Path, tasks: tuple[str, ...], codec: Path, corpus: str = "random", clips: int = 41) -> None:
+    """Columns of random tokens for these tasks, as the builder lays them out, with both splits."""
+    for name in tasks:
+        for stream in get_task(name).columns:
+            if not column_folder(root, corpus, stream.key).exists():
+                _write_column(root, stream, codec, corpus, clips)
+        write_task(root, corpus, get_task(name))
+
+
+def _write_column(root: Path, stream: Stream, codec: Path, corpus: str, clips: int) -> None:
+    is_code = KINDS[stream.kind].form == "codes" and stream.source != MASKED
+    passport = {
+        "stream": stream.key,
+        "corpus": corpus,
+        "corpus_sha256": "",
+        "frame_rate_hz": 50.0,
+        "tokenizer": {},
+        "codec": load_codec(codec).passport() if is_code else None,
+        "licence": "",
+        "source": "",
     }
-    lengths: dict[str, dict[str, list[int]]] = {}
-    splits = ("train", "heldout")
-
-    class Tokens(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        VERSION = tfds.core.Version("1.0.0")
-        name = task.name
-        pkg_dir_path = None
-
-        def _info(self):
-            text = {key: tfds.features.Text() for key in ("id", "speaker", "text")}
-            features = {stream.key: kinds[KINDS[stream.kind].form] for stream in streams}
-            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({**text, **features}))
-
-        def _split_generators(self, dl_manager):
-            return {split: self._generate_examples(split) for split in splits}
-
-        def _generate_examples(self, split):
-            rng = np.random.default_rng(splits.index(split))
-            for number in range(examples if split == "train" else 7):
-                content = {s.key: _random(KINDS[s.kind], int(rng.integers(2, 12)), rng) for s in streams}
-                yield (
-                    f"{split}{number}",
-                    {"id": f"{split}{number}", "speaker": f"s{number % 3}", "text": "", **content},
-                )
-
-    builder = Tokens(data_dir=str(root), file_format="array_record", config=tfds.core.BuilderConfig(name="random"))
-    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=2))
-    for split in splits:
-        records = list(open_records(place, split))
-        lengths[split] = {s.key: [len(record[s.key]) for record in records] for s in streams}
-        columns = {key: np.array(column) for key, column in lengths[split].items()}
-        write_index(place / "index" / split, make_index(columns, [r["speaker"].decode() for r in records]))
-    passport = {"task": task.name, "corpus": "random", "codec": load_codec(codec).passport(), "tokenizers": {}}
-    write_passport(place, passport)
-    return place
+    features = column_features(stream.key, LEVELS, TEXT_WIDTH)
+    writer = ColumnWriter(column_folder(root, corpus, stream.key), passport, dict.fromkeys(SPLITS, 1), features)
+    for number, split in enumerate(SPLITS):
+        rng = np.random.default_rng([number, *stream.key.encode()])
+        examples = []
+        for clip in range(clips if split == "train" else 7):
+            tokens = np.array([1, 2], np.int32) if stream.source == MASKED else _random(stream.kind, rng)
+            examples.append(Example(clip, f"{split}{clip}", f"s{clip % 3}", "", tokens))
+        with writer.open_shard(split, 0) as write:
+            for example in examples:
+                write(example)
+        writer.finish_shard(split, 0, listing_of(examples, [], Counter()))
+    writer.finish()
 
 
-def _random(kind: Kind, length: int, rng: np.random.Generator) -> np.ndarray:
-    if kind.form == "vectors":
+def _random(kind: str, rng: np.random.Generator) -> np.ndarray:
+    form, length = KINDS[kind].form, int(rng.integers(2, 12))
+    if form == "vectors":
         return rng.normal(size=(length, TEXT_WIDTH)).astype(np.float16)
-    if kind.form == "codes":
+    if form == "codes":
         return rng.integers(0, 1024, (length, LEVELS)).astype(np.int16)
-    return rng.integers(0, len(VOCABULARY.span(kind.span or "")), length).astype(np.int16)
+    return rng.integers(0, len(VOCABULARY.span(KINDS[kind].span or "")), length).astype(np.int16)
 
 
 def write_run(folder: Path, tasks: tuple[str, ...] = ("tts", "enhancement", "text_to_music"), steps: int = 30) -> Path:
     """Codec, datasets and config file below `folder`; returns the config's path."""
     codec = write_codec(folder / "codec")
-    for name in tasks:
-        write_dataset(folder / "tokens", get_task(name), codec)
+    write_tokens(folder / "tokens", tasks, codec)
     path = folder / "config.py"
     path.write_text(CONFIG.format(codec=codec, root=folder / "tokens", steps=steps, text_width=TEXT_WIDTH))
     return path

@@ -4,22 +4,23 @@ import json
 import os
 import signal
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from data_pipelines.batches import Dataset, record_streams
+from data_pipelines import corpora, parts
 from data_pipelines.builder import BuilderOptions, build
 from data_pipelines.corpora.opening import open_corpus
 from data_pipelines.parts import PART_CLIPS
-from data_pipelines.streams import Tokenizers, clip_of_conditions, recorded
+from data_pipelines.store import Column, column_folder, read_passport
+from data_pipelines.streams import Tokenizers, clip_of_conditions
+from data_pipelines.views import View
 from tests.small_run import finish, python, write_codec
 from uniaudio_jax.codec.codec import load_codec
 from uniaudio_jax.sequence import MASK_CODE, from_frames, to_frames
-from uniaudio_jax.tasks import KINDS, TASKS, get_task
+from uniaudio_jax.tasks import DRAWN, KINDS, TASKS, get_task
 from uniaudio_jax.vocab import CLASS_EVENTS, LANGUAGES, SAME_OR_NOT, WORD_PIECES, Vocabulary
 
 VOCABULARY = Vocabulary(
@@ -64,13 +65,13 @@ def corpus(tmp_path_factory):
     return write_corpus(tmp_path_factory.mktemp("corpus") / "tones", 17)
 
 
-def options(corpus: Path, codec: Path, out: Path, **changes) -> BuilderOptions:
-    return BuilderOptions(corpus=str(corpus), task=("tts",), out=out, codec=str(codec), **changes)
+def options(corpus: Path, codec: Path, out: Path, *tasks: str, **changes) -> BuilderOptions:
+    return BuilderOptions(corpus=str(corpus), task=tasks, out=out, codec=str(codec), **changes)
 
 
-def run_build(settings: BuilderOptions, task: str) -> Path:
+def run_build(settings: BuilderOptions) -> None:
     tokenizers = Tokenizers(load_codec(settings.codec), settings.tokenizers)
-    return build(settings, task, open_corpus(settings.corpus), tokenizers)
+    build(settings, open_corpus(settings.corpus), tokenizers)
 
 
 @pytest.fixture(scope="module")
@@ -78,86 +79,166 @@ def tokenizers(codec):
     return Tokenizers(load_codec(codec))
 
 
+@pytest.fixture(scope="module")
+def tokens(corpus, codec, tokenizers, tmp_path_factory):
+    """The corpus, tokenised for every task at once."""
+    out = tmp_path_factory.mktemp("tokens")
+    build(options(corpus, codec, out, *TASKS), open_corpus(str(corpus)), tokenizers)
+    return out
+
+
 @pytest.mark.parametrize("name", sorted(TASKS))
-def test_every_task_is_built_and_its_records_are_sequences(name, corpus, codec, tokenizers, tmp_path):
-    settings = options(corpus, codec, tmp_path)
-    place = build(settings, name, open_corpus(str(corpus)), tokenizers)
-    task, records = get_task(name), 0
+def test_every_task_is_a_view_whose_examples_are_sequences(name, tokens):
+    task, examples = get_task(name), 0
     for split in ("train", "heldout"):
-        dataset = Dataset(place, split)
-        records += len(dataset.index)
-        for number in range(len(dataset.index)):
-            record = dataset.records[number]
-            streams = record_streams(record, task, VOCABULARY)
-            assert streams.keys() == {stream.key for stream in recorded(task)}
-            assert all(len(streams[key]) == column[number] for key, column in dataset.index.lengths.items())
-            streams |= {s.key: np.zeros((2, 3), int) for s in task.streams if s not in recorded(task)}
-            frames = to_frames(task, streams, VOCABULARY, 384)
-            assert from_frames(frames, VOCABULARY)[0] is task
-    assert records == 17
-    assert (place.parent / "rejects.jsonl").read_text() == ""
+        view = View(tokens, "tones", task, split)
+        examples += len(view)
+        for number in range(len(view)):
+            streams = {stream.key: view.tokens(number, stream.key) for stream in task.columns}
+            for stream in task.columns:
+                assert len(streams[stream.key]) == view.index.lengths[stream.key][number]
+                if KINDS[stream.kind].form == "codes":
+                    streams[stream.key] = streams[stream.key][:, :3]
+            streams |= {s.key: np.zeros((2, 3), int) for s in task.streams if s.source == DRAWN}
+            assert from_frames(to_frames(task, streams, VOCABULARY, 384), VOCABULARY)[0] is task
+    assert examples == 17
 
 
-def record_of(place: Path, split: str, clip: str) -> dict:
-    (found,) = [record for record in Dataset(place, split).records if record["id"].decode() == clip]
-    return found
+def number_of(view: View, clip: str) -> int:
+    return next(number for number in range(len(view)) if view.about(number).id == clip)
 
 
-def test_a_record_holds_the_tokens_of_its_clip(corpus, codec, tokenizers, tmp_path):
-    settings, opened = options(corpus, codec, tmp_path), open_corpus(str(corpus))
+def example_of(tokens: Path, task: str, clip: str) -> dict[str, np.ndarray]:
+    """The streams of the training example that was made from a clip."""
+    view = View(tokens, "tones", get_task(task), "train")
+    number = number_of(view, clip)
+    return {stream.key: view.tokens(number, stream.key) for stream in view.task.columns}
+
+
+def test_a_view_holds_the_tokens_of_a_clip(corpus, tokenizers, tokens):
+    opened = open_corpus(str(corpus))
     entry = next(entry for entry in opened.entries if entry.id == "clip6")
     clip = opened.read(entry, tokenizers.codec.config.sample_rate_hz)
-    record = record_of(build(settings, "tts", opened, tokenizers), "train", "clip6")
-    np.testing.assert_array_equal(record["audio"], tokenizers.codec.encode(clip.audio))
-    np.testing.assert_array_equal(record["phone"], tokenizers.phone.encode(clip.text))
-    assert record["speaker"].decode() == "s1" and clip.text in record["text"].decode()
-    record = record_of(build(settings, "speech_edit", opened, tokenizers), "train", "clip6")
-    masked = record["masked_audio"] == MASK_CODE
+    streams = example_of(tokens, "tts", "clip6")
+    np.testing.assert_array_equal(streams["audio"], tokenizers.codec.encode(clip.audio))
+    np.testing.assert_array_equal(streams["phone"], tokenizers.phone.encode(clip.text))
+    streams = example_of(tokens, "speech_edit", "clip6")
+    masked = streams["masked_audio"] == MASK_CODE
     assert masked.any() and not masked.all() and (masked.all(axis=1) == masked.any(axis=1)).all()
-    np.testing.assert_array_equal(record["masked_audio"][~masked], record["audio"][~masked])
-    record = record_of(build(settings, "speaker_verification", opened, tokenizers), "train", "clip6")
-    assert record["same_speaker"].tolist() in ([0], [1])
+    np.testing.assert_array_equal(streams["masked_audio"][~masked], streams["audio"][~masked])
+    assert example_of(tokens, "speaker_verification", "clip6")["same_speaker"].tolist() in ([0], [1])
+    view = View(tokens, "tones", get_task("tts"), "train")
+    assert str(clip.text) in view.about(number_of(view, "clip6")).text
+
+
+def test_an_edit_has_columns_of_its_own(tokens):
+    edit, sound = example_of(tokens, "audio_edit", "clip6"), example_of(tokens, "text_to_sound", "clip6")
+    assert edit.keys() == {"edit_order", "source_audio", "edited_audio"}
+    assert edit["source_audio"].shape == edit["edited_audio"].shape
+    assert (edit["source_audio"] != edit["edited_audio"]).any()
+    assert len(edit["edit_order"]) != len(sound["caption"]) or (edit["edit_order"] != sound["caption"]).any()
 
 
 @pytest.mark.parametrize("name", ["enhancement", "target_speech_extraction", "dereverberation"])
-def test_derived_conditions_are_as_long_as_the_target_and_differ(name, corpus, codec, tokenizers, tmp_path):
-    place = build(options(corpus, codec, tmp_path), name, open_corpus(str(corpus)), tokenizers)
-    condition = get_task(name).conditions[0].key
-    for record in Dataset(place, "train").records:
-        assert record[condition].shape == record["audio"].shape
-        assert (record[condition] != record["audio"]).any()
+def test_derived_conditions_are_as_long_as_the_target_and_differ(name, tokens):
+    view, condition = View(tokens, "tones", get_task(name), "train"), get_task(name).conditions[0].key
+    for number in range(len(view)):
+        derived, target = view.tokens(number, condition), view.tokens(number, "audio")
+        assert derived.shape == target.shape and (derived != target).any()
 
 
-def assert_same_dataset(one: Path, other: Path) -> None:
+def stamps(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_each_stream_is_encoded_once_and_a_later_task_reads_only_what_its_missing_streams_need(
+    codec, tmp_path, monkeypatch
+):
+    corpus = write_corpus(tmp_path / "tones", 9)
+    encoded, audio_read = [], []
+    encode_batch, read_audio = Tokenizers.encode_batch, corpora.read_audio
+    monkeypatch.setattr(
+        Tokenizers, "encode_batch", lambda self, s, clips: encoded.append(s.key) or encode_batch(self, s, clips)
+    )
+    monkeypatch.setattr(
+        corpora, "read_audio", lambda path, *a, **k: audio_read.append(path) or read_audio(path, *a, **k)
+    )
+    run_build(options(corpus, codec, tmp_path / "out", "tts", "enhancement", "speech_edit", "dereverberation"))
+    assert sorted(set(encoded)) == ["audio", "noisy_audio", "reverberant_audio"] and len(encoded) == 2 * 3
+    before = stamps(tmp_path / "out")
+    encoded.clear()
+    audio_read.clear()
+    run_build(options(corpus, codec, tmp_path / "out", "plain_tts"))
+    assert not encoded and not audio_read
+    run_build(options(corpus, codec, tmp_path / "out", "text_to_sound", "language_recognition"))
+    assert not encoded and not audio_read
+    after = stamps(tmp_path / "out")
+    assert before.items() <= after.items()
+    assert {path.parents[0].name for path in after.keys() - before.keys()} >= {"tasks"}
+    run_build(options(corpus, codec, tmp_path / "out", "semantic_to_acoustic"))
+    assert set(encoded) == {"semantic"} and len(set(audio_read)) == 9
+
+
+def test_a_column_is_the_same_whichever_others_are_made_beside_it(corpus, codec, tokens, tmp_path):
+    for task in ("speech_edit", "enhancement"):
+        run_build(options(corpus, codec, tmp_path, task))
+    for key in ("audio", "noisy_audio", "masked_audio", "phone"):
+        assert_same_column(column_folder(tokens, "tones", key), column_folder(tmp_path, "tones", key))
+
+
+def assert_same_column(one: Path, other: Path) -> None:
     """The same files, the same index to the byte, and the same records in the same order. (The bytes of a record may
     differ: protobuf writes the features of an example in an order of its own in each process.)"""
-    names = [sorted(path.name for path in place.iterdir()) for place in (one, other)]
+    names = [sorted(path.name for path in folder.iterdir()) for folder in (one, other)]
     assert names[0] == names[1]
     for path in one.rglob("*.npy"):
         assert path.read_bytes() == (other / path.relative_to(one)).read_bytes()
     for split in ("train", "heldout"):
-        pairs = zip(Dataset(one, split).records, Dataset(other, split).records, strict=True)
-        for mine, yours in pairs:
+        for mine, yours in zip(Column(one, split).records, Column(other, split).records, strict=True):
             assert mine.keys() == yours.keys()
             for key in mine:
                 np.testing.assert_array_equal(mine[key], yours[key])
 
 
-def test_a_build_killed_at_any_moment_ends_with_the_same_dataset(codec, tmp_path):
-    corpus = write_corpus(tmp_path / "many", 2 * PART_CLIPS, seconds=0.1)
+def test_a_build_killed_at_any_moment_ends_with_the_same_columns(codec, tmp_path):
+    corpus = write_corpus(tmp_path / "many", 4 * PART_CLIPS, seconds=0.1)
     words = ("data_pipelines.builder", "--corpus", corpus, "--task", "plain_tts", "--codec", codec, "--out")
     finish(python(*words, tmp_path / "whole"))
     process = python(*words, tmp_path / "killed")
     until = time.monotonic() + 120
-    while not list((tmp_path / "killed").rglob(".parts-*/*.npz")) and time.monotonic() < until:
+    while not list((tmp_path / "killed").rglob("parts/*.npz")) and time.monotonic() < until:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     finish(python(*words, tmp_path / "killed"))
-    whole, killed = (tmp_path / name / "plain_tts/many/1.0.0" for name in ("whole", "killed"))
-    assert_same_dataset(whole, killed)
-    assert not list(killed.parent.glob(".parts-*")) and not list(killed.parent.glob("incomplete*"))
+    for key in ("phone", "audio"):
+        assert_same_column(*(column_folder(tmp_path / name, "many", key) for name in ("whole", "killed")))
+    assert not list((tmp_path / "killed").rglob(".building*"))
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3, 5])
+def test_a_build_that_stops_after_any_shard_goes_on_with_the_next(stop_after, codec, tokenizers, tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "PART_CLIPS", 3)
+    monkeypatch.setattr(parts, "PARTS_PER_SHARD", 2)
+    monkeypatch.setattr(parts, "RECORDS_PER_SHARD", 6)
+    corpus = write_corpus(tmp_path / "tones", 31, seconds=0.1)
+    run_build(options(corpus, codec, tmp_path / "whole", "plain_tts"))
+    made, make_shard = [], parts.Worker.make_shard
+
+    def stopping(self, *arguments):
+        if len(made) == stop_after:
+            raise KeyboardInterrupt
+        made.append(1)
+        make_shard(self, *arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(parts.Worker, "make_shard", stopping)
+        run_build(options(corpus, codec, tmp_path / "parts", "plain_tts"))
+    run_build(options(corpus, codec, tmp_path / "parts", "plain_tts"))
+    for key in ("phone", "audio"):
+        assert_same_column(*(column_folder(tmp_path / name, "tones", key) for name in ("whole", "parts")))
+    assert len(Column(column_folder(tmp_path / "whole", "tones", "audio"), "train")) == 23
 
 
 def break_clips(corpus: Path) -> None:
@@ -170,45 +251,80 @@ def break_clips(corpus: Path) -> None:
     (corpus / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def test_bad_clips_are_left_out_and_listed_and_too_many_are_an_error(codec, tmp_path):
-    corpus = write_corpus(tmp_path / "broken", 23)
+def test_bad_clips_are_rejected_by_the_streams_that_need_them_and_too_many_are_an_error(codec, tmp_path):
+    corpus, out = write_corpus(tmp_path / "broken", 23), tmp_path / "out"
     break_clips(corpus)
-    settings = options(corpus, codec, tmp_path / "out")
-    with pytest.raises(ValueError, match="4 of 23 clips cannot be used for tts.*rejects.jsonl.*--most-rejects"):
-        run_build(settings, "tts")
-    assert not list((tmp_path / "out").rglob("passport.json"))
-    place = run_build(replace(settings, most_rejects=0.2), "tts")
-    rejects = {
-        row["id"]: row["reason"] for row in map(json.loads, (place.parent / "rejects.jsonl").read_text().splitlines())
-    }
-    assert sorted(rejects) == ["clip1", "clip2", "clip3", "clip5"]
+    with pytest.raises(ValueError, match="3 of 23 clips cannot be used for audio.*rejects.jsonl.*--most-rejects"):
+        run_build(options(corpus, codec, out, "tts"))
+    assert {path.parents[1].name for path in out.rglob("passport.json")} == set()
+    run_build(options(corpus, codec, out, "tts", most_rejects=0.2))
+    rejects = {}
+    for key in ("phone", "audio"):
+        lines = (column_folder(out, "broken", key).parent / "rejects.jsonl").read_text().splitlines()
+        rejects[key] = {row["id"]: row["reason"] for row in map(json.loads, lines)}
+    assert sorted(rejects["audio"]) == ["clip1", "clip2", "clip5"] and sorted(rejects["phone"]) == ["clip3"]
+    reasons = rejects["audio"] | rejects["phone"]
     for clip, reason in (("clip1", "NaN"), ("clip2", "truncated"), ("clip3", "no phones"), ("clip5", "no file")):
-        assert reason in rejects[clip]
-    dataset = Dataset(place, "train")
-    ids = {record["id"].decode() for split in ("train", "heldout") for record in Dataset(place, split).records}
-    assert len(ids) == 19 and not ids & set(rejects) and dataset.passport["counts"]["clips refused"] == 4
+        assert reason in reasons[clip]
+    ids = set()
+    for split in ("train", "heldout"):
+        view = View(out, "broken", get_task("tts"), split)
+        for number in range(len(view)):
+            ids.add(view.about(number).id)
+            text = open_corpus(str(corpus)).entries[int(view.about(number).id[4:])].about["text"]
+            phones = Tokenizers(load_codec(codec)).phone.encode(text)
+            np.testing.assert_array_equal(view.tokens(number, "phone"), phones)
+    assert len(ids) == 19 and not ids & set(reasons)
+    assert read_passport(column_folder(out, "broken", "audio"))["counts"]["clips refused"] == 3
 
 
-def test_a_finished_dataset_is_left_alone_and_a_changed_corpus_is_built_again(codec, tmp_path, capsys):
+def test_a_speaker_prompt_of_a_joined_view_is_of_the_same_speaker(codec, tmp_path):
+    corpus, out = write_corpus(tmp_path / "broken", 41, speakers=3), tmp_path / "out"
+    break_clips(corpus)
+    run_build(options(corpus, codec, out, "tts", most_rejects=0.2))
+    view = View(out, "broken", get_task("tts"), "train")
+    speakers = {entry.id: entry.about["speaker"] for entry in open_corpus(str(corpus)).entries}
+    names = [speakers[view.about(number).id] for number in range(len(view))]
+    grouped = view.index.speakers
+    for speaker in range(len(grouped.starts) - 1):
+        members = grouped.by_speaker[grouped.starts[speaker] : grouped.starts[speaker + 1]]
+        assert len({names[member] for member in members}) == 1
+    assert len(grouped.starts) - 1 == len(set(names)) == 3
+
+
+def test_a_finished_column_is_left_alone_and_a_changed_corpus_is_built_again(codec, tmp_path, capsys):
     corpus = write_corpus(tmp_path / "tones", 9)
-    settings = options(corpus, codec, tmp_path / "out")
-    place = run_build(settings, "plain_tts")
-    stamps = {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file()}
-    run_build(settings, "plain_tts")
-    assert "is up to date" in capsys.readouterr().out
-    assert stamps == {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file()}
+    settings = options(corpus, codec, tmp_path / "out", "plain_tts")
+    run_build(settings)
+    before = stamps(column_folder(tmp_path / "out", "tones", "audio"))
+    run_build(settings)
+    assert "audio: " in (said := capsys.readouterr().out) and "is up to date" in said
+    assert before == stamps(column_folder(tmp_path / "out", "tones", "audio"))
     os.utime(corpus / "wav/3.wav", ns=(0, 0))
-    run_build(settings, "plain_tts")
+    run_build(settings)
     assert "is up to date" not in capsys.readouterr().out
+    changed = read_passport(column_folder(tmp_path / "out", "tones", "audio"))["corpus_sha256"]
+    assert changed == read_passport(column_folder(tmp_path / "out", "tones", "phone"))["corpus_sha256"]
+
+
+def test_columns_of_different_states_of_a_corpus_are_not_joined(codec, tmp_path):
+    corpus, out = write_corpus(tmp_path / "tones", 9), tmp_path / "out"
+    run_build(options(corpus, codec, out, "plain_tts"))
+    os.utime(corpus / "wav/3.wav", ns=(0, 0))
+    run_build(options(corpus, codec, out, "lm"))
+    run_build(options(corpus, codec, out, "language_recognition"))
+    with pytest.raises(ValueError, match="phone.*corpus_sha256|corpus_sha256.*phone"):
+        View(out, "tones", get_task("plain_tts"), "train")
 
 
 def test_two_corpora_of_one_name_are_refused_and_told_apart_by_name(codec, tmp_path):
-    one, other = (write_corpus(tmp_path / place / "tones", 9) for place in ("here", "there"))
-    place = run_build(options(one, codec, tmp_path / "out"), "plain_tts")
+    one, other = (write_corpus(tmp_path / folder / "tones", 9) for folder in ("here", "there"))
+    run_build(options(one, codec, tmp_path / "out", "plain_tts"))
     with pytest.raises(ValueError, match="another corpus of this name.*--name"):
-        run_build(options(other, codec, tmp_path / "out"), "plain_tts")
-    assert (place / "passport.json").is_file()
-    assert run_build(options(other, codec, tmp_path / "out", name="others"), "plain_tts").parent.name == "others"
+        run_build(options(other, codec, tmp_path / "out", "plain_tts"))
+    run_build(options(other, codec, tmp_path / "out", "plain_tts", name="others"))
+    for name in ("tones", "others"):
+        assert len(View(tmp_path / "out", name, get_task("plain_tts"), "train")) == 6
 
 
 def test_a_clip_without_the_field_of_a_task_is_told_so(codec, tmp_path):
@@ -216,8 +332,8 @@ def test_a_clip_without_the_field_of_a_task_is_told_so(codec, tmp_path):
     corpus.mkdir()
     for number in range(3):
         soundfile.write(corpus / f"{number}.wav", np.sin(np.arange(3000) / 9), 16000)
-    with pytest.raises(ValueError, match="3 of 3 clips cannot be used for tts.*no text.*stream 'phone'"):
-        run_build(options(corpus, codec, tmp_path / "out"), "tts")
+    with pytest.raises(ValueError, match="3 of 3 clips cannot be used for phone.*no text.*stream 'phone'"):
+        run_build(options(corpus, codec, tmp_path / "out", "tts"))
 
 
 @pytest.mark.parametrize(
@@ -233,20 +349,13 @@ def test_conditions_that_do_not_fit_the_task_are_named(given, said):
 
 
 @pytest.mark.slow
-def test_beam_writes_the_records_of_one_machine(corpus, codec, tmp_path):
+def test_beam_makes_the_columns_of_one_machine(corpus, codec, tmp_path):
     pytest.importorskip("apache_beam")
     words = ("data_pipelines.builder", "--corpus", corpus, "--task", "enhancement", "--codec", codec, "--out")
     finish(python(*words, tmp_path / "alone"))
     finish(python(*words, tmp_path / "beam", "--runner", "DirectRunner", "--beam-options=--direct_num_workers=2"))
-    for split in ("train", "heldout"):
-        alone, beam = (
-            {r["id"]: r for r in Dataset(tmp_path / name / "enhancement/tones/1.0.0", split).records}
-            for name in ("alone", "beam")
-        )
-        assert set(alone) == set(beam) and alone
-        for clip, record in alone.items():
-            for key, value in record.items():
-                np.testing.assert_array_equal(value, beam[clip][key])
+    for key in ("noisy_audio", "audio"):
+        assert_same_column(*(column_folder(tmp_path / name, "tones", key) for name in ("alone", "beam")))
 
 
 @pytest.mark.slow

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from data_pipelines.batches import BatchStream, open_training_data
-from data_pipelines.index import read_index
+from data_pipelines.store import column_folder
+from data_pipelines.views import View
 from tests.small_run import APPENDED, finish, python, write_run
 from uniaudio_jax import load_run
 from uniaudio_jax.codec.codec import load_codec
@@ -113,8 +114,7 @@ def shares(config, **changes) -> dict[str, float]:
         model=replace(run.model, vocabulary=4212 + 23, appended={"text": APPENDED["text"]}),
     )
     codec = load_codec(run.codec).passport()
-    _, rows, _ = open_training_data(run.data, "target", run.model.ids, run.model.text_width, codec, 0, 1)
-    plan = rows.plan
+    plan = open_training_data(run.data, "target", run.model.ids, run.model.text_width, codec, 0, 1).rows.plan
     frames = [quota * source.mean_frames for quota, source in zip(plan.quota, plan.sources, strict=True)]
     return {of.task.name: float(one / sum(frames)) for of, one in zip(plan.sources, frames, strict=True)}
 
@@ -122,15 +122,15 @@ def shares(config, **changes) -> dict[str, float]:
 def test_the_mixture_follows_the_hours_by_its_power(config, folder):
     run = load_config(config)
     codec = load_codec(run.codec).passport()
-    _, _, datasets = open_training_data(
+    data = open_training_data(
         replace(run.data, tasks={"tts": 1.0, "enhancement": 1.0}), "target", run.model.ids, 7, codec, 0, 1
     )
-    hours = {dataset.task.name: dataset.hours(50.0) for dataset in datasets}
-    lengths = np.load(folder / "tokens/tts/random/1.0.0/index/train/length_audio.npy")
+    hours = {view.task.name: view.hours(50.0) for view in data.views}
+    lengths = np.load(column_folder(folder / "tokens", "random", "audio") / "index/train/lengths.npy")
     assert np.isclose(hours["tts"], lengths.sum() / 50 / 3600)
     assert shares(config) == pytest.approx({"tts": 0.5, "asr": 0.5})
-    index = read_index(folder / "tokens/asr/random/1.0.0/index/train")
-    more = audio_frames(get_task("asr"), index.lengths).sum() / lengths.sum()
+    asr = View(folder / "tokens", "random", get_task("asr"), "train")
+    more = audio_frames(get_task("asr"), asr.index.lengths).sum() / lengths.sum()
     skewed = shares(config, hours_power=0.3)
     assert skewed["asr"] / skewed["tts"] == pytest.approx(more**0.3) != 1
 
@@ -146,9 +146,9 @@ def test_hours_seen_are_those_of_the_rows_and_survive_a_resume(folder, config):
     run = load_config(config)
     data = replace(run.data, tasks={"tts": 1.0, "enhancement": 1.0})
     codec = load_codec(run.codec).passport()
-    batches, _, datasets = open_training_data(data, "target", run.model.ids, 7, codec, 0, 1)
-    assert datasets[0].task.name == "tts"
-    stream, seen = BatchStream(batches), 0
+    opened = open_training_data(data, "target", run.model.ids, 7, codec, 0, 1)
+    assert opened.views[0].task.name == "tts"
+    stream, seen = BatchStream(opened.batches), 0
     for batch in (next(stream) for _ in range(5)):
         seen += int(batch.audio_frames[:, 0].sum())
     assert np.isclose(whole["hours/tts"], seen / 50 / 3600)

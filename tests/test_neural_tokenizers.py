@@ -391,9 +391,9 @@ def test_folders_that_are_no_hubert_are_refused(tmp_path):
             HubertEncoder(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(config))
     state = safetensors.numpy.load_file(tmp_path / "model.safetensors")
-    del state["feature_projection.projection.bias"]
+    del state["feature_projection.projection.weight"]
     safetensors.numpy.save_file(state, tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match="got no feature_projection.projection.bias"):
+    with pytest.raises(ValueError, match="got no feature_projection.projection.weight"):
         HubertEncoder(tmp_path, 3)
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(ValueError, match="got neither model.safetensors nor pytorch_model.bin"):

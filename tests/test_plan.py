@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from data_pipelines import plan as plan_module
 from data_pipelines.batches import BatchStream, Rows, Source, make_batches
-from data_pipelines.index import make_index, read_index, write_index
 from data_pipelines.plan import Examples, Limits, Plan, one_epoch, permute
+from data_pipelines.store import group_speakers
+from data_pipelines.views import Index
 from tests.tiny import TEXT_WIDTH, VOCABULARY, random_stream
 from uniaudio_jax.sequence import frame_count, target_count
 from uniaudio_jax.tasks import TASKS, get_task
@@ -19,25 +20,25 @@ LIMITS = Limits(frames=61, loss_frames=37, text_frames=11, prompt_frames=5, loss
 
 
 class MemoryRecords:
-    """Records of random streams, made again at each access."""
+    """Random streams, made again at each access."""
 
     def __init__(self, task, lengths):
         self.task, self.lengths = task, lengths
 
-    def __getitem__(self, number):
-        rng = np.random.default_rng(number)
-        return {
-            key: random_stream(next(s for s in self.task.streams if s.key == key), int(column[number]), rng)
-            for key, column in self.lengths.items()
-        }
+    def tokens(self, number, key):
+        stream = next(stream for stream in self.task.streams if stream.key == key)
+        rng = np.random.default_rng([number, *key.encode()])
+        return random_stream(stream, int(self.lengths[key][number]), rng)
+
+
+def index_of(lengths, speakers):
+    return Index(lengths, group_speakers(np.array(speakers)))
 
 
 def corpus(name, examples, seed=0, speakers=7):
     task, rng = get_task(name), np.random.default_rng(seed)
-    keys = [s.key for s in task.streams if s.key != "speaker_prompt"]
-    lengths = {key: rng.integers(1, 9, examples) for key in keys}
-    index = make_index(lengths, [f"speaker {n}" for n in rng.integers(0, speakers, examples)])
-    return task, index, MemoryRecords(task, lengths)
+    lengths = {stream.key: rng.integers(1, 9, examples) for stream in task.columns}
+    return task, index_of(lengths, rng.integers(0, speakers, examples)), MemoryRecords(task, lengths)
 
 
 def make_examples(name, examples, seed=0):
@@ -102,7 +103,8 @@ def test_the_rows_of_a_mixture_hold_each_datasets_list_in_turn_and_share_out_the
     sources = [make_examples(name, size) for name, size in MIXTURE.items()]
     plan = Plan(sources, SHARES, LIMITS, seed=3)
     plan.row(2000)
-    rows = [plan.row(number) for number in range(plan.ends[-1])]
+    blocks = len(plan.starts) - 1
+    rows = [plan.row(number) for number in range(plan.starts[-1])]
     check_rows(rows, sources)
     frames = np.zeros(3)
     for number, source in enumerate(sources):
@@ -111,8 +113,8 @@ def test_the_rows_of_a_mixture_hold_each_datasets_list_in_turn_and_share_out_the
         assert sorted(drawn) == sorted(wanted.records.tolist())
         frames[number] = wanted.sizes[:, 0].sum()
     np.testing.assert_allclose(frames / frames.sum(), SHARES, atol=0.01)
-    assert plan.fill(1) == pytest.approx(frames.sum() / (61 * len(rows)))
-    assert plan.fill(1) > 0.9
+    assert plan.fill(blocks) == pytest.approx(frames.sum() / (61 * len(rows)))
+    assert plan.fill(blocks) > 0.9
     assert any(len({member.source for member in row}) > 1 for row in rows)
 
 
@@ -120,7 +122,8 @@ def test_a_speaker_prompt_is_another_utterance_of_the_same_speaker():
     examples = make_examples("tts", 499)
     records, prompts, _ = examples.take(0, 2 * 499)
     assert (prompts != records).all()
-    np.testing.assert_array_equal(examples.index.speakers[prompts], examples.index.speakers[records])
+    speakers = examples.index.speakers.numbers
+    np.testing.assert_array_equal(speakers[prompts], speakers[records])
     drawn = {}
     for record, prompt in zip(records, prompts, strict=True):
         drawn.setdefault(record, set()).add(prompt)
@@ -136,14 +139,43 @@ def test_the_plan_is_a_pure_function_of_indexes_seed_and_row():
     assert [one.row(n) for n in range(9)] != [third.row(n) for n in range(9)]
 
 
+def count_packed_blocks(monkeypatch) -> list[int]:
+    """A list that grows by one for each block that is packed from now on."""
+    packed, pack_rows = [], plan_module.pack_rows
+
+    def counted(*arguments):
+        packed.append(1)
+        return pack_rows(*arguments)
+
+    monkeypatch.setattr(plan_module, "pack_rows", counted)
+    return packed
+
+
+def test_a_plan_goes_on_from_an_anchor_with_the_same_rows_and_without_packing_what_came_before(monkeypatch):
+    monkeypatch.setattr(plan_module, "BLOCK", 101)
+    sources = [make_examples(name, size) for name, size in MIXTURE.items()]
+    whole = Plan(sources, SHARES, LIMITS, seed=3)
+    for far in (0, 97, 1009, 5003):
+        wanted = [whole.row(far + number) for number in range(7)]
+        anchor = whole.anchor_of(far)
+        resumed = Plan(sources, SHARES, LIMITS, seed=3)
+        resumed.start_at(anchor)
+        with monkeypatch.context() as patch:
+            packed = count_packed_blocks(patch)
+            assert [resumed.row(far + number) for number in range(7)] == wanted
+            assert len(packed) <= 2
+        assert resumed.anchor_of(far) == anchor
+        assert resumed.row(5) == whole.row(5)
+
+
 def test_examples_that_can_never_be_placed_are_counted():
     task = get_task("tts")
-    index = make_index({"phone": np.array([3, 3, 3, 90]), "audio": np.array([4, 4, 4, 4])}, ["a", "a", "b", "a"])
+    index = index_of({"phone": np.array([3, 3, 3, 90]), "audio": np.array([4, 4, 4, 4])}, ["a", "a", "b", "a"])
     examples = Examples(index, task, LIMITS, 0)
     assert examples.skipped == {"longer than a row": 1, "speaker with one utterance": 1}
     assert sorted(examples.take(0, 8).records.tolist()) == [0, 0, 1, 1]
     with pytest.raises(ValueError, match="none of 1 examples fits"):
-        Examples(make_index({"phone": np.array([90]), "audio": np.array([4])}, ["a"]), task, LIMITS, 0)
+        Examples(index_of({"phone": np.array([90]), "audio": np.array([4])}, ["a"]), task, LIMITS, 0)
 
 
 @pytest.mark.parametrize("hosts", [2, 4])
@@ -184,14 +216,3 @@ def test_a_row_says_of_each_counted_frame_its_task_and_weight_and_of_each_datase
             lengths = rows.sources[member.source].examples.index.lengths
             heard[member.source] += max(int(lengths[key][member.record]) for key in lengths if "audio" in key)
         assert row.audio_frames.tolist() == heard
-
-
-def test_an_index_comes_back_from_disk_as_it_was(tmp_path):
-    _, index, _ = corpus("tts", 101)
-    write_index(tmp_path, index)
-    back = read_index(tmp_path)
-    for name in ("speakers", "by_speaker", "place", "starts"):
-        np.testing.assert_array_equal(getattr(back, name), getattr(index, name))
-    assert set(back.lengths) == {"phone", "audio"}
-    with pytest.raises(ValueError, match="no index"):
-        read_index(tmp_path / "nothing")

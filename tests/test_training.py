@@ -116,7 +116,7 @@ def test_metrics_name_each_task_and_level(whole):
     ("change", "message"),
     [
         (["--model.context-frames", "152"], "model is {'context_frames': 151}, the run's is {'context_frames': 152}"),
-        (["--data.tasks", "tts", "1", "singing", "1"], "no dataset of task 'singing'"),
+        (["--data.tasks", "tts", "1", "singing", "1"], "no corpus for task 'singing'"),
         (["--data.tasks", "ttss", "1"], "did you mean 'tts'"),
         (["--train.step", "3"], "--train.steps"),
         (["--train.steps", "0"], "TrainConfig.steps: got 0"),

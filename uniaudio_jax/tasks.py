@@ -41,35 +41,45 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Stream:
-    """One part of a task's sequence. key: its name in a record; source: the field of a clip that it is made from."""
+    """One part of a task's sequence, and the column of a tokenised corpus that holds it.
+
+    key: its name, in the sequence and in the store. source: the field of a clip that its tokens are made from.
+    mixer: the field that a mixer derives first where the corpus does not have it (`data_pipelines.mixers`).
+    """
 
     key: str
     kind: str
     source: str
+    mixer: str | None = None
 
 
 DRAWN = "speaker_prompt"
-"""The source that no record holds: the loader draws it from another utterance of the same speaker."""
+"""The source that no column holds: the loader cuts it from another utterance of the same speaker."""
+MASKED = "masked_seconds"
+"""The source whose column holds a span of frames alone: the loader blanks that span of the target's codes."""
 
 PHONE = Stream("phone", "phone", "text")
 CAPTION = Stream("caption", "text_t5", "text")
 INSTRUCTION = Stream("instruction", "text_t5", "instruction")
 WORDS = Stream("words", "text", "text")
 SPEAKER_PROMPT = Stream(DRAWN, "audio_prompt", DRAWN)
-PAIRED_PROMPT = Stream("paired_prompt", "audio_prompt", "paired_audio")
-SAME_SPEAKER = Stream("same_speaker", "sv_bool", "same_speaker")
-CONTENT = Stream("content", "semantic", "content_audio")
+PAIRED_PROMPT = Stream("paired_prompt", "audio_prompt", "paired_audio", mixer="paired_audio")
+SAME_SPEAKER = Stream("same_speaker", "sv_bool", "same_speaker", mixer="paired_audio")
+CONTENT = Stream("content", "semantic", "content_audio", mixer="content_audio")
 SEMANTIC = Stream("semantic", "semantic", "audio")
 SUNG_PHONE = Stream("sung_phone", "sing_phone", "text")
 MIDI = Stream("midi", "sing_midi", "midi")
-NOISY_AUDIO = Stream("noisy_audio", "audio", "noisy_audio")
-MIXTURE_AUDIO = Stream("mixture_audio", "audio", "mixture_audio")
-REVERBERANT_AUDIO = Stream("reverberant_audio", "audio", "reverberant_audio")
-SOURCE_AUDIO = Stream("source_audio", "audio", "source_audio")
-MASKED_AUDIO = Stream("masked_audio", "audio", "masked_seconds")
+NOISY_AUDIO = Stream("noisy_audio", "audio", "noisy_audio", mixer="noisy_audio")
+MIXTURE_AUDIO = Stream("mixture_audio", "audio", "mixture_audio", mixer="mixture_audio")
+REVERBERANT_AUDIO = Stream("reverberant_audio", "audio", "reverberant_audio", mixer="reverberant_audio")
+MASKED_AUDIO = Stream("masked_audio", "audio", MASKED, mixer=MASKED)
 AUDIO = Stream("audio", "audio", "audio")
 EVENTS = Stream("events", "class_event", "labels")
 LANGUAGE = Stream("language", "language", "language")
+# An edit changes a clip's audio and words, so these three are columns of their own.
+EDIT_ORDER = Stream("edit_order", "text_t5", "text", mixer="source_audio")
+SOURCE_AUDIO = Stream("source_audio", "audio", "source_audio", mixer="source_audio")
+EDITED_AUDIO = Stream("edited_audio", "audio", "audio", mixer="source_audio")
 
 
 @dataclass(frozen=True)
@@ -91,7 +101,13 @@ class Task:
 
     @property
     def streams(self) -> tuple[Stream, ...]:
+        """The streams in the order of the sequence, the target last."""
         return (*self.conditions, self.target)
+
+    @property
+    def columns(self) -> tuple[Stream, ...]:
+        """The streams that a tokenised corpus must hold; a speaker prompt is cut from the target's."""
+        return tuple(stream for stream in self.streams if stream.source != DRAWN)
 
 
 SOUND_METRICS = ("mel_distance",)
@@ -107,7 +123,7 @@ TASKS = {
         Task("singing", "<sing_task>", (SUNG_PHONE, MIDI, SPEAKER_PROMPT)),
         Task("text_to_sound", "<TSS_task>", (CAPTION,), metrics=SOUND_METRICS),
         Task("text_to_music", "<TTM_task>", (CAPTION,), metrics=SOUND_METRICS),
-        Task("audio_edit", "<Audit_task>", (CAPTION, SOURCE_AUDIO), metrics=SOUND_METRICS),
+        Task("audio_edit", "<Audit_task>", (EDIT_ORDER, SOURCE_AUDIO), EDITED_AUDIO, metrics=SOUND_METRICS),
         Task("dereverberation", "<Speech_RIR_task>", (REVERBERANT_AUDIO,)),
         Task("instructed_tts", "<InstructTTS_task>", (PHONE, INSTRUCTION)),
         Task("speech_edit", "<speech_edit_task>", (PHONE, MASKED_AUDIO)),
@@ -123,6 +139,8 @@ TASKS = {
         Task("language_recognition", "<language_task>", (AUDIO,), LANGUAGE, metrics=("token_error_rate",)),
     )
 }
+STREAMS = {stream.key: stream for task in TASKS.values() for stream in task.columns}
+"""Every column that a tokenised corpus may have, by its key."""
 TASK_NUMBERS = {name: number for number, name in enumerate(TASKS)}
 
 

@@ -36,9 +36,6 @@ from uniaudio_jax.tasks import get_task
 from uniaudio_jax.telemetry import HoursSeen, Log, forward_flops, measure_peak_tflops, tally_report
 from uniaudio_jax.validation import heldout_tally, losses_of
 
-LOOKED_AT = 1000
-"""Rows whose fill is told when a training begins."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
@@ -74,7 +71,7 @@ class Trainer:
         self.programs = Programs(config.model, config.train, config.optim, self.mesh)
         codec = load_codec(config.codec).passport()
         self.frames_per_hour = codec["sample_rate_hz"] / codec["hop_samples"] * 3600
-        self.batches, self.rows, self.datasets = open_training_data(
+        self.data = open_training_data(
             config.data,
             config.train.loss_on,
             config.model.ids,
@@ -89,17 +86,20 @@ class Trainer:
                 task: HeldOut(config, task, codec, process.index, process.count) for task in config.data.tasks
             }
         self.meta = describe(config, codec)
-        self.meta["datasets"] = {str(dataset.folder): dataset.passport for dataset in self.datasets}
+        self.meta["datasets"] = {view.name: view.passport for view in self.data.views}
         self.checkpoints = Checkpoints(out, config.train.keep_checkpoints)
         self.log = Log(out, process.index)
         self.flops = 3 * forward_flops(config.model, *self._frames_of_step(), config.data.row_frames)
         self.peak = config.train.peak_tflops or measure_peak_tflops()
-        self.hours = HoursSeen([dataset.name for dataset in self.datasets], self.frames_per_hour, self.mesh)
+        self.hours = HoursSeen([view.name for view in self.data.views], self.frames_per_hour, self.mesh)
 
     def start(self) -> TrainState:
         """The newest checkpoint's state, or a fresh one, or one with the weights of another run."""
         if self.checkpoints.latest() is not None:
-            self.hours.start_from(self.checkpoints.read_meta().get("hours_seen", {}))
+            meta = self.checkpoints.read_meta()
+            self.hours.start_from(meta.get("hours_seen", {}))
+            if "plan" in meta:
+                self.data.rows.plan.start_at(meta["plan"])
             return self.checkpoints.restore(self.programs.state_shapes(), self.meta)
         state = self.programs.init(jax.random.key(self.config.train.seed))
         if self.config.start_from is None:
@@ -162,7 +162,9 @@ class Trainer:
         return state
 
     def _save(self, step: int, state: TrainState) -> None:
-        self.checkpoints.save(step, state, {**self.meta, "hours_seen": self.hours.by_dataset()})
+        row = step * self.config.train.accumulate * self.config.data.rows
+        progress = {"hours_seen": self.hours.by_dataset(), "plan": self.data.rows.plan.anchor_of(row)}
+        self.checkpoints.save(step, state, self.meta | progress)
 
     def _evaluate(self, step: int, state: TrainState, bar: tqdm) -> None:
         """Logs the held-out loss of every task, and prints them as one line."""
@@ -178,7 +180,7 @@ class Trainer:
 
     def _stream(self, batch: int) -> Iterator[Batch]:
         """Batches on the mesh from number `batch` on; the next one is made while the step before it runs."""
-        source = BatchStream(self.batches, batch)
+        source = BatchStream(self.data.batches, batch)
         while True:
             yield place_batch(next(source), self.mesh)
 
@@ -211,12 +213,11 @@ def main() -> None:
 
 
 def _opening(trainer: Trainer, before: int | None) -> str:
-    config, rows = trainer.config, trainer.rows
-    skipped = sum(sum(source.examples.skipped.values()) for source in rows.sources)
+    config, data = trainer.config, trainer.data
     place = "a fresh start" if before is None else f"resuming after step {before}"
     return (
-        f"{place} on {trainer.mesh.size} {jax.devices()[0].platform} device(s); {len(rows.sources)} datasets in "
-        f"rows of {config.data.row_frames} frames, {rows.plan.fill(LOOKED_AT):.0%} full; {skipped} examples skipped"
+        f"{place} on {trainer.mesh.size} {jax.devices()[0].platform} device(s); {len(data.views)} datasets in rows of "
+        f"{config.data.row_frames} frames, {data.rows.plan.fill(1):.0%} full; {data.skipped} examples fit no row"
     )
 
 

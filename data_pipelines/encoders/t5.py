@@ -11,7 +11,8 @@ from threadpoolctl import ThreadpoolController
 
 from data_pipelines.encoders.layers import Weights, attention, linear, rms_norm
 from data_pipelines.encoders.minilm import LONGEST
-from data_pipelines.encoders.weights import file_sha256, layers_of, part, read_weights, require_files
+from data_pipelines.encoders.weights import layers_of, part, read_weights, require_files
+from uniaudio_jax.files import file_sha256
 
 LAYER_NAMES = {
     "attention_norm": "encoder.block.{}.layer.0.layer_norm",
@@ -47,8 +48,9 @@ class T5Vectors:
         self.heads, self.epsilon = config["num_heads"], config["layer_norm_epsilon"]
         self.buckets = config["relative_attention_num_buckets"]
         self.farthest = config.get("relative_attention_max_distance", 128)
-        self.sha256 = file_sha256(folder / "model.safetensors")
-        self.weights = t5_weights(read_weights(folder), str(folder))
+        path = folder / "model.safetensors"
+        self.sha256 = file_sha256(path)
+        self.weights = t5_weights(read_weights(path), str(path))
         self.threads = ThreadpoolController()  # one thread, for the reason that MiniLmVectors has
         self.tokens = _tokenizer(folder)
 
@@ -99,10 +101,10 @@ def t5_weights(arrays: Mapping[str, np.ndarray], where: str) -> Weights:
     words = "shared" if "shared.weight" in arrays else "encoder.embed_tokens"
     distances = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias"
     return {
-        "words": part(arrays, words, where, ("weight",)),
-        "distances": part(arrays, distances, where, ("weight",)),
-        "norm": part(arrays, "encoder.final_layer_norm", where, ("weight",)),
-        "layers": layers_of(arrays, LAYER_NAMES, where, needed=("weight",)),
+        "words": part(arrays, words, where),
+        "distances": part(arrays, distances, where),
+        "norm": part(arrays, "encoder.final_layer_norm", where),
+        "layers": layers_of(arrays, LAYER_NAMES, where),
     }
 
 

@@ -1,7 +1,5 @@
-"""Files of the frozen encoders: where they are, their hashes, and their arrays by the names of our layers."""
+"""Files of the frozen encoders: where they are, and their arrays by the names of our layers."""
 
-import functools
-import hashlib
 import importlib.util
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,13 +12,6 @@ import safetensors.numpy
 from data_pipelines.encoders.layers import Weights
 
 TORCH = "pip install torch==2.13.0"
-
-
-@functools.cache
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal; a file is read once."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def package_folder(module: str, wanted: str, install: str) -> Path:
@@ -40,10 +31,8 @@ def require_files(folder: Path, names: Iterable[str], wanted: str) -> None:
         raise ValueError(f"{folder}: got no {', '.join(missing)}, wanted {wanted}")
 
 
-def read_weights(folder: Path) -> dict[str, np.ndarray]:
-    """The float32 arrays of model.safetensors in a Hugging Face folder or, where PyTorch is installed, of
-    pytorch_model.bin. Raises ValueError where there is neither."""
-    path = weights_path(folder)
+def read_weights(path: Path) -> dict[str, np.ndarray]:
+    """The float32 arrays of a .safetensors file or, where PyTorch is installed, of a pytorch_model.bin."""
     if path.suffix == ".safetensors":
         return {name: array.astype(np.float32) for name, array in safetensors.numpy.load_file(path).items()}
     try:
@@ -57,32 +46,15 @@ def read_weights(folder: Path) -> dict[str, np.ndarray]:
     return {name: tensor.float().numpy() for name, tensor in state.items()}
 
 
-def weights_path(folder: Path) -> Path:
-    """The file of weights in a Hugging Face folder. Raises ValueError where there is none."""
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        if (folder / name).is_file():
-            return folder / name
-    raise ValueError(f"{folder}: got neither model.safetensors nor pytorch_model.bin, wanted the model's weights")
-
-
-def part(
-    arrays: Mapping[str, np.ndarray], name: str, where: str, needed: Iterable[str] = ("weight", "bias")
-) -> dict[str, np.ndarray]:
-    """The weight and the bias of one layer; `needed` ones must be there.
-
-    Raises ValueError that names the file, `where`, without them.
-    """
-    if missing := [kind for kind in needed if f"{name}.{kind}" not in arrays]:
-        raise ValueError(f"{where}: got no {name}.{missing[0]}, wanted the weights of such a model")
+def part(arrays: Mapping[str, np.ndarray], name: str, where: str) -> dict[str, np.ndarray]:
+    """The weight of one layer, and its bias if it has one. Raises ValueError that names the file, `where`, for neither."""
+    if f"{name}.weight" not in arrays:
+        raise ValueError(f"{where}: got no {name}.weight, wanted the weights of such a model")
     return {kind: arrays[f"{name}.{kind}"] for kind in ("weight", "bias") if f"{name}.{kind}" in arrays}
 
 
 def layers_of(
-    arrays: Mapping[str, np.ndarray],
-    names: Mapping[str, str],
-    where: str,
-    count: int | None = None,
-    needed: Iterable[str] = ("weight", "bias"),
+    arrays: Mapping[str, np.ndarray], names: Mapping[str, str], where: str, count: int | None = None
 ) -> list[Weights]:
     """The first `count` equal layers of a model, by default all, each with its parts under our names.
 
@@ -95,10 +67,7 @@ def layers_of(
     count = there if count is None else count
     if not 0 < count <= there:
         raise ValueError(f"{where}: got layer {count}, wanted 1 to {there}, the layers of this model")
-    return [
-        {ours: part(arrays, name.format(number), where, needed) for ours, name in names.items()}
-        for number in range(count)
-    ]
+    return [{ours: part(arrays, name.format(layer), where) for ours, name in names.items()} for layer in range(count)]
 
 
 def stack(layers: Sequence[Weights]) -> Weights:

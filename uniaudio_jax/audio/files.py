@@ -11,6 +11,8 @@ import soundfile
 import soxr
 from jaxtyping import Float
 
+from uniaudio_jax.files import atomic_write
+
 WAV_HEADER_BYTES = 12
 CHUNK_HEADER_BYTES = 8
 BYTES_PER_SAMPLE = 2
@@ -167,15 +169,8 @@ def write_audio(path: str | Path, samples: Float[np.ndarray, " S *C"], sample_ra
 
 def write_pieces(path: str | Path, pieces: Iterable[Float[np.ndarray, " S *C"]], sample_rate_hz: int) -> int:
     """As `write_audio`, from a stream; returns the number of samples."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        count = write_growing(partial, pieces, sample_rate_hz)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return count
+    with atomic_write(path) as partial:
+        return write_growing(partial, pieces, sample_rate_hz)
 
 
 def write_growing(path: str | Path, pieces: Iterable[Float[np.ndarray, " S *C"]], sample_rate_hz: int) -> int:

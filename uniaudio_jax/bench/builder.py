@@ -10,12 +10,11 @@ from typing import Any
 
 from data_pipelines.builder import BuilderOptions, build
 from data_pipelines.corpora.opening import open_corpus
-from data_pipelines.index import read_passport
-from data_pipelines.streams import Tokenizers, recorded
+from data_pipelines.store import read_passport
+from data_pipelines.streams import Tokenizers
 from data_pipelines.synthetic import corpus as synthetic
 from uniaudio_jax.bench.options import BuilderBench
 from uniaudio_jax.codec.codec import load_codec
-from uniaudio_jax.tasks import KINDS, get_task
 
 
 def run(options: BuilderBench) -> dict[str, Any]:
@@ -30,15 +29,17 @@ def run(options: BuilderBench) -> dict[str, Any]:
     return {"unit": "x real time", "rates": rates, "ratios": {}, "rounds": options.rounds}
 
 
-def _rates(options: BuilderBench, name: str, corpus: Path, folder: Path) -> list[float]:
-    tokenizers, task = Tokenizers(load_codec(options.codec)), get_task(name)
-    streams = sum(KINDS[stream.kind].form == "codes" for stream in recorded(task))
-    found = []
+def _rates(options: BuilderBench, task: str, corpus: Path, folder: Path) -> list[float]:
+    """Seconds of audio encoded for each second, by round."""
+    tokenizers = Tokenizers(load_codec(options.codec))
+    rates = []
     for number in range(options.rounds + 1):
-        settings = BuilderOptions(corpus=str(corpus), task=(name,), out=folder / f"{name}{number}", codec=options.codec)
+        out = folder / f"{task}{number}"
+        settings = BuilderOptions(corpus=str(corpus), task=(task,), out=out, codec=options.codec)
         start = time.perf_counter()
-        place = build(settings, name, open_corpus(str(corpus)), tokenizers)
+        columns = build(settings, open_corpus(str(corpus)), tokenizers)
         seconds = time.perf_counter() - start
-        frames = sum(of["audio_frames"] for of in read_passport(place)["frames"].values())
-        found.append(streams * frames / tokenizers.codec.config.frame_rate_hz / seconds)
-    return found[1:]
+        passports = [read_passport(folder) for folder in columns]
+        frames = sum(sum(passport["items"].values()) for passport in passports if passport["codec"])
+        rates.append(frames / tokenizers.codec.config.frame_rate_hz / seconds)
+    return rates[1:]

@@ -5,26 +5,38 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import grain
 import jax
 import numpy as np
-import tensorflow_datasets as tfds
-from array_record.python.array_record_module import ArrayRecordWriter
-from etils import epath
 
-from data_pipelines.batches import RECORDS_PER_SHARD, BatchStream, Dataset, Rows, Source, limits_of, make_batches
-from data_pipelines.index import make_index, write_index, write_passport
+from data_pipelines.batches import BatchStream, Rows, Source, limits_of, make_batches
+from data_pipelines.corpora import SPLITS, Split
 from data_pipelines.plan import Examples
+from data_pipelines.store import (
+    RECORDS_PER_SHARD,
+    ColumnWriter,
+    Example,
+    Listing,
+    column_features,
+    column_folder,
+    speaker_hash,
+)
+from data_pipelines.views import View
 from uniaudio_jax.bench.options import DataBench
 from uniaudio_jax.bench.synthetic import tts_batch
+from uniaudio_jax.clock import FrameClock
+from uniaudio_jax.codec.codec import load_codec
 from uniaudio_jax.config import RunConfig, load_config
 from uniaudio_jax.programs import Programs
 from uniaudio_jax.sharding import make_mesh, place_batch
-from uniaudio_jax.vocab import PHONES, Vocabulary
+from uniaudio_jax.tasks import get_task
+from uniaudio_jax.vocab import PHONES
 
+SPEAKERS, CODEBOOKS = 97, 3
 DISTINCT = 1009
 """Different contents; the records of a set repeat them, each with its own place in the shard."""
 
@@ -52,54 +64,43 @@ def run(options: DataBench) -> dict[str, Any]:
     }
 
 
-def write_records(place: Path, count: int) -> Path:
-    """A dataset of task tts with `count` records of random tokens, as the builder lays one out."""
-    rng, vocabulary = np.random.default_rng(0), Vocabulary(3)
-    codes = tfds.features.Tensor(shape=(None, vocabulary.codebooks), dtype=np.int16)
-    text = tfds.features.Text()
-    features = tfds.features.FeaturesDict(
-        {
-            "id": text,
-            "speaker": text,
-            "text": text,
-            "audio": codes,
-            "phone": tfds.features.Tensor(shape=(None,), dtype=np.int16),
+def write_records(root: Path, count: int) -> Path:
+    """A corpus for task tts with `count` clips of random tokens, as the builder lays one out."""
+    rng = np.random.default_rng(0)
+    contents = {
+        "phone": [rng.integers(0, PHONES, length).astype(np.int16) for length in rng.integers(5, 40, DISTINCT)],
+        "audio": [
+            rng.integers(0, 1024, (length, CODEBOOKS)).astype(np.int16) for length in rng.integers(25, 150, DISTINCT)
+        ],
+    }
+    speakers = np.array([speaker_hash(str(number % SPEAKERS)) for number in range(DISTINCT)])
+    codec = load_codec("tiny_16k").passport()
+    for key, tokens in contents.items():
+        passport = {
+            "stream": key,
+            "corpus": "random",
+            "corpus_sha256": "",
+            "frame_rate_hz": FrameClock.from_passport(codec).frame_rate_hz,
+            "codec": codec if key == "audio" else None,
+            "tokenizer": {},
+            "licence": "",
+            "source": "",
         }
-    )
-    lengths = {"phone": rng.integers(5, 40, DISTINCT), "audio": rng.integers(25, 150, DISTINCT)}
-    contents = [
-        features.serialize_example(
-            features.encode_example(
-                {
-                    "id": str(n),
-                    "speaker": f"speaker {n % 97}",
-                    "text": "",
-                    "phone": rng.integers(0, PHONES, lengths["phone"][n]).astype(np.int16),
-                    "audio": rng.integers(0, 1024, (lengths["audio"][n], 3)).astype(np.int16),
-                }
-            )
-        )
-        for n in range(DISTINCT)
-    ]
-    place.mkdir(parents=True)
-    starts = range(0, count, RECORDS_PER_SHARD)
-    sizes = [min(RECORDS_PER_SHARD, count - start) for start in starts]
-    for shard, (start, size) in enumerate(zip(starts, sizes, strict=True)):
-        name = f"tts-train.array_record-{shard:05d}-of-{len(sizes):05d}"
-        writer = ArrayRecordWriter(str(place / name), "group_size:1")
-        for number in range(start, start + size):
-            writer.write(contents[number % DISTINCT])
-        writer.close()
-    template = tfds.core.ShardedFileTemplate(
-        dataset_name="tts", split="train", filetype_suffix="array_record", data_dir=epath.Path(place)
-    )
-    split = tfds.core.SplitInfo(name="train", shard_lengths=sizes, num_bytes=0, filename_template=template)
-    tfds.folder_dataset.write_metadata(data_dir=str(place), features=features, split_infos=[split], check_data=False)
-    number = np.arange(count) % DISTINCT
-    speakers = np.char.add("speaker ", (number % 97).astype(str))
-    write_index(place / "index" / "train", make_index({k: v[number] for k, v in lengths.items()}, speakers))
-    write_passport(place, {"task": "tts", "tokenizers": {}, "codec": {"sample_rate_hz": 16000, "hop_samples": 320}})
-    return place
+        shards: dict[Split, int] = {"train": -(-count // RECORDS_PER_SHARD), "heldout": 1}
+        place = column_folder(root, "random", key)
+        writer = ColumnWriter(place, passport, shards, column_features(key, CODEBOOKS, None))
+        lengths = np.array([len(array) for array in tokens], np.int32)
+        for split, clips in zip(SPLITS, (np.arange(count), np.arange(1)), strict=True):
+            for shard in range(shards[split]):
+                numbers = clips[shard * RECORDS_PER_SHARD : (shard + 1) * RECORDS_PER_SHARD].astype(np.int32)
+                with writer.open_shard(split, shard) as write:
+                    for clip in numbers.tolist():
+                        write(Example(clip, str(clip), str(clip % SPEAKERS), "", tokens[clip % DISTINCT]))
+                content = numbers % DISTINCT
+                listing = Listing(numbers, lengths[content], speakers[content], [], Counter())
+                writer.finish_shard(split, shard, listing)
+        writer.finish()
+    return root
 
 
 def _load_in_fresh_process(place: Path, options: DataBench) -> dict[str, float]:
@@ -111,13 +112,13 @@ def _load_in_fresh_process(place: Path, options: DataBench) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def load(place: Path, config: RunConfig, batches: int) -> dict[str, float]:
-    """Opens the dataset, makes `batches` batches spread over its epoch, and says how fast and at what peak memory."""
+def load(root: Path, config: RunConfig, batches: int) -> dict[str, float]:
+    """Opens the corpus, makes `batches` batches, and says how fast and at what peak memory."""
     start = time.perf_counter()
-    dataset, vocabulary = Dataset(place, "train"), config.model.ids
-    limits = limits_of(config.data, "target", 50)
-    examples = Examples(dataset.index, dataset.task, limits, 0)
-    rows = Rows([Source(examples, dataset.records)], [1.0], limits, 0, vocabulary, config.model.text_width)
+    view = View(root, "random", get_task("tts"), "train")
+    limits = limits_of(config.data, "target", view.passport["frame_rate_hz"])
+    examples = Examples(view.index, view.task, limits, 0)
+    rows = Rows([Source(examples, view)], [1.0], limits, 0, config.model.ids, config.model.text_width)
     source: grain.MapDataset = make_batches(rows, config.data.rows, 0, 1)
     stream = BatchStream(source)
     next(stream)

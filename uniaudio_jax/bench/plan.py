@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.batches import Dataset
-from data_pipelines.index import Index, make_index
-from data_pipelines.plan import Examples, Limits, Plan
+from data_pipelines.plan import BLOCK, Examples, Limits, Plan
+from data_pipelines.store import group_speakers
+from data_pipelines.views import Index, View
 from uniaudio_jax.bench.options import PlanBench
 from uniaudio_jax.tasks import get_task
 
@@ -26,9 +26,12 @@ def run(options: PlanBench) -> dict[str, Any]:
     seconds = {name: taken for name, (taken, _) in planned.items()}
     fills = {"random lengths": planned[f"{large} examples"][1]}
     if options.tokens is not None:
-        datasets = [Dataset(path.parent, "train") for path in sorted(options.tokens.glob("*/*/*/passport.json"))]
-        examples = [Examples(dataset.index, dataset.task, limits, 0) for dataset in datasets]
-        fills |= {dataset.name: fill_of([one], limits) for dataset, one in zip(datasets, examples, strict=True)}
+        views = [
+            View(options.tokens, path.parents[1].name, get_task(path.stem), "train")
+            for path in sorted(options.tokens.glob("*/tasks/*.json"))
+        ]
+        examples = [Examples(view.index, view.task, limits, 0) for view in views]
+        fills |= {view.name: fill_of([one], limits) for view, one in zip(views, examples, strict=True)}
         fills["all of them, mixed"] = fill_of(examples, limits)
     growth = seconds[f"{large} examples"] / seconds[f"{small} examples"]
     return {
@@ -47,7 +50,7 @@ def random_index(count: int) -> Index:
     rng = np.random.default_rng(0)
     seconds = rng.uniform(1, 10, count)
     lengths = {"phone": (12 * seconds).astype(np.int32), "audio": (FRAME_RATE_HZ * seconds).astype(np.int32)}
-    return make_index(lengths, (rng.integers(0, 1000, count)).astype(str))
+    return Index(lengths, group_speakers(rng.integers(0, 1000, count)))
 
 
 def plan_seconds(index: Index, limits: Limits) -> tuple[float, float]:
@@ -61,5 +64,4 @@ def plan_seconds(index: Index, limits: Limits) -> tuple[float, float]:
 def fill_of(examples: list[Examples], limits: Limits) -> float:
     """The share of real frames in the rows of as many blocks as the examples of these datasets, mixed evenly."""
     plan = Plan(examples, [1.0] * len(examples), limits, 0)
-    frames = sum(len(one) * one.mean_frames for one in examples)
-    return plan.fill(max(1, int(frames / limits.frames)))
+    return plan.fill(max(1, sum(map(len, examples)) // BLOCK))

@@ -5,7 +5,6 @@ of segments adds `scales` [N] and `frames` [N], one for each segment. Long files
 """
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from uniaudio_jax import cli
 from uniaudio_jax.audio.files import AudioStream
 from uniaudio_jax.codec.codec import Codec, open_codec
 from uniaudio_jax.codec.segments import SegmentedCodec
+from uniaudio_jax.files import atomic_write
 
 SECONDS_AT_ONCE = 600.0  # of files in one batch; a longer file is a stream
 PIECE_SECONDS = 20.0
@@ -41,15 +41,9 @@ class Arguments:
 
 def save_codes(path: Path, codes: np.ndarray, samples: int, codec: Codec, **more: np.ndarray) -> None:
     """Writes one .npz by an atomic rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            passport = np.str_(json.dumps(codec.passport()))
-            np.savez(file, allow_pickle=False, codes=codes, samples=np.int64(samples), passport=passport, **more)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    passport = np.str_(json.dumps(codec.passport()))
+    with atomic_write(path) as partial, partial.open("wb") as file:
+        np.savez(file, allow_pickle=False, codes=codes, samples=np.int64(samples), passport=passport, **more)
 
 
 def encode_files(arguments: Arguments) -> str:

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -12,6 +11,7 @@ import safetensors.numpy
 
 from uniaudio_jax.codec.config import CodecConfig, FrameRateConfig, QuantizerConfig, SeanetConfig, SegmentConfig
 from uniaudio_jax.config import did_you_mean
+from uniaudio_jax.files import atomic_write
 
 SHIPPED = Path(__file__).parent / "shipped"
 WEIGHTS_FILE, PASSPORT_FILE = "weights.safetensors", "passport.json"
@@ -59,7 +59,6 @@ def save_codec(
     the passport that names their hash, each by an atomic rename, so a broken save is refused on loading.
     """
     folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
     with np.errstate(over="ignore"):
         stored = {name: np.asarray(value, precision) for name, value in _flatten(params).items()}
     for name, value in stored.items():
@@ -75,9 +74,8 @@ def save_codec(
         **(passport_extra or {}),
     }
     for name, data in ((WEIGHTS_FILE, blob), (PASSPORT_FILE, (json.dumps(passport, indent=1) + "\n").encode())):
-        partial = folder / f"{name}.partial"
-        partial.write_bytes(data)
-        os.replace(partial, folder / name)
+        with atomic_write(folder / name) as partial:
+            partial.write_bytes(data)
     return sha256
 
 

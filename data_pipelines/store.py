@@ -1,0 +1,292 @@
+"""Columns on disk: one TFDS ArrayRecord dataset for each corpus and stream, with an index and a passport beside it.
+
+    TOKENS/<corpus>/<column>/1.0.0/   *.array_record, TFDS metadata, index/<split>/*.npy, passport.json
+    TOKENS/<corpus>/<column>/rejects.jsonl
+    TOKENS/<corpus>/tasks/<task>.json
+
+Record n of a column is the n-th clip of the corpus that the column could be made for, so the sorted clip numbers in the
+index are all that is needed to join columns. A column is written shard by shard into a working folder and renamed into
+its place when it is whole; each shard leaves a small listing of its lengths, speakers, counts and rejects, out of which
+the index is made without reading a record.
+"""
+
+import contextlib
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
+from etils import epath
+
+from data_pipelines.corpora import SPLITS, Split
+from uniaudio_jax.files import atomic_write
+from uniaudio_jax.tasks import KINDS, MASKED, STREAMS
+
+VERSION = "1.0.0"
+PASSPORT, REJECTS = "passport.json", "rejects.jsonl"
+RECORDS_PER_SHARD = 8192
+"""A read from ArrayRecord takes time in proportion to the records of its file: 5 ms at a million, .03 at this size."""
+ONE_RECORD_A_GROUP = "group_size:1"
+ARRAYS = ("clips", "lengths", "speakers")
+"""The arrays of a listing."""
+
+
+class Example(NamedTuple):
+    """One record of a column: clip is the clip's number within its split, text what the clip says or is labelled."""
+
+    clip: int
+    id: str
+    speaker: str
+    text: str
+    tokens: np.ndarray
+
+
+@dataclass
+class Listing:
+    """What is known of the clips of a shard or part without its records: a row for each record, and the rejects."""
+
+    clips: np.ndarray
+    lengths: np.ndarray
+    speakers: np.ndarray
+    """A 64-bit hash of each record's speaker."""
+    rejects: list[dict[str, str]]
+    counts: Counter[str]
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self.clips, self.lengths, self.speakers
+
+
+def speaker_hash(name: str) -> np.uint64:
+    """A 64-bit hash of a speaker's name: names of millions of clips need not be held as text."""
+    return np.frombuffer(hashlib.blake2b(name.encode(), digest_size=8).digest(), np.uint64)[0]
+
+
+def column_folder(root: Path, corpus: str, column: str) -> Path:
+    return root / corpus / column / VERSION
+
+
+def column_features(column: str, codebooks: int, text_width: int | None) -> tfds.features.FeaturesDict:
+    """The features of a column's records. Codes have all `codebooks` levels of the codec, vectors `text_width`."""
+    stream = STREAMS[column]
+    if stream.source == MASKED:
+        tokens = tfds.features.Tensor(shape=(2,), dtype=np.int32)
+    elif KINDS[stream.kind].form == "codes":
+        tokens = tfds.features.Tensor(shape=(None, codebooks), dtype=np.int16)
+    elif KINDS[stream.kind].form == "vectors":
+        tokens = tfds.features.Tensor(shape=(None, text_width), dtype=np.float16)
+    else:
+        tokens = tfds.features.Tensor(shape=(None,), dtype=np.int16)
+    text = tfds.features.Text()
+    return tfds.features.FeaturesDict({"id": text, "speaker": text, "text": text, "tokens": tokens})
+
+
+class ColumnWriter:
+    """The working folder of a column that is being made: shards and their listings."""
+
+    def __init__(self, place: Path, passport: dict[str, Any], shards: dict[Split, int], features: Any):
+        identity = hashlib.sha256(json.dumps(passport, sort_keys=True).encode()).hexdigest()[:12]
+        self.place, self.passport, self.shards, self.features = place, passport, shards, features
+        self.folder = place.with_name(f".building-{identity}")
+
+    @property
+    def column(self) -> str:
+        return self.place.parent.name
+
+    def part_path(self, split: Split, number: int) -> Path:
+        return self.folder / "parts" / f"{split}-{number:06d}.npz"
+
+    def _listing_path(self, split: Split, shard: int) -> Path:
+        return self.folder / "listings" / f"{split}-{shard:05d}.npz"
+
+    def has_shard(self, split: Split, shard: int) -> bool:
+        return self._listing_path(split, shard).is_file()
+
+    @contextlib.contextmanager
+    def open_shard(self, split: Split, shard: int) -> Iterator[Callable[[Example], None]]:
+        """Yields a function that adds a record to the ArrayRecord file of a shard, which appears when it is whole."""
+        name = f"{self.column}-{split}.array_record-{shard:05d}-of-{self.shards[split]:05d}"
+        with atomic_write(self.folder / name) as partial:
+            writer = ArrayRecordWriter(str(partial), ONE_RECORD_A_GROUP)
+
+            def write(example: Example) -> None:
+                record = {name: getattr(example, name) for name in ("id", "speaker", "text", "tokens")}
+                writer.write(self.features.serialize_example(self.features.encode_example(record)))
+
+            yield write
+            writer.close()
+
+    def finish_shard(self, split: Split, shard: int, listing: Listing) -> None:
+        """Writes the listing of a shard, which says that its file is whole."""
+        save_listing(self._listing_path(split, shard), listing)
+
+    def listings(self, split: Split) -> Iterable[Listing]:
+        """The listing of each shard of a split, in order."""
+        for shard in range(self.shards[split]):
+            with np.load(self._listing_path(split, shard)) as arrays:
+                yield listing_in(arrays)
+
+    def write_rejects(self) -> tuple[Path, int, list[str]]:
+        """Writes rejects.jsonl out of the listings; returns its path, the number of rejects and the first reasons."""
+        path, count, reasons = self.place.parent / REJECTS, 0, []
+        with atomic_write(path) as partial, partial.open("w", encoding="utf-8") as file:
+            for split in SPLITS:
+                for listing in self.listings(split):
+                    for reject in listing.rejects:
+                        file.write(json.dumps(reject, ensure_ascii=False) + "\n")
+                        count += 1
+                        if len(reasons) < 3:
+                            reasons.append(reject["reason"])
+        return path, count, reasons
+
+    def finish(self) -> None:
+        """Makes the index, the TFDS metadata and the passport, and renames the working folder into its place."""
+        counts: Counter[str] = Counter()
+        infos, items = [], {}
+        for split in SPLITS:
+            columns: list[tuple[np.ndarray, ...]] = []
+            for listing in self.listings(split):
+                counts += listing.counts
+                columns.append(listing.arrays)
+            clips, lengths, speakers = join_arrays(columns)
+            write_index(self.folder / "index" / split, clips, lengths, speakers)
+            items[split] = int(lengths.sum())
+            infos.append(self._split_info(split, [len(arrays[0]) for arrays in columns]))
+        tfds.folder_dataset.write_metadata(
+            data_dir=str(self.folder),
+            features=self.features,
+            split_infos=infos,
+            check_data=False,
+            version=VERSION,
+            description=f"Tokens of the stream {self.column}",
+        )
+        shutil.rmtree(self.folder / "listings")
+        shutil.rmtree(self.folder / "parts", ignore_errors=True)
+        write_passport(self.folder, {**self.passport, "counts": dict(counts), "items": items})
+        replaced = self.place.with_name(f".replaced-{VERSION}")
+        if self.place.exists():
+            self.place.rename(replaced)
+        self.folder.rename(self.place)
+        for leftover in (replaced, *self.place.parent.glob(".building-*")):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def _split_info(self, split: Split, lengths: list[int]) -> tfds.core.SplitInfo:
+        template = tfds.core.ShardedFileTemplate(
+            dataset_name=self.column, split=split, filetype_suffix="array_record", data_dir=epath.Path(self.folder)
+        )
+        size = sum(path.stat().st_size for path in self.folder.glob(f"*-{split}.array_record*"))
+        return tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template)
+
+
+def save_listing(path: Path, listing: Listing, **arrays: np.ndarray) -> None:
+    """Writes a listing, and further arrays beside it, as one .npz file, whole or not at all."""
+    notes = json.dumps({"rejects": listing.rejects, "counts": listing.counts}).encode()
+    arrays |= dict(zip(ARRAYS, listing.arrays, strict=True)) | {"notes": np.frombuffer(notes, np.uint8)}
+    with atomic_write(path) as partial, partial.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def listing_in(arrays: Mapping[str, np.ndarray]) -> Listing:
+    """The listing in an open file of `save_listing`; further arrays in it are not read."""
+    notes = json.loads(arrays["notes"].tobytes())
+    clips, lengths, speakers = (arrays[name] for name in ARRAYS)
+    return Listing(clips, lengths, speakers, notes["rejects"], Counter(notes["counts"]))
+
+
+def join_listings(listings: Sequence[Listing]) -> Listing:
+    """One listing of several that follow one another."""
+    counts: Counter[str] = Counter()
+    for listing in listings:
+        counts += listing.counts
+    rejects = [reject for listing in listings for reject in listing.rejects]
+    clips, lengths, speakers = join_arrays(listing.arrays for listing in listings)
+    return Listing(clips, lengths, speakers, rejects, counts)
+
+
+def join_arrays(parts: Iterable[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+    """Each array of the parts joined with those of the parts that follow."""
+    return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+
+
+@dataclass(frozen=True)
+class Speakers:
+    """Records by speaker, so that another utterance of a speaker is found without a search.
+
+    numbers: the speaker of each record, [n]. by_speaker: records sorted by speaker, [n]; position: where each record
+    stands in by_speaker, [n]; starts: where each speaker begins there, [speakers + 1].
+    """
+
+    numbers: np.ndarray
+    by_speaker: np.ndarray
+    position: np.ndarray
+    starts: np.ndarray
+
+
+def group_speakers(names: np.ndarray) -> Speakers:
+    """The records grouped by speaker, given a name, hash or number for each, [n]."""
+    _, numbers = np.unique(names, return_inverse=True)
+    by_speaker = np.argsort(numbers, kind="stable").astype(np.int32)
+    position = np.empty(len(numbers), np.int32)
+    position[by_speaker] = np.arange(len(numbers), dtype=np.int32)
+    starts = np.searchsorted(numbers[by_speaker], np.arange(numbers.max(initial=-1) + 2)).astype(np.int32)
+    return Speakers(numbers.astype(np.int32), by_speaker, position, starts)
+
+
+def write_index(folder: Path, clips: np.ndarray, lengths: np.ndarray, speakers: np.ndarray) -> None:
+    """Writes the clip numbers, lengths and grouped speakers of a split's records as .npy files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, array in {"clips": clips, "lengths": lengths, **vars(group_speakers(speakers))}.items():
+        np.save(folder / f"{name}.npy", array)
+
+
+class Column:
+    """One split of a finished column: its passport, its index, memory-mapped, and its records by number."""
+
+    def __init__(self, folder: Path, split: Split):
+        self.folder, self.split, self.passport = folder, split, read_passport(folder)
+        self.clips, self.lengths = self._array("clips"), self._array("lengths")
+        builder: Any = tfds.builder_from_directory(str(folder))
+        self.records = builder.as_data_source(split)
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def speakers(self) -> Speakers:
+        return Speakers(*(self._array(name) for name in ("numbers", "by_speaker", "position", "starts")))
+
+    def _array(self, name: str) -> np.ndarray:
+        return np.load(self.folder / "index" / self.split / f"{name}.npy", mmap_mode="r")
+
+
+def write_passport(folder: Path, passport: dict[str, Any]) -> None:
+    """Writes the passport, which marks a column complete; adds the size of every shard."""
+    sizes = {path.name: path.stat().st_size for path in sorted(folder.glob("*.array_record*"))}
+    with atomic_write(folder / PASSPORT) as partial:
+        partial.write_text(json.dumps({**passport, "shards": sizes}, indent=1))
+
+
+def read_passport(folder: Path) -> dict[str, Any]:
+    """The passport of a column. Raises ValueError when it is incomplete or a shard does not have its size."""
+    path = folder / PASSPORT
+    if not path.is_file():
+        raise ValueError(
+            f"{folder}: no {PASSPORT}, so this column was never finished; run its `python -m data_pipelines.builder` "
+            "command again"
+        )
+    passport = json.loads(path.read_text())
+    for name, size in passport["shards"].items():
+        shard = folder / name
+        present = f"{shard.stat().st_size} bytes" if shard.is_file() else "no file"
+        if present != f"{size} bytes":
+            raise ValueError(
+                f"{shard}: got {present}, wanted {size} bytes as when it was written; copy the shard again, or "
+                "delete the folder and run `python -m data_pipelines.builder`"
+            )
+    return passport
