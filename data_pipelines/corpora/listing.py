@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.corpora import AUDIO_FIELDS, TEXT_FIELDS
+from data_pipelines.corpora import AUDIO_FIELDS, MIDI_NOTES_PER_SECOND, TEXT_FIELDS
 from uniaudio_jax.config import did_you_mean
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg")
@@ -180,7 +180,7 @@ FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     **{name: ("a path relative to the listing", _text) for name in AUDIO_FIELDS},
     **{name: ("a string that is not empty", _text) for name in TEXT_FIELDS},
     "labels": ("a list of strings", _labels),
-    "midi": (f"a list of whole numbers from 0 to {HIGHEST_MIDI}, one for every 20 ms", _midi),
+    "midi": (f"a list of whole numbers from 0 to {HIGHEST_MIDI}, {MIDI_NOTES_PER_SECOND} a second", _midi),
     "phones": ("a list of [symbol, seconds]", _phones),
     "masked_seconds": ("[from, to] in seconds", _masked_seconds),
     "same_speaker": ("true or false", _flag),

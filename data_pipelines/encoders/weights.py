@@ -47,7 +47,7 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
 
 
 def part(arrays: Mapping[str, np.ndarray], name: str, where: str) -> dict[str, np.ndarray]:
-    """The weight of one layer, and its bias if it has one. Raises ValueError that names the file, `where`, for neither."""
+    """The weight of one layer, and its bias if it has one. Raises ValueError with the file, `where`, without it."""
     if f"{name}.weight" not in arrays:
         raise ValueError(f"{where}: got no {name}.weight, wanted the weights of such a model")
     return {kind: arrays[f"{name}.{kind}"] for kind in ("weight", "bias") if f"{name}.{kind}" in arrays}

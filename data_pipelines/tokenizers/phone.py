@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Int16
 
 from data_pipelines.espeak import CLAUSE_BOUNDARY, WORD_BOUNDARY, phonemes
+from data_pipelines.tokenizers.tables import read_pairs
 from uniaudio_jax.vocab import PHONES
 
 UNKNOWN = "<unknown>"
@@ -35,62 +36,7 @@ SILENCES = {"", "sil", "sp", "pau", "h#", "<sil>", "<eps>", CLAUSE_BOUNDARY}
 BREATHS = {"ap", "br", "breath", BREATH}
 NOISES = {"spn", "nsn", UNKNOWN}
 
-ARPABET = {
-    "AA": "ɑː",
-    "AE": "æ",
-    "AH": "ʌ",
-    "AH0": "ə",
-    "AO": "ɔː",
-    "AW": "aʊ",
-    "AX": "ə",
-    "AXR": "ɚ",
-    "AY": "aɪ",
-    "B": "b",
-    "CH": "tʃ",
-    "D": "d",
-    "DH": "ð",
-    "DX": "ɾ",
-    "EH": "ɛ",
-    "EL": "əl",
-    "EM": "əm",
-    "EN": "ən",
-    "ER": "ɜː",
-    "ER0": "ɚ",
-    "EY": "eɪ",
-    "F": "f",
-    "G": "ɡ",
-    "HH": "h",
-    "HV": "h",
-    "IH": "ɪ",
-    "IX": "ᵻ",
-    "IY": "iː",
-    "IY0": "i",
-    "JH": "dʒ",
-    "K": "k",
-    "L": "l",
-    "M": "m",
-    "N": "n",
-    "NG": "ŋ",
-    "NX": "ɾ",
-    "OW": "oʊ",
-    "OY": "ɔɪ",
-    "P": "p",
-    "Q": "ʔ",
-    "R": "ɹ",
-    "S": "s",
-    "SH": "ʃ",
-    "T": "t",
-    "TH": "θ",
-    "UH": "ʊ",
-    "UW": "uː",
-    "UX": "ʉ",
-    "V": "v",
-    "W": "w",
-    "WH": "ʍ",
-    "Y": "j",
-    "Z": "z",
-    "ZH": "ʒ",
-}
+ARPABET = read_pairs("arpabet.tsv")
 """ARPABET to the symbols that espeak writes for American English; AH0 and the like sound otherwise without stress."""
 STRESSES = {"0": "", "1": "ˈ", "2": "ˌ"}
 

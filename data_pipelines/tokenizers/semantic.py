@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import soxr
 from jaxtyping import Float, Float32, Int, Int16, Shaped
 
 from data_pipelines.encoders.hubert import HubertEncoder
 from data_pipelines.encoders.whisper import FRAME_SAMPLES, SAMPLE_RATE_HZ, WhisperEncoder, frames_of
+from data_pipelines.tokenizers.tables import SHIPPED
 from uniaudio_jax.files import file_sha256
 from uniaudio_jax.vocab import SEMANTIC_UNITS
 
-SHIPPED = Path(__file__).parent / "shipped" / "whisper_tiny_500.npz"
+CLUSTERS = SHIPPED / "whisper_tiny_500.npz"
 WINDOW_SECONDS, STRIDE_SECONDS, EDGE_SECONDS = 30, 28, 1
 PADDED_SECONDS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 30)
 """Clips are padded to the next of these, so that few shapes are compiled and little is wasted."""
@@ -46,7 +48,7 @@ class SemanticTokenizer:
     size = SEMANTIC_UNITS
 
     def __init__(self, encoder: Path | None = None, clusters: Path | None = None) -> None:
-        path = SHIPPED if clusters is None else Path(clusters)
+        path = CLUSTERS if clusters is None else Path(clusters)
         found = read_clusters(path)
         self.encoder = load_encoder(encoder, found.record.get("layer"))
         fitted_to = found.record.get("encoder_sha256", self.encoder.sha256)
@@ -61,15 +63,21 @@ class SemanticTokenizer:
         self.sha256 = hashlib.sha256(f"{self.encoder.sha256} {file_sha256(path)}".encode()).hexdigest()
         self.centroids = found.centroids
 
-    def encode(self, wav: Float[np.ndarray, " S"]) -> Int16[np.ndarray, " T"]:
-        """Units of one clip of 16 kHz, T = ceil(S / 320)."""
-        return self.encode_many([wav])[0]
+    def encode(self, wav: Float[np.ndarray, " S"], sample_rate_hz: int = SAMPLE_RATE_HZ) -> Int16[np.ndarray, " T"]:
+        """Units of one clip, one for each begun 20 ms."""
+        return self.encode_many([wav], sample_rate_hz)[0]
 
-    def encode_many(self, wavs: Sequence[Float[np.ndarray, " S"]]) -> list[Int16[np.ndarray, " T"]]:
-        """Units of each clip of 16 kHz, T = ceil(S / 320), the same as of the clip alone.
+    def encode_many(
+        self, wavs: Sequence[Float[np.ndarray, " S"]], sample_rate_hz: int = SAMPLE_RATE_HZ
+    ) -> list[Int16[np.ndarray, " T"]]:
+        """Units of each clip, one for each begun 20 ms, the same as of the clip alone.
 
-        Raises ValueError for a clip that is not one row of finite float samples.
+        Clips of another rate than the encoder's 16 kHz are resampled. Raises ValueError for a clip that is not one row
+        of finite float samples.
         """
+        check_clips(wavs)
+        if sample_rate_hz != SAMPLE_RATE_HZ:
+            wavs = [soxr.resample(wav, sample_rate_hz, SAMPLE_RATE_HZ) for wav in wavs]
         return [nearest(features, self.centroids) for features in speech_features(self.encoder, wavs)]
 
 
@@ -123,21 +131,24 @@ def nearest(features: Float32[np.ndarray, "T D"], centroids: Float32[np.ndarray,
     return distances.argmin(axis=1).astype(np.int16)
 
 
+def check_clips(wavs: Sequence[np.ndarray]) -> None:
+    """Raises ValueError for a clip that is not one row of finite float samples."""
+    for number, wav in enumerate(wavs):
+        if wav.ndim != 1 or not len(wav) or not np.issubdtype(wav.dtype, np.floating) or not np.isfinite(wav).all():
+            raise ValueError(
+                f"semantic units: got clip {number} with shape {wav.shape} of {wav.dtype}, wanted [S] finite floats, "
+                "mono, at least one sample"
+            )
+
+
 def speech_features(
     encoder: SpeechEncoder, wavs: Sequence[Float[np.ndarray, " S"]]
 ) -> list[Float32[np.ndarray, "T D"]]:
     """Features of each clip of 16 kHz, T = ceil(S / 320), computed in batches of clips of about one length.
 
     A clip of more than 30 s goes in windows of 30 s, one every 28 s and a last one at its end. A window's frames are
-    used from 1 s after its start on, until the next window's are. Raises ValueError for a clip that is not one row of
-    finite float samples.
+    used from 1 s after its start on, until the next window's are.
     """
-    for number, wav in enumerate(wavs):
-        if wav.ndim != 1 or not len(wav) or not np.issubdtype(wav.dtype, np.floating) or not np.isfinite(wav).all():
-            raise ValueError(
-                f"speech_features: got clip {number} with shape {wav.shape} of {wav.dtype}, wanted [S] "
-                "finite floats, mono, 16 kHz, at least one sample"
-            )
     starts = [window_starts(len(wav)) for wav in wavs]
     cut = [
         wav[start : start + WINDOW_SECONDS * SAMPLE_RATE_HZ]
@@ -189,12 +200,6 @@ def _features_of_batch(encoder: SpeechEncoder, wavs: list[np.ndarray], seconds: 
     return [row[: frames_of(len(wav))] for row, wav in zip(features, wavs, strict=False)]
 
 
-def reduce_runs(ids: Shaped[np.ndarray, " T"]) -> tuple[Shaped[np.ndarray, " R"], Int[np.ndarray, " R"]]:
-    """The ids without repetitions side by side, and how often each stood there."""
-    starts = np.flatnonzero(np.diff(ids, prepend=ids[:1] - 1))
-    return ids[starts], np.diff(starts, append=len(ids))
-
-
-def expand_runs(ids: Shaped[np.ndarray, " R"], run_lengths: Int[np.ndarray, " R"]) -> Shaped[np.ndarray, " T"]:
-    """The ids with each repeated so often: the inverse of `reduce_runs`."""
-    return np.repeat(ids, run_lengths)
+def without_repeats(ids: Shaped[np.ndarray, " T"]) -> Shaped[np.ndarray, " R"]:
+    """The ids without repetitions side by side."""
+    return ids[np.flatnonzero(np.diff(ids, prepend=ids[:1] - 1))]

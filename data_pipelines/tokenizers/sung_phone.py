@@ -9,6 +9,7 @@ from jaxtyping import Int16
 
 from data_pipelines.espeak import CLAUSE_BOUNDARY, WORD_BOUNDARY
 from data_pipelines.tokenizers.phone import BREATH, MARKS, UNKNOWN, spoken_symbols
+from data_pipelines.tokenizers.tables import read_pairs
 from uniaudio_jax.vocab import SUNG_PHONES
 
 NASAL = "\u0303"
@@ -16,43 +17,7 @@ SUNG_LETTERS = "aeiouyæøœɐɑɒɔəɚɛɜɨɪɯʉʊʌᵻbcdfhjklmnpqrstvwxzç
 SUNG_SYMBOLS = (UNKNOWN, CLAUSE_BOUNDARY, BREATH, NASAL, *SUNG_LETTERS)
 """Unknown, silence, breath, the mark of nasal vowels, and the letters that espeak writes most often in texts of 36
 languages. Ids are places in this tuple, and all are taken."""
-NEAREST = {
-    "ɝ": "ɜ",
-    "ɞ": "ɜ",
-    "ɘ": "ə",
-    "ɵ": "ø",
-    "ʏ": "y",
-    "ɤ": "ʌ",
-    "ε": "ɛ",
-    "ɶ": "œ",
-    "ɓ": "b",
-    "ɗ": "d",
-    "ɖ": "d",
-    "ʈ": "t",
-    "ɠ": "ɡ",
-    "g": "ɡ",
-    "ɢ": "ɡ",
-    "ɦ": "h",
-    "ħ": "h",
-    "ʕ": "ʔ",
-    "ɫ": "l",
-    "ɬ": "l",
-    "ɭ": "l",
-    "ʟ": "l",
-    "ɱ": "m",
-    "ɳ": "n",
-    "ɴ": "ŋ",
-    "ɸ": "f",
-    "ʂ": "ʃ",
-    "ʐ": "ʒ",
-    "ʝ": "j",
-    "ɥ": "j",
-    "ʍ": "w",
-    "ɰ": "w",
-    "ʀ": "ʁ",
-    "ɻ": "ɹ",
-    "ɺ": "ɾ",
-}
+NEAREST = read_pairs("sung_letters.tsv")
 """Rarer letters → the letter of the list that is sung most like them."""
 
 

@@ -22,9 +22,11 @@ import numpy as np
 import tyro
 from jaxtyping import Int16
 
+from data_pipelines.tokenizers.tables import SHIPPED
 from uniaudio_jax.cli import main_guard
+from uniaudio_jax.files import atomic_write
 
-SHIPPED = Path(__file__).parent / "shipped" / "english_1000.model"
+MODEL = SHIPPED / "english_1000.model"
 SPACE_MARK = "▁"
 """sentencepiece's own sign for a space: only as bytes can it stand for itself."""
 LARGEST, BYTES = 32767, 256
@@ -44,7 +46,7 @@ class WordPieces:
     name = "word_pieces"
 
     def __init__(self, model: Path | None = None) -> None:
-        path = SHIPPED if model is None else model
+        path = MODEL if model is None else model
         try:
             data = path.read_bytes()
             self._pieces = _sentencepiece().SentencePieceProcessor(model_proto=data)
@@ -157,11 +159,14 @@ def _sentencepiece() -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class WordsOptions:
-    """Train word pieces. text: UTF-8 files, a sentence a line. size: pieces. out: the model file."""
+    """Train word pieces."""
 
     out: Path
+    """The model file to write."""
     text: tuple[Path, ...] = ()
+    """UTF-8 files, one sentence a line; the text of the shipped model if none is given."""
     size: int = 1000
+    """Number of pieces."""
 
 
 def main() -> None:
@@ -172,8 +177,8 @@ def main() -> None:
         except UnicodeDecodeError as error:
             raise ValueError(f"words: got a text that is not UTF-8 ({error}), wanted UTF-8") from error
         model = train_pieces(lines if options.text else default_text(), options.size)
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_bytes(model)
+        with atomic_write(options.out) as partial:
+            partial.write_bytes(model)
         print(f"{options.out}: {options.size} pieces, {len(model)} bytes")
 
 
