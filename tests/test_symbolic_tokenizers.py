@@ -184,20 +184,20 @@ def test_frames_of_phones_do_not_drift(lengths, rate):
 
 def test_the_letters_of_a_phone_share_its_frames_and_marks_take_none():
     tokenizer = PhoneTokenizer()
-    ids = with_durations(tokenizer, [("HH", 0.06), ("AY1", 0.1), ("sil", 0.02), ("IY1", 0.04)])
+    ids = with_durations(tokenizer, [("HH", 0.06), ("AY1", 0.1), ("sil", 0.02), ("IY1", 0.04)], 50)
     assert "".join(tokenizer.decode(ids)) == "hhhaaaɪɪ|ii"
 
 
 def test_breath_is_a_pause_where_the_tokenizer_has_no_breath_and_noise_is_unknown():
     phones = [("AP", 0.02), ("a", 0.04), ("spn", 0.02)]
     for tokenizer, breath in ((PhoneTokenizer(), "|"), (SungPhoneTokenizer(), "<breath>")):
-        assert tokenizer.decode(with_durations(tokenizer, phones)) == [breath, "a", "a", "<unknown>"]
+        assert tokenizer.decode(with_durations(tokenizer, phones, 50)) == [breath, "a", "a", "<unknown>"]
 
 
 def test_a_tone_alone_prolongs_what_it_marks_where_it_has_no_id():
     phones = [("˥", 0.02), ("a", 0.04), ("˥", 0.02), ("t", 0.02)]
     for tokenizer, wanted in ((PhoneTokenizer(), "˥aa˥t"), (SungPhoneTokenizer(), "|aaat")):
-        assert "".join(tokenizer.decode(with_durations(tokenizer, phones))) == wanted
+        assert "".join(tokenizer.decode(with_durations(tokenizer, phones, 50))) == wanted
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_a_tone_alone_prolongs_what_it_marks_where_it_has_no_id():
 )
 def test_durations_that_are_none_are_refused(phones, told):
     with pytest.raises(ValueError, match=told):
-        with_durations(PhoneTokenizer(), phones)
+        with_durations(PhoneTokenizer(), phones, 50)
 
 
 # Melodies

@@ -36,33 +36,33 @@ LAYER_NAMES = {
 
 @dataclass(frozen=True, kw_only=True)
 class HubertConfig:
-    """What the forward pass needs to know beside the weights.
-
-    kernels, strides: of the convolutions over samples. normed_convolutions: a layer norm after each of them; otherwise
-    a group norm over time after the first. position_groups: of the positional convolution. norm_first: layer norms
-    stand before attention and MLP ("stable layer norm"). normed_wave: samples are brought to mean 0 and variance 1.
-    """
+    """What the forward pass takes from config.json."""
 
     kernels: tuple[int, ...]
+    """Kernel sizes of the convolutions over samples."""
     strides: tuple[int, ...]
     normed_convolutions: bool
+    """A layer norm follows each convolution; otherwise a group norm over time follows the first."""
     position_groups: int
+    """Groups of the positional convolution."""
     norm_first: bool
+    """Layer norms stand before attention and MLP ("stable layer norm")."""
     normed_wave: bool
+    """Samples are brought to mean 0 and variance 1."""
     heads: int
     epsilon: float
 
     def lengths(self, samples: Any) -> list[Any]:
         """Number of vectors after each convolution."""
-        found = []
+        lengths = []
         for kernel, stride in zip(self.kernels, self.strides, strict=True):
             samples = (samples - kernel) // stride + 1
-            found.append(samples)
-        return found
+            lengths.append(samples)
+        return lengths
 
     @property
     def right_context(self) -> int:
-        """Samples that a frame sees behind its own 320."""
+        """Samples behind its own that a frame sees."""
         field = 1
         for kernel, stride in zip(self.kernels[::-1], self.strides[::-1], strict=True):
             field = (field - 1) * stride + kernel
@@ -73,8 +73,8 @@ class HubertEncoder:
     """Vectors [T, width] of speech, 50 a second, after `layer` of HuBERT's layers (9 by default).
 
     folder: config.json, and model.safetensors or pytorch_model.bin (which needs PyTorch), of a model that transformers
-    calls HubertModel. Frame t sees the samples 320 t to 320 t + 399 in its convolutions, zeros behind the clip's end.
-    The features are `hidden_states[layer]` of transformers.
+    calls HubertModel. The convolutions of a frame see its own samples and `right_context` more, zeros behind the clip's
+    end. The features are `hidden_states[layer]` of transformers.
     """
 
     def __init__(self, folder: str | Path, layer: int | None = None) -> None:
@@ -88,10 +88,11 @@ class HubertEncoder:
         self._weights = jax.device_put(hubert_weights(read_weights(path), self.layer, str(path)))
         self.width = self._weights["projection"]["bias"].shape[0]
 
-    def features(self, wavs: Float[np.ndarray, "B S"], samples: Int[np.ndarray, " B"]) -> Float[Array, "B S/320 D"]:
-        """Features of clips of 16 kHz with so many `samples`, padded to S, a multiple of 320.
+    def features(self, wavs: Float[np.ndarray, "B S"], samples: Int[np.ndarray, " B"]) -> Float[Array, "B T D"]:
+        """Features of clips of 16 kHz with so many `samples`, padded to S, a multiple of `FRAME_SAMPLES`.
 
-        A row has ceil(samples / 320) frames, the same whatever stands beside and behind it; later ones mean nothing.
+        The first `frames_of(samples)` frames of a row do not depend on the padding and the other rows; later ones mean
+        nothing.
         """
         return hubert_features(self._weights, jnp.asarray(wavs), jnp.asarray(samples), self.config)
 
@@ -100,8 +101,8 @@ class HubertEncoder:
 @jax.default_matmul_precision("highest")
 def hubert_features(
     weights: Mapping[str, Any], wavs: Float[Array, "B S"], samples: Int[Array, " B"], config: HubertConfig
-) -> Float[Array, "B S/320 D"]:
-    """The forward pass with the weights of `hubert_weights`; a row sees its own samples and frames only."""
+) -> Float[Array, "B T D"]:
+    """The forward pass with the weights of `hubert_weights`; a row sees only its own samples and frames."""
     is_sample = jnp.arange(wavs.shape[1]) < samples[:, None]
     if config.normed_wave:
         wavs = normalize(wavs, is_sample, WAVE_EPSILON)
@@ -122,7 +123,7 @@ def hubert_features(
 
 
 def normalize(x: Float[Array, "B T *C"], inside: Bool[Array, "B T *C"], epsilon: float) -> Float[Array, "B T *C"]:
-    """Each row, and channel of it, at mean 0 and variance 1 over the time that is `inside`."""
+    """Each channel of each row at mean 0 and variance 1 over the time that is `inside`."""
     mean = jnp.mean(x, axis=1, keepdims=True, where=inside)
     variance = jnp.var(x, axis=1, keepdims=True, where=inside)
     return (x - mean) * jax.lax.rsqrt(variance + epsilon)
@@ -131,7 +132,7 @@ def normalize(x: Float[Array, "B T *C"], inside: Bool[Array, "B T *C"], epsilon:
 def _convolutions(
     wavs: Float[Array, "B S"], samples: Int[Array, " B"], weights: list[Mapping[str, Any]], config: HubertConfig
 ) -> Float[Array, "B T C"]:
-    """Samples to 50 vectors a second; the group norm's mean and variance are those of a row's own `samples`."""
+    """The vectors of frames; the group norm's mean and variance are those of a row's own `samples`."""
     x = wavs[..., None]
     for layer, stride, length in zip(weights, config.strides, config.lengths(samples), strict=True):
         x = convolve(x, layer, stride, (0, 0))
@@ -201,10 +202,10 @@ def hubert_weights(state: Mapping[str, np.ndarray], layer: int, where: str) -> d
 
 
 def _position_weights(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The positional convolution with its weight norm applied: length times direction for each place of the kernel."""
-    place = "encoder.pos_conv_embed.conv"
+    """The positional convolution with its weight norm applied: length times direction for each tap of the kernel."""
+    prefix = "encoder.pos_conv_embed.conv"
     old, new = ("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1")
-    names = old if f"{place}.{old[0]}" in state else new
-    length, direction = (state[f"{place}.{name}"] for name in names)
+    names = old if f"{prefix}.{old[0]}" in state else new
+    length, direction = (state[f"{prefix}.{name}"] for name in names)
     norm = np.sqrt(np.square(direction).sum(axis=(0, 1), keepdims=True))
-    return {"weight": length * direction / norm, "bias": state[f"{place}.bias"]}
+    return {"weight": length * direction / norm, "bias": state[f"{prefix}.bias"]}

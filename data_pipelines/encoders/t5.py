@@ -51,7 +51,7 @@ class T5Vectors:
         path = folder / "model.safetensors"
         self.sha256 = file_sha256(path)
         self.weights = t5_weights(read_weights(path), str(path))
-        self.threads = ThreadpoolController()  # one thread, for the reason that MiniLmVectors has
+        self.threads = ThreadpoolController()  # for one thread, as in MiniLmVectors
         self.tokens = _tokenizer(folder)
 
     def encode(self, text: str) -> Float16[np.ndarray, "n W"]:
@@ -86,8 +86,9 @@ def tanh_gelu(x: np.ndarray) -> np.ndarray:
 def distance_buckets(tokens: int, buckets: int, farthest: int) -> Int[np.ndarray, "n n"]:
     """The bucket of the distance from each token (row) to each other one (column).
 
-    The first half of the buckets is for tokens before, the second for those behind. In each, the nearer half of the
-    distances have a bucket for each distance, the others share on a logarithmic scale; all from `farthest` on are one.
+    The first half of the buckets is for earlier tokens, the second for later ones. In each, half of the buckets hold one
+    distance each, and the others share the longer distances on a logarithmic scale up to `farthest`, from where on all
+    are in the last bucket.
     """
     distance = np.arange(tokens)[None, :] - np.arange(tokens)[:, None]
     half, exact = buckets // 2, buckets // 4

@@ -61,12 +61,12 @@ def layers_of(
     names: our name of a part → its name in `arrays`, with `{}` for the layer's number. Raises ValueError that names the
     file, `where`, for a model of fewer layers.
     """
-    there = 0
-    while f"{names['out'].format(there)}.weight" in arrays:
-        there += 1
-    count = there if count is None else count
-    if not 0 < count <= there:
-        raise ValueError(f"{where}: got layer {count}, wanted 1 to {there}, the layers of this model")
+    depth = 0
+    while f"{names['out'].format(depth)}.weight" in arrays:
+        depth += 1
+    count = depth if count is None else count
+    if not 0 < count <= depth:
+        raise ValueError(f"{where}: got layer {count}, wanted 1 to {depth}, the layers of this model")
     return [{ours: part(arrays, name.format(layer), where) for ours, name in names.items()} for layer in range(count)]
 
 

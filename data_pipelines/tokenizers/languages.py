@@ -1,4 +1,4 @@
-"""Languages as ids, by the names that espeak-ng gives them."""
+"""Languages as ids, under espeak-ng's names."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from uniaudio_jax.config import did_you_mean
 from uniaudio_jax.vocab import LANGUAGES
 
 LANGUAGE_NAMES = read_list("languages.txt")
-"""Ids are places in this tuple, and all are taken."""
+"""Ids are positions in this tuple, and all are taken."""
 
 
 class LanguageTokenizer:

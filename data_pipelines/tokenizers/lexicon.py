@@ -41,8 +41,8 @@ class PhoneIds(Protocol):
 class LexiconPhones:
     """Phone ids of words by a lexicon file: a word and its phones on each line, as in CMUdict.
 
-    Of several pronunciations the first counts; numbers such as 0.97 between word and phones, and comments after ;;; or
-    #, are skipped. fallback: whether espeak speaks the words that the lexicon does not have, instead of an error.
+    The first of several pronunciations is used. Numbers such as 0.97 between word and phones are skipped, and so are
+    comments after ;;; or #. fallback: whether espeak pronounces the words that the lexicon lacks; else they are errors.
     """
 
     name = "lexicon"
@@ -59,8 +59,8 @@ class LexiconPhones:
     def encode(self, text: str, language: str = "en-us") -> Int16[np.ndarray, " n"]:
         """Ids of the phones of `text`, with word and clause boundaries.
 
-        Raises ValueError for a text without words and, unless espeak is the fallback, for words that the lexicon does
-        not have. language: espeak's, of the fallback alone.
+        language: espeak's, for the fallback only. Raises ValueError for a text without words and, without the fallback,
+        for words that the lexicon lacks.
         """
         clauses = [[word for word in clause if word.strip("'")] for clause in _clauses(text)]
         if not any(clauses):
@@ -90,13 +90,13 @@ class LexiconPhones:
         return self.phones.decode(ids)
 
     def _pronounced(self, word: str) -> list[str] | None:
-        """The symbols of a word; 'tis may stand in the lexicon with its apostrophe, a 'quoted' word does not."""
+        """The symbols of a word: 'tis may be in the lexicon with its apostrophe, a 'quoted' word is without."""
         return self.words.get(word, self.words.get(word.strip("'")))
 
 
 def read_lexicon(path: Path) -> dict[str, list[str]]:
-    """Word, in small letters, → its symbols. Raises ValueError that names the line for a word without phones, and for
-    phones that are neither ARPABET nor IPA."""
+    """Lower-case word → its symbols. Raises ValueError that names the line for a word without phones, and for phones
+    that are neither ARPABET nor IPA."""
     names: dict[str, list[str]] = {}
     for number, line in enumerate(_read_text(path).splitlines(), 1):
         fields = line.partition(" #")[0].split()
@@ -104,7 +104,7 @@ def read_lexicon(path: Path) -> dict[str, list[str]]:
             continue
         phones = [name for name in fields[1:] if not PROBABILITY.fullmatch(name)]
         if not phones:
-            raise ValueError(f"{path}:{number}: got {line!r}, wanted a word and its phones, parted by spaces or tabs")
+            raise ValueError(f"{path}:{number}: got {line!r}, wanted a word and its phones between spaces or tabs")
         names.setdefault(VARIANT.sub("", fields[0]).casefold(), phones)
     if not names:
         raise ValueError(f"{path}: got no word, wanted a word and its phones on each line")
@@ -117,13 +117,13 @@ def read_lexicon(path: Path) -> dict[str, list[str]]:
 
 
 def with_durations(
-    tokenizer: PhoneIds, phones: Sequence[tuple[str, float]], frame_rate_hz: float = 50
+    tokenizer: PhoneIds, phones: Sequence[tuple[str, float]], frame_rate_hz: float
 ) -> Int16[np.ndarray, " T"]:
-    """One id for each frame: each phone repeated for its seconds, round(total seconds * frame_rate_hz) in all.
+    """One id for each frame: each phone is repeated for its seconds, round(total seconds * frame_rate_hz) ids in all.
 
-    The ends of phones are rounded, not their lengths, so that nothing drifts. The letters of a phone ("aɪ", "tʃ")
-    share its time; stress and length marks take none. Raises ValueError for a name that is no phone, seconds that are
-    negative or not finite, and a total below one frame.
+    The ends of phones are rounded, not their lengths, so that errors do not add up. The letters of a phone ("aɪ", "tʃ")
+    share its time; stress and length marks take none. Raises ValueError for an unknown phone, for seconds that are
+    negative or not finite, and for a total below one frame.
     """
     seconds = np.array([length for _, length in phones], np.float64)
     if bad := [(name, length) for name, length in phones if not (np.isfinite(length) and length >= 0)]:
@@ -138,7 +138,7 @@ def with_durations(
             if symbol not in STRESS_MARKS + LENGTH_MARKS
         ]
         own = tokenizer.ids(known)
-        if not len(own):  # a tone or the like alone, for which this tokenizer has no id, prolongs what it marks
+        if not len(own):  # a mark without an id here, such as a tone, prolongs the phone that it belongs to
             own = ids[-1][-1:] if ids else tokenizer.ids([CLAUSE_BOUNDARY])
         ids.append(own)
         lengths += [length / len(own)] * len(own)
@@ -163,12 +163,12 @@ def _read_text(path: Path) -> str:
         ) from error
     except OSError as error:
         raise ValueError(
-            f"{path}: got a file that cannot be read ({error.strerror}), wanted a text; check the path"
+            f"{path}: got a file that cannot be read ({error.strerror}), wanted a UTF-8 text; check the path"
         ) from error
 
 
 def _clauses(text: str) -> list[list[str]]:
-    """The words of each clause, in small letters, without the punctuation around them; hyphens part words."""
+    """The lower-case words of each clause, without the punctuation around them; hyphens separate words."""
     plain = re.sub(r"[\s\-–—/]+", " ", text.casefold().replace("’", "'"))
     clauses = [[word.strip(EDGES) for word in clause.split()] for clause in CLAUSE_END.split(plain)]
     return [[word for word in clause if word] for clause in clauses]

@@ -56,7 +56,7 @@ def read_midi(path: Path) -> Int[np.ndarray, " T"]:
     notes, length = _read_notes(path)
     midi = np.full(math.ceil(round(length * MIDI_NOTES_PER_SECOND, ROUNDED_DIGITS)), -1)
     for start, end, pitch in notes:
-        # A place hears the note if its middle lies within it.
+        # A note sounds in the 20 ms whose middle lies within it.
         first, stop = (math.ceil(round(time * MIDI_NOTES_PER_SECOND - 0.5, ROUNDED_DIGITS)) for time in (start, end))
         midi[first:stop] = np.maximum(midi[first:stop], pitch)
     if (midi < 0).all():
@@ -71,7 +71,7 @@ def _read_notes(path: Path) -> tuple[list[tuple[float, float, int]], float]:
     mido = _mido()
     try:
         messages = list(mido.MidiFile(path))
-    except Exception as error:  # mido tells broken files by errors of many kinds
+    except Exception as error:  # mido raises errors of many kinds for broken files
         raise ValueError(
             f"{path}: got a file that cannot be read as MIDI ({type(error).__name__}: {error}), wanted a "
             ".mid file of type 0 or 1; check the path, or save it again"

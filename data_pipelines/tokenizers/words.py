@@ -1,8 +1,8 @@
-"""Text to word pieces and back: byte-pair encoding by sentencepiece, in which any text can be said.
+"""Text to word pieces and back: byte-pair encoding by sentencepiece, which can express any text.
 
     python -m data_pipelines.tokenizers.words --text FILE … --size 1000 --out F.model
 
-trains a model. Without --text it trains the shipped one: on sentences and captions of the synthetic corpora, the names
+trains a model. Without --text it trains the shipped one, on sentences and captions of the synthetic corpora, the names
 of sounds, and the plain English sentences in the documentation strings of Python's own modules (Python Software
 Foundation License; the shipped model saw those of Python 3.11.7). The same text and size give the same bytes.
 """
@@ -28,7 +28,7 @@ from uniaudio_jax.files import atomic_write
 
 MODEL = SHIPPED / "english_1000.model"
 SPACE_MARK = "▁"
-"""sentencepiece's own sign for a space: only as bytes can it stand for itself."""
+"""sentencepiece's sign for a space; in a text it is encoded as bytes, to be told from a space."""
 LARGEST, BYTES = 32767, 256
 FEWEST_LINES = 10
 GRAMMAR_SENTENCES, CAPTIONS = 3000, 500
@@ -36,11 +36,10 @@ PLAIN_SENTENCE = re.compile(r"(?<![\w.])[A-Z][a-z]*(?:,? [A-Za-z][a-z]*(?:'[a-z]
 
 
 class WordPieces:
-    """Ids of word pieces; what has no piece is said in bytes of UTF-8, so that decode(encode(text)) == text.
+    """Ids of word pieces; characters without a piece become bytes of UTF-8, so that decode(encode(text)) == text.
 
-    Nothing is normalised: capitals, accents, spaces and line breaks stay as they are. model: a sentencepiece model
-    with byte fallback (one with another normalisation gives back the text that it normalised); by default the shipped
-    one of 1000 pieces.
+    Nothing is normalised: capitals, accents, spaces and line breaks stay as they are. model: a sentencepiece model with
+    byte fallback, by default the shipped one of 1000 pieces. (A model that normalises gives normalised text back.)
     """
 
     name = "word_pieces"
@@ -66,19 +65,19 @@ class WordPieces:
         self._mark_bytes: list[int] = mark_bytes
 
     def encode(self, text: str) -> Int16[np.ndarray, " n"]:
-        """Ids of the pieces of `text`. Raises ValueError for an empty text, and for one that is no Unicode."""
+        """Ids of the pieces of `text`. Raises ValueError for an empty text, and for one that is not Unicode."""
         if not text:
             raise ValueError("WordPieces.encode: got an empty text, wanted at least one character")
         try:
             text.encode()
         except UnicodeEncodeError as error:
             raise ValueError(f"WordPieces.encode: got text {text!r} ({error.reason}), wanted Unicode") from error
-        first, *others = (self._pieces.encode(part) if part else [] for part in text.split(SPACE_MARK))
-        ids = [*first, *(number for other in others for number in (*self._mark_bytes, *other))]
+        first, *rest = (self._pieces.encode(part) if part else [] for part in text.split(SPACE_MARK))
+        ids = [*first, *(number for part in rest for number in (*self._mark_bytes, *part))]
         return np.array(ids, np.int16)
 
     def decode(self, ids: Sequence[int] | Int16[np.ndarray, " n"]) -> str:
-        """The text of `ids`; bytes that are no UTF-8 become "�". Raises ValueError for an id that has no piece."""
+        """The text of `ids`; bytes that are not UTF-8 become "�". Raises ValueError for an id that has no piece."""
         numbers = [int(number) for number in ids]
         if bad := [number for number in numbers if not 0 <= number < self.size]:
             raise ValueError(f"WordPieces.decode: got ids {bad[:5]}, wanted 0 to {self.size - 1}")
@@ -123,7 +122,7 @@ def train_pieces(lines: Sequence[str], size: int) -> bytes:
 
 
 def default_text() -> list[str]:
-    """The text of the shipped model: sentences that no corpus holds out, captions, names, and plain English."""
+    """The text that the shipped model is trained on: sentences that are not held out, captions, names, plain English."""
     from data_pipelines.synthetic.sentences import sentence
     from data_pipelines.synthetic.tunes import compose
     from data_pipelines.tokenizers.labels import LABELS
@@ -135,7 +134,7 @@ def default_text() -> list[str]:
 
 
 def _documentation_sentences() -> Iterator[str]:
-    """Sentences of words alone, without names of code, in the texts of Python's modules."""
+    """Sentences that consist of words only, without names of code, in the texts of Python's modules."""
     library = Path(sysconfig.get_path("stdlib"))
     for path in sorted(library.glob("*.py")):
         with warnings.catch_warnings():
