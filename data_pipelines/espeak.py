@@ -150,7 +150,7 @@ def speak_with_phones(text: str, voice: str, *, words_per_minute: int = WORDS_PE
     """`text` spoken by `voice` (such as "en-us+m3") at 22050 Hz.
 
     words_per_minute: 80 to 450. pitch: 0 to 99, with the voice's own at 50. The samples depend only on the arguments,
-    except for variants with breath noise (`f2`, `f3`, `f5`, `whisper` and others), which differ from process to process.
+    except for variants with breath noise (`f2`, `f3`, `f5`, `whisper` and others), which differ between processes.
     Raises ValueError for an unknown voice, a setting out of range, or a text without sound.
     """
     settings = (

@@ -86,9 +86,9 @@ def tanh_gelu(x: np.ndarray) -> np.ndarray:
 def distance_buckets(tokens: int, buckets: int, farthest: int) -> Int[np.ndarray, "n n"]:
     """The bucket of the distance from each token (row) to each other one (column).
 
-    The first half of the buckets is for earlier tokens, the second for later ones. In each, half of the buckets hold one
-    distance each, and the others share the longer distances on a logarithmic scale up to `farthest`, from where on all
-    are in the last bucket.
+    The first half of the buckets is for earlier tokens, the second for later ones. In each, half of the buckets hold
+    one distance, and the others share the longer distances on a logarithmic scale; the last one holds all distances
+    from `farthest` on.
     """
     distance = np.arange(tokens)[None, :] - np.arange(tokens)[:, None]
     half, exact = buckets // 2, buckets // 4

@@ -122,7 +122,7 @@ def train_pieces(lines: Sequence[str], size: int) -> bytes:
 
 
 def default_text() -> list[str]:
-    """The text that the shipped model is trained on: sentences that are not held out, captions, names, plain English."""
+    """The text of the shipped model: sentences that are not held out, captions, names of sounds, plain English."""
     from data_pipelines.synthetic.sentences import sentence
     from data_pipelines.synthetic.tunes import compose
     from data_pipelines.tokenizers.labels import LABELS
