@@ -17,7 +17,8 @@ other folders than today. So a rerun in one go will not be bit-equal, and its fi
 below. curve.png, beside the weights, shows the last two stretches.
 """
 
-from uniaudio_jax.codec.config import CodecConfig, CodecTrainConfig, FrameRateConfig, QuantizerConfig
+from uniaudio_jax.codec.config import CodecConfig, CodecTrainConfig, QuantizerConfig
+from uniaudio_jax.codec.layouts.frame_rate import FrameRateConfig
 
 DATA = "runs/codec_data"
 DOMAINS = (

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from data_pipelines.corpora import AUDIO_FIELDS, Clip, Corpus, Entry, Split
+from data_pipelines.corpora import AUDIO_FIELDS, SPLITS, Clip, Corpus, Entry, Split
 from data_pipelines.corpora.opening import open_corpus
 from data_pipelines.mixers import MixerOptions, Pool, derive
 from data_pipelines.store import (
@@ -73,7 +73,7 @@ class Worker:
         self.job = job
         self.corpus = corpus or open_corpus(job.corpus)
         self.tokenizers = tokenizers or Tokenizers(load_codec(job.codec), job.tokenizers)
-        self.numbers: dict[Split, np.ndarray] = {split: self.corpus.numbers(split) for split in ("train", "heldout")}
+        self.numbers: dict[Split, np.ndarray] = {split: self.corpus.numbers(split) for split in SPLITS}
 
     @functools.cached_property
     def pool(self) -> Pool:
@@ -137,7 +137,7 @@ class Worker:
             try:
                 key = (tuple(audio), stream.mixer)
                 if key not in clips:
-                    clip = self.corpus.read(replace(entry, audio=audio), self.tokenizers.codec.config.sample_rate_hz)
+                    clip = self.corpus.read(replace(entry, audio=audio), self.tokenizers.codec.sample_rate_hz)
                     wanted = [stream.mixer] if stream.mixer else []
                     clips[key] = derive(clip, wanted, self.pool, self.job.mixers, self.job.seed) if wanted else clip
                 prepared[stream.key] = Prepared(clips[key], self.tokenizers.encode_clip(stream, clips[key]))

@@ -16,14 +16,9 @@ from uniaudio_jax.codec import train as training
 from uniaudio_jax.codec.audio_data import Audio
 from uniaudio_jax.codec.balancer import balanced_gradient
 from uniaudio_jax.codec.codec import load_codec, save_codec
-from uniaudio_jax.codec.config import (
-    AdversarialConfig,
-    CodecConfig,
-    CodecTrainConfig,
-    FrameRateConfig,
-    QuantizerConfig,
-    SeanetConfig,
-)
+from uniaudio_jax.codec.config import AdversarialConfig, CodecConfig, CodecTrainConfig, QuantizerConfig
+from uniaudio_jax.codec.layouts.frame_rate import FrameRateConfig
+from uniaudio_jax.codec.layouts.seanet import SeanetConfig
 from uniaudio_jax.codec.losses import spectral_losses
 from uniaudio_jax.codec.training import check_trainable, codebook_report, initial_state, place_wav, train_step
 from uniaudio_jax.config import MeshConfig, load_config
@@ -60,7 +55,7 @@ def config_for(folder: Path) -> CodecTrainConfig:
         learning_rate_warmup_steps=5,
         save_every_steps=7,
         log_every_steps=1,
-        replace_every_steps=5,
+        dead_code_every_steps=5,
         adversarial=AdversarialConfig(start=19, channels=5),
     )
 
@@ -87,7 +82,7 @@ def test_training_lowers_the_loss_before_and_after_the_codebooks_start(finished)
     assert metrics[19]["loss"] < metrics[12]["loss"]
 
 
-def test_judges_come_in_where_the_config_says_and_learn(finished):
+def test_discriminators_join_where_the_config_says_and_learn(finished):
     _, _, state, metrics, _ = finished
     assert "discriminators" not in metrics[19] and metrics[30]["discriminators"] < metrics[20]["discriminators"]
     assert all(np.isfinite(metrics[30][name]) for name in ("adversarial", "feature", "loss"))
@@ -154,7 +149,7 @@ def test_a_training_can_start_from_another_codec(finished, tmp_path):
     other = replace(config.codec, quantizer=QuantizerConfig(codebooks=2, entries=13, width=5))
     with pytest.raises(ValueError, match="start_from=.*codebooks=3.*wanted.*codebooks=2"):
         initial_state(replace(config, codec=other, start_from=str(tmp_path), warmup_steps=0))
-    with pytest.raises(ValueError, match="wanted 0, as the codebooks"):
+    with pytest.raises(ValueError, match="wanted 0, as start_from="):
         replace(config, start_from=str(tmp_path))
 
 

@@ -25,7 +25,7 @@ from uniaudio_jax.cli import main_guard
 from uniaudio_jax.codec.codec import load_codec
 from uniaudio_jax.codec.exchange import config_from_json as config_from_codec_json
 from uniaudio_jax.codec.exchange import import_codec
-from uniaudio_jax.codec.layouts import layout_of
+from uniaudio_jax.codec.public import public_codec
 from uniaudio_jax.config import DataConfig, RunConfig, TrainConfig
 from uniaudio_jax.convert import config_from_json, from_torch_names
 from uniaudio_jax.optim import TrainState, make_optimizer
@@ -121,7 +121,7 @@ def main() -> None:
         state = read_state(options.weights)
         if options.kind == "codec":
             layout = (
-                layout_of(options.layout) if options.layout else config_from_codec_json(read_config(options.config))
+                public_codec(options.layout) if options.layout else config_from_codec_json(read_config(options.config))
             )
             sha256 = import_codec(state, layout, options.out, options.weights.name)
             print(f"import: {len(state)} tensors of codec {layout.name} into {options.out} (sha256 {sha256[:12]}…)")

@@ -14,8 +14,9 @@ import optax
 from uniaudio_jax.bench.options import CodecBench
 from uniaudio_jax.bench.timing import ratios, side_by_side
 from uniaudio_jax.codec.codec import Codec, load_codec
-from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig, SeanetConfig
-from uniaudio_jax.codec.module import decode_vectors, encode_vectors, with_params
+from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig
+from uniaudio_jax.codec.layouts.seanet import SeanetConfig
+from uniaudio_jax.codec.module import with_params
 from uniaudio_jax.codec.weights import from_torch
 
 TRAIN_ROWS, TRAIN_SECONDS = 8, 1
@@ -24,12 +25,11 @@ LEARNING_RATE = 1e-4
 
 def run(options: CodecBench) -> dict[str, Any]:
     """Seconds of audio per second for encode and decode by rival, and the ratios."""
+    layout = SeanetConfig(filters=options.filters)
     config = CodecConfig(
-        name="uniaudio_16k",
-        layout=SeanetConfig(filters=options.filters),
-        quantizer=QuantizerConfig(codebooks=3, entries=1024, width=256),
+        name="uniaudio_16k", layout=layout, quantizer=QuantizerConfig(codebooks=3, entries=1024, width=256)
     )
-    torch, encoder, decoder = _rival(config)
+    torch, encoder, decoder = _rival(layout, config.quantizer.width)
     rng = np.random.default_rng(0)
     state = {
         f"{part}.{name}": value.numpy()
@@ -46,9 +46,9 @@ def run(options: CodecBench) -> dict[str, Any]:
             prefix + "cluster_size": np.ones(1024, np.float32),
         }
     ours, tiny = Codec(config, from_torch(state, config)), load_codec("tiny_16k")
-    samples = round(options.seconds * 16000)
+    samples = round(options.seconds * config.sample_rate_hz)
     wav = rng.normal(0, 0.1, (options.rows, samples)).astype(np.float32)
-    codes = rng.integers(0, 1024, (options.rows, -(-samples // 320), 3))
+    codes = rng.integers(0, 1024, (options.rows, config.clock.frames_of_samples(samples), 3))
     books = torch.stack([torch.from_numpy(state[f"quantizer.vq.layers.{n}._codebook.embed"]) for n in range(3)])
 
     def torch_decode() -> None:
@@ -99,16 +99,15 @@ def _train_steps(
     torch: Any, encoder: Any, decoder: Any, config: CodecConfig, params: dict
 ) -> tuple[Callable, Callable]:
     """(ours, theirs): one step from waveform to waveform without the quantiser: squared error, gradients, AdamW."""
-    wav = np.random.default_rng(1).normal(0, 0.1, (TRAIN_ROWS, TRAIN_SECONDS * 16000)).astype(np.float32)
-    given, frames = jnp.asarray(wav), jnp.zeros(TRAIN_ROWS, jnp.int32)  # this layout does not look at them
-    optimizer = optax.adamw(LEARNING_RATE)
+    samples = TRAIN_SECONDS * config.sample_rate_hz
+    wav = np.random.default_rng(1).normal(0, 0.1, (TRAIN_ROWS, samples)).astype(np.float32)
+    given, optimizer = jnp.asarray(wav), optax.adamw(LEARNING_RATE)
 
     @jax.jit
     def step(params: dict, moments: Any) -> tuple[dict, Any]:
         def loss(params: dict) -> jax.Array:
             module = with_params(config, params)
-            got = decode_vectors(module, encode_vectors(module, given, frames), frames)
-            return jnp.mean(jnp.square(got - given))
+            return jnp.mean(jnp.square(module.decode(module.encode(given)) - given))
 
         updates, moments = optimizer.update(jax.grad(loss)(params), moments, params)
         return optax.apply_updates(params, updates), moments  # pyright: ignore[reportReturnType]
@@ -131,7 +130,7 @@ def _train_steps(
     return ours, theirs
 
 
-def _rival(config: CodecConfig) -> tuple[Any, Any, Any]:
+def _rival(layout: SeanetConfig, width: int) -> tuple[Any, Any, Any]:
     """(torch, encoder, decoder) of the package `encodec`, in the public 16 kHz layout, with random weights."""
     sys.modules.setdefault("torchaudio", ModuleType("torchaudio"))  # encodec imports it for files, which we do not read
     try:
@@ -139,11 +138,9 @@ def _rival(config: CodecConfig) -> tuple[Any, Any, Any]:
         from encodec.modules.seanet import SEANetDecoder, SEANetEncoder
     except ImportError as error:
         raise ValueError(f"bench codec: {error}; run `bash launch/test.sh` once, its environment has both") from error
-    layout = config.layout
-    assert isinstance(layout, SeanetConfig)
     shared = {
         "n_filters": layout.filters,
-        "dimension": config.quantizer.width,
+        "dimension": width,
         "ratios": list(layout.ratios),
         "causal": False,
         "norm": "weight_norm",

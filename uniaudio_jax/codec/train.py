@@ -104,7 +104,7 @@ def train(
         if step == config.warmup_steps and config.start_from is None:
             state = start_codebooks(state, config, audio, mesh)
         since = step - config.warmup_steps + 1
-        revive = quantised and since % config.replace_every_steps == 0 and step < 0.8 * config.steps
+        revive = quantised and since % config.dead_code_every_steps == 0 and step < 0.8 * config.steps
         adversarial = config.adversarial is not None and step >= config.adversarial.start
         key = jax.random.fold_in(keys, step)
         wav = place_wav(audio.batch(config, 0, step), mesh)

@@ -20,10 +20,10 @@ from uniaudio_jax.codec import rvq
 from uniaudio_jax.codec.audio_data import Audio
 from uniaudio_jax.codec.balancer import balanced_gradient
 from uniaudio_jax.codec.codec import open_codec
-from uniaudio_jax.codec.config import AdversarialConfig, CodecTrainConfig, SeanetConfig
+from uniaudio_jax.codec.config import AdversarialConfig, CodecTrainConfig
 from uniaudio_jax.codec.discriminators import Discriminators, Scored, adversarial_loss, discriminator_loss, feature_loss
 from uniaudio_jax.codec.losses import spectral_losses
-from uniaudio_jax.codec.module import build_module, decode_vectors, encode_vectors, with_params
+from uniaudio_jax.codec.module import build_module, with_params
 from uniaudio_jax.sharding import axes_sharding, replicated
 
 KMEANS_VECTORS_PER_ENTRY = 40
@@ -53,8 +53,7 @@ def discriminator_optimizer(config: AdversarialConfig) -> optax.GradientTransfor
 
 def check_trainable(config: CodecTrainConfig) -> None:
     """Raises ValueError for a layout that this trainer has no losses for."""
-    layout = config.codec.layout
-    if config.codec.segment is not None or (isinstance(layout, SeanetConfig) and layout.channels != 1):
+    if config.codec.segment is not None or config.codec.layout.channels != 1:
         raise ValueError(
             f"codec {config.codec.name}: got a layout with segments or several channels, wanted mono "
             "without segments; this trainer has no losses for others"
@@ -71,7 +70,7 @@ def initial_state(config: CodecTrainConfig) -> State:
         counts = jnp.zeros((quantizer.codebooks, quantizer.entries))
     else:
         params, books = _start_from(config)
-        frames = config.batch * config.segment_seconds * config.codec.frame_rate_hz
+        frames = config.batch * config.segment_seconds * config.codec.clock.frame_rate_hz
         counts = jnp.full(books.shape[:2], frames / quantizer.entries)
     statistics = {"codebooks": books, "sums": books * counts[..., None], "counts": counts}
     state = {"params": params, "moments": optimizer(config).init(params), "statistics": statistics}
@@ -161,12 +160,11 @@ def train_step(
 
     def forward(params: dict) -> tuple[tuple[Array, Array], rvq.Quantised | None]:
         module = with_params(config.codec, params)
-        frames = jnp.full(wav.shape[0], wav.shape[1] // config.codec.hop_samples)
-        vectors = encode_vectors(module, wav, frames)
+        vectors = module.encode(wav)
         if not quantised:
-            return (decode_vectors(module, vectors, frames), jnp.zeros(())), None
+            return (module.decode(vectors), jnp.zeros(())), None
         result = rvq.quantise(vectors, statistics.codebooks, random_levels(config, level_key, len(wav)))
-        return (decode_vectors(module, result.vectors, frames), result.commitment), result
+        return (module.decode(result.vectors), result.commitment), result
 
     (got, commitment), pull, result = jax.vjp(forward, state["params"], has_aux=True)
     (spectral, metrics), gradient = jax.value_and_grad(lambda x: _spectral(config, wav, x), has_aux=True)(got)
@@ -181,7 +179,7 @@ def train_step(
     if result is not None:
         metrics["commitment"] = commitment
         statistics = rvq.ema_update(statistics, result, config.codebook_decay)
-        revived, dead = rvq.replace_dead_codes(statistics, result.residuals, config.replace_below, revive_key)
+        revived, dead = rvq.replace_dead_codes(statistics, result.residuals, config.dead_code_share, revive_key)
         metrics["dead_entries"] = jnp.sum(dead)
         statistics = jax.tree.map(lambda new, old: jnp.where(revive, new, old), revived, statistics)
     new["statistics"] = statistics._asdict()
@@ -220,9 +218,7 @@ def _adversarial_step(
 
 @functools.partial(jax.jit, static_argnames=("config", "mesh"))
 def _vectors(params: dict, wav: Array, *, config: CodecTrainConfig, mesh: Mesh) -> Float[Array, "N width"]:
-    module = with_params(config.codec, params)
-    frames = jnp.full(wav.shape[0], wav.shape[1] // config.codec.hop_samples)
-    vectors = encode_vectors(module, wav, frames)
+    vectors = with_params(config.codec, params).encode(wav)
     return jax.lax.with_sharding_constraint(vectors.reshape(-1, vectors.shape[-1]), replicated(mesh))
 
 
