@@ -68,7 +68,7 @@ class Tokenizers:
 
     @cached_property
     def midi(self) -> MidiTokenizer:
-        return MidiTokenizer(self.codec.config.frame_rate_hz)
+        return MidiTokenizer(self.codec.clock.frame_rate_hz)
 
     @cached_property
     def text_vectors(self) -> MiniLmVectors | T5Vectors:
@@ -142,7 +142,7 @@ class Tokenizers:
         """The tokens of a stream of audio of many clips, in batches of similar length: codes [T, K] or units [T]."""
         wavs = [getattr(clip, stream.source) for clip in clips]
         if stream.kind == "semantic":
-            return self.semantic.encode_many(wavs, self.codec.config.sample_rate_hz)
+            return self.semantic.encode_many(wavs, self.codec.sample_rate_hz)
         return self._codes(wavs)
 
     def _codes(self, wavs: list[np.ndarray]) -> list[np.ndarray]:

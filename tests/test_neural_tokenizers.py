@@ -477,7 +477,7 @@ def test_a_sentencepiece_model_serves_where_there_is_no_tokenizer_json(tmp_path)
             minloglevel=2,
         )
     vectors = T5Vectors(tmp_path)
-    ids = [*vectors.tokens("calm violins"), 1]
+    ids = vectors.tokens("calm violins")
     assert 1 not in ids[:-1]
     np.testing.assert_array_equal(vectors.encode("calm violins"), vectors.forward(np.array(ids)).astype(np.float16))
 

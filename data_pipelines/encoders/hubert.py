@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from data_pipelines.encoders.layers import convolve, encoder_layer, gelu, layer_norm, linear
+from data_pipelines.encoders.layers import convolve, encoder_stack, gelu, layer_norm, linear
 from data_pipelines.encoders.weights import layers_of, part, read_weights, stack
-from data_pipelines.encoders.whisper import FRAME_SAMPLES, NORM_EPSILON, frames_of, hidden_behind
+from data_pipelines.encoders.whisper import FRAME_SAMPLES, NORM_EPSILON, frames_of
 from uniaudio_jax.files import file_sha256
 
 LAYER = 9
@@ -116,10 +116,8 @@ def hubert_features(
     x = x + gelu(convolve(x, weights["positions"], 1, (width // 2, (width - 1) // 2), config.position_groups))
     if not config.norm_first:
         x = layer_norm(x, weights["position_norm"], config.epsilon)
-    layer = partial(encoder_layer, heads=config.heads, norm_first=config.norm_first, epsilon=config.epsilon)
-    bias = hidden_behind(frames_of(samples), x.shape[1])
-    x, _ = jax.lax.scan(lambda x, weights: (layer(x, weights, bias=bias), None), x, weights["layers"])
-    return x
+    norm_first, epsilon = config.norm_first, config.epsilon
+    return encoder_stack(x, weights["layers"], frames_of(samples), config.heads, norm_first=norm_first, epsilon=epsilon)
 
 
 def normalize(x: Float[Array, "B T *C"], inside: Bool[Array, "B T *C"], epsilon: float) -> Float[Array, "B T *C"]:
@@ -206,6 +204,6 @@ def _position_weights(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     prefix = "encoder.pos_conv_embed.conv"
     old, new = ("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1")
     names = old if f"{prefix}.{old[0]}" in state else new
-    length, direction = (state[f"{prefix}.{name}"] for name in names)
+    length, direction = (state[f"{prefix}.{name}"].astype(np.float32) for name in names)
     norm = np.sqrt(np.square(direction).sum(axis=(0, 1), keepdims=True))
-    return {"weight": length * direction / norm, "bias": state[f"{prefix}.bias"]}
+    return {"weight": length * direction / norm, "bias": state[f"{prefix}.bias"].astype(np.float32)}

@@ -1,9 +1,11 @@
 """The layers that the frozen encoders share, for numpy arrays and for JAX's; weights are dicts of arrays."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import scipy.special
 
@@ -70,6 +72,13 @@ def encoder_layer(x: Any, weights: Weights, heads: int, *, norm_first: bool, eps
         else:
             x = layer_norm(x + sublayer(x), norm, epsilon)
     return x
+
+
+def encoder_stack(x: Any, layers: Weights, frames: Any, heads: int, *, norm_first: bool, epsilon: float) -> Any:
+    """x [B, T, D] after equal layers, stacked, in JAX; a row sees its own `frames` and nothing behind them."""
+    bias = jnp.where(np.arange(x.shape[1]) < frames[:, None], 0, -jnp.inf)[:, None, None]
+    layer = partial(encoder_layer, heads=heads, norm_first=norm_first, epsilon=epsilon, bias=bias)
+    return jax.lax.scan(lambda x, weights: (layer(x, weights), None), x, layers)[0]
 
 
 def convolve(x: Any, weights: Weights, stride: int, padding: tuple[int, int], groups: int = 1) -> Any:

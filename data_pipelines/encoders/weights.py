@@ -1,7 +1,7 @@
 """Files of the frozen encoders: where they are, and their arrays by the names of our layers."""
 
 import importlib.util
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -25,16 +25,10 @@ def package_folder(module: str, wanted: str, install: str) -> Path:
     return Path(spec.origin).parent / "model"
 
 
-def require_files(folder: Path, names: Iterable[str], wanted: str) -> None:
-    """Raises ValueError that lists the files of `names` which a folder lacks."""
-    if missing := [name for name in names if not (folder / name).is_file()]:
-        raise ValueError(f"{folder}: got no {', '.join(missing)}, wanted {wanted}")
-
-
 def read_weights(path: Path) -> dict[str, np.ndarray]:
-    """The float32 arrays of a .safetensors file or, where PyTorch is installed, of a pytorch_model.bin."""
+    """The arrays of a .safetensors file, as stored, or, where PyTorch is installed, of a pytorch_model.bin."""
     if path.suffix == ".safetensors":
-        return {name: array.astype(np.float32) for name, array in safetensors.numpy.load_file(path).items()}
+        return safetensors.numpy.load_file(path)
     try:
         import torch
     except ImportError as error:
@@ -47,10 +41,12 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
 
 
 def part(arrays: Mapping[str, np.ndarray], name: str, where: str) -> dict[str, np.ndarray]:
-    """The weight of one layer, and its bias if it has one. Raises ValueError with the file, `where`, without it."""
+    """The weight of one layer and its bias, if it has one, in float32. Raises ValueError with the file, `where`,
+    for a missing weight."""
     if f"{name}.weight" not in arrays:
         raise ValueError(f"{where}: got no {name}.weight, wanted the weights of such a model")
-    return {kind: arrays[f"{name}.{kind}"] for kind in ("weight", "bias") if f"{name}.{kind}" in arrays}
+    kinds = [kind for kind in ("weight", "bias") if f"{name}.{kind}" in arrays]
+    return {kind: arrays[f"{name}.{kind}"].astype(np.float32, copy=False) for kind in kinds}
 
 
 def layers_of(

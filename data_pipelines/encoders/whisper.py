@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from data_pipelines.encoders.layers import convolve, encoder_layer, gelu, layer_norm
+from data_pipelines.encoders.layers import convolve, encoder_stack, gelu, layer_norm
 from data_pipelines.encoders.weights import layers_of, package_folder, part, stack
 from uniaudio_jax.files import file_sha256
 
@@ -108,16 +108,9 @@ def whisper_features(
     x = jnp.where((np.arange(x.shape[1]) < 2 * frames_of(samples)[:, None])[..., None], x, 0)
     x = gelu(convolve(x, weights["conv2"], 2, (1, 1)))
     x = x + weights["positions"][: x.shape[1]]
-    layer = partial(encoder_layer, heads=heads, norm_first=True, epsilon=NORM_EPSILON)
-    bias = hidden_behind(frames_of(samples), x.shape[1])
-    x, _ = jax.lax.scan(lambda x, weights: (layer(x, weights, bias=bias), None), x, weights["layers"])
-    x = x[:, :frames]
+    own = frames_of(samples)
+    x = encoder_stack(x, weights["layers"], own, heads, norm_first=True, epsilon=NORM_EPSILON)[:, :frames]
     return layer_norm(x, weights["norm"], NORM_EPSILON) if "norm" in weights else x
-
-
-def hidden_behind(frames: Int[Array, " B"], longest: int) -> Float[Array, "B 1 1 T"]:
-    """The bias of attention's scores with which a row sees its own `frames` and nothing behind them."""
-    return jnp.where(np.arange(longest) < frames[:, None], 0, -jnp.inf)[:, None, None]
 
 
 def encoder_weights(variables: Mapping[str, np.ndarray], layer: int | None, where: str) -> tuple[dict[str, Any], int]:
