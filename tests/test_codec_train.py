@@ -26,7 +26,7 @@ from uniaudio_jax.codec.config import (
 )
 from uniaudio_jax.codec.losses import spectral_losses
 from uniaudio_jax.codec.training import check_trainable, codebook_report, initial_state, place_wav, train_step
-from uniaudio_jax.config import MeshConfig, load_config
+from uniaudio_jax.config import MeshConfig
 from uniaudio_jax.sharding import make_mesh
 
 LAYOUT = FrameRateConfig(width=23, hidden=29, mel_bands=19, encoder_blocks=1, decoder_blocks=1)
@@ -245,11 +245,6 @@ def test_a_manifest_names_the_splits(tmp_path):
 def test_a_folder_without_audio_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no manifest.jsonl and no wav"):
         Audio((str(tmp_path),), 16000)
-
-
-def test_the_config_of_the_shipped_codec_loads():
-    config = load_config(Path(__file__).parents[1] / "configs" / "codec_tiny_16k.py")
-    assert isinstance(config, CodecTrainConfig) and config.codec.name == "tiny_16k"
 
 
 CONFIG_FILE = """

@@ -70,10 +70,18 @@ def test_long_recordings_go_through_in_pieces(layout, monkeypatch):
     codec = random_codec(layout)
     wav = noise(codec.hop_samples * 61 - 5)
     codes = codec.encode(wav)
-    decoded = codec.decode(codes)
+    decoded, pieces = codec.decode(codes), []
+    push = Chain.push
+
+    def recorded_push(chain: Chain, x: np.ndarray, last: bool = False) -> np.ndarray:
+        pieces.append(len(x))
+        return push(chain, x, last)
+
     monkeypatch.setattr(codec_module, "PIECE_FRAMES", 17)
+    monkeypatch.setattr(Chain, "push", recorded_push)
     np.testing.assert_array_equal(codec.encode(wav), codes)
     np.testing.assert_allclose(codec.decode(codes), decoded, rtol=0, atol=1e-5)
+    assert max(pieces[:4]) == 17 * codec.hop_samples and pieces[4:] == [17, 17, 17, 10]
 
 
 def test_a_window_holds_no_more_than_its_sides_and_the_new_frames():
