@@ -22,7 +22,7 @@ from uniaudio_jax.codec.layouts.frame_rate import FrameRateConfig
 from uniaudio_jax.codec.layouts.seanet import SeanetConfig
 from uniaudio_jax.codec.losses import spectral_losses
 from uniaudio_jax.codec.training import check_trainable, codebook_report, initial_state, place_wav, train_step
-from uniaudio_jax.config import MeshConfig, OptimConfig, load_config
+from uniaudio_jax.config import MeshConfig, OptimConfig
 from uniaudio_jax.distributed import ProcessInfo
 from uniaudio_jax.sharding import make_mesh
 from uniaudio_jax.sinks.jsonl import read_metrics
@@ -290,11 +290,6 @@ def test_a_manifest_names_the_splits(tmp_path):
 def test_a_folder_without_audio_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no manifest.jsonl and no wav"):
         Audio((str(tmp_path),), 16000)
-
-
-def test_the_config_of_the_shipped_codec_loads():
-    config = load_config(Path(__file__).parents[1] / "configs" / "codec_tiny_16k.py")
-    assert isinstance(config, CodecTrainConfig) and config.codec.name == "tiny_16k"
 
 
 CONFIG_FILE = """

@@ -22,14 +22,9 @@ COMMANDS = {
     "uniaudio_jax.codec.train": ("CodecTrainOptions",),
     "uniaudio_jax.codec.encode": ("Arguments",),
     "uniaudio_jax.codec.decode": ("Arguments",),
-    "uniaudio_jax.bench.options": (
-        "TrainBench",
-        "GenerateBench",
-        "CodecBench",
-        "DataBench",
-        "PlanBench",
-        "BuilderBench",
-    ),
+    **{
+        f"uniaudio_jax.bench.{name}": ("Options",) for name in ("train", "generate", "codec", "data", "plan", "builder")
+    },
     "data_pipelines.builder": ("BuilderOptions",),
     "data_pipelines.synthetic.corpus": ("SyntheticOptions",),
     "data_pipelines.synthetic.codec_training": ("TrainingAudioOptions",),

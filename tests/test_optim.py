@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from uniaudio_jax.config import OptimConfig
-from uniaudio_jax.optim import guarded_update, make_optimizer
+from uniaudio_jax.optim import TrainState, apply_gradients, guarded_update, make_optimizer
 from uniaudio_jax.schedules import make_schedule
 
 CONFIG = OptimConfig(peak_learning_rate=0.03, warmup_steps=7, weight_decay=0.5, clip_norm=2.0)
@@ -69,3 +69,12 @@ def test_a_gradient_that_is_not_finite_changes_neither_weights_nor_moments():
 def test_an_unknown_name_is_refused_with_a_suggestion(field, value, message):
     with pytest.raises(ValueError, match=message):
         make_optimizer(replace(CONFIG, **{field: value}), 29)
+
+
+def test_a_gradient_is_taken_per_token_and_cut_to_the_clip_norm():
+    optimizer, params = make_optimizer(CONFIG, 29), {"bias": jnp.zeros(5)}
+    state = TrainState(params, optimizer.init(params), jnp.int32(0), jnp.int32(0))
+    gradients = {"bias": jnp.array([30.0, 40.0, 0.0, 0.0, 0.0])}
+    for tokens, wanted in ((10.0, [1.2, 1.6]), (100.0, [0.3, 0.4])):
+        (_, (adam, *_)) = apply_gradients(optimizer, state, gradients, jnp.float32(tokens))[0].optimizer
+        np.testing.assert_allclose(adam.mu["bias"][:2], (1 - CONFIG.beta1) * np.array(wanted), rtol=1e-5)

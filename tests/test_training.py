@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -59,15 +60,17 @@ def test_killed_and_resumed_equals_uninterrupted_to_the_bit(config, whole):
 
 def test_sigterm_saves_and_exits_with_zero(config, whole):
     run = config.parent / "terminated"
-    process = python(TRAIN, config, "--out", run)
+    process = python(TRAIN, config, "--out", run, "--train.steps", 700)
     wait_for(run / "metrics.jsonl", process)
     while not (run / "metrics.jsonl").read_text():
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     out, _ = finish(process)
-    assert "stopped by SIGTERM and saved" in out or "trained to step 30" in out
-    finish(python(TRAIN, config, "--out", run))
-    assert losses(run) == losses(whole)
+    stopped = re.search(r"stopped by SIGTERM and saved at step (\d+)", out)
+    assert stopped and max(losses(run)) <= int(stopped[1]) < 700
+    out, _ = finish(python(TRAIN, config, "--out", run, "--train.steps", max(30, int(stopped[1]) + 1)))
+    assert f"resuming after step {stopped[1]}" in out
+    assert {step: loss for step, loss in losses(run).items() if step <= 30} == losses(whole)
 
 
 def test_two_processes_find_the_losses_of_one(config, whole):

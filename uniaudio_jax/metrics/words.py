@@ -14,7 +14,7 @@ RATE_HZ = 16000
 
 
 def can_hear() -> bool:
-    """Whether the packages are installed: `pip install uniaudio_jax[judges]`."""
+    """Whether the packages are installed: `pip install uniaudio_jax[metrics]`."""
     return all(importlib.util.find_spec(name) is not None for name in PACKAGES)
 
 
