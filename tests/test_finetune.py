@@ -12,6 +12,7 @@ from data_pipelines.store import column_folder
 from data_pipelines.views import View
 from tests.small_run import APPENDED, finish, python, write_run
 from uniaudio_jax import load_run
+from uniaudio_jax.clock import FrameClock
 from uniaudio_jax.codec.codec import load_codec
 from uniaudio_jax.config import load_config
 from uniaudio_jax.sequence import audio_frames
@@ -125,7 +126,7 @@ def test_the_mixture_follows_the_hours_by_its_power(config, folder):
     data = open_training_data(
         replace(run.data, tasks={"tts": 1.0, "enhancement": 1.0}), "target", run.model.ids, 7, codec, 0, 1
     )
-    hours = {view.task.name: view.hours(50.0) for view in data.views}
+    hours = {view.task.name: view.hours(FrameClock(16000, 320)) for view in data.views}
     lengths = np.load(column_folder(folder / "tokens", "random", "audio") / "index/train/lengths.npy")
     assert np.isclose(hours["tts"], lengths.sum() / 50 / 3600)
     assert shares(config) == pytest.approx({"tts": 0.5, "asr": 0.5})

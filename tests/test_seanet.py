@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from uniaudio_jax.codec import conv
 from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig
+from uniaudio_jax.codec.layouts import conv
 from uniaudio_jax.codec.layouts.frame_rate import FrameRateConfig
 from uniaudio_jax.codec.layouts.seanet import Seanet, SeanetConfig
 from uniaudio_jax.codec.module import with_params

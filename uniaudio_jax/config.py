@@ -10,7 +10,7 @@ import typing
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -350,8 +350,11 @@ def from_dict(kind: type, values: dict):
     known = {field.name for field in dataclasses.fields(kind)}
     if surplus := sorted(set(values) - known):
         raise ValueError(f"{kind.__name__}: got fields {surplus}, wanted some of {sorted(known)}")
-    nested = {
-        name: from_dict(hints[name], value) if dataclasses.is_dataclass(hints[name]) else value
-        for name, value in values.items()
-    }
-    return kind(**nested)
+    fields: dict[str, Any] = {}
+    for name, value in values.items():
+        if dataclasses.is_dataclass(hints[name]):
+            value = from_dict(hints[name], value)
+        elif typing.get_origin(hints[name]) is tuple:  # JSON has lists instead
+            value = tuple(value)
+        fields[name] = value
+    return kind(**fields)

@@ -135,7 +135,7 @@ class Run:
         from data_pipelines.streams import clip_of_conditions
 
         row = get_task(task)
-        streams = self.tokenizers.streams(row, clip_of_conditions(row, conditions))
+        streams = self.tokenizers.streams(row, clip_of_conditions(row, conditions, self.codec.sample_rate_hz))
         self._check_tokenizers(row)
         return {key: value[: self.prompt_frames] if key == DRAWN else value for key, value in streams.items()}
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from uniaudio_jax.clock import FrameClock
 from uniaudio_jax.config import ModelConfig, StackConfig
 from uniaudio_jax.loss import Tally
 from uniaudio_jax.sequence import Batch
@@ -62,24 +63,25 @@ def tally_report(tally: Tally) -> dict[str, float]:
 class HoursSeen:
     """Hours of audio that a run has trained on, of each of its datasets, over all processes."""
 
-    def __init__(self, names: list[str], frames_per_hour: float, mesh: Mesh):
-        self.names, self.frames_per_hour = names, frames_per_hour
+    def __init__(self, names: list[str], clock: FrameClock, mesh: Mesh):
+        self.names, self.clock = names, clock
         self.frames = np.zeros(len(names))
         self._count = jax.jit(lambda frames: frames.sum(axis=0), out_shardings=replicated(mesh))
         self._waiting: list[jax.Array] = []
 
     def start_from(self, hours: dict[str, float]) -> None:
         """Goes on from what a checkpoint had counted."""
-        self.frames = np.array([hours.get(name, 0.0) for name in self.names]) * self.frames_per_hour
+        self.frames = np.array([hours.get(name, 0.0) for name in self.names]) / self.clock.hours(1)
 
     def add(self, batches: list[Batch]) -> None:
         """Counts the rows of these batches; nothing waits for it."""
         self._waiting += [self._count(batch.audio_frames) for batch in batches]
 
     def by_dataset(self) -> dict[str, float]:
+        """Hours so far by dataset."""
         self.frames += sum((np.asarray(counts, np.float64) for counts in self._waiting), np.zeros(len(self.names)))
         self._waiting = []
-        return dict(zip(self.names, (self.frames / self.frames_per_hour).tolist(), strict=True))
+        return dict(zip(self.names, (self.frames * self.clock.hours(1)).tolist(), strict=True))
 
     def report(self) -> dict[str, float]:
         """Hours by dataset and by task, by TensorBoard tag."""

@@ -85,8 +85,8 @@ class Trainer:
         self.learning_rate = make_schedule(config.optim, config.train.steps)
         self.flops = 3 * forward_flops(config.model, *self._frames_of_step(), config.data.row_frames)
         self.peak = config.train.peak_tflops or measure_peak_tflops()
-        frames_per_hour = FrameClock.from_passport(codec).frame_rate_hz * 3600
-        self.hours = HoursSeen([view.name for view in self.data.views], frames_per_hour, self.mesh)
+        names = [view.name for view in self.data.views]
+        self.hours = HoursSeen(names, FrameClock.from_passport(codec), self.mesh)
 
     def _open_data(self, codec: dict[str, Any]) -> TrainingData:
         config, process = self.config, self.process

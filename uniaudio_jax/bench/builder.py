@@ -56,5 +56,5 @@ def _rates(options: Options, task: str, corpus: Path, folder: Path) -> list[floa
         seconds = time.perf_counter() - start
         passports = [read_passport(folder) for folder in columns]
         frames = sum(sum(passport["items"].values()) for passport in passports if passport["codec"])
-        rates.append(frames / tokenizers.codec.config.frame_rate_hz / seconds)
+        rates.append(frames / tokenizers.codec.clock.frame_rate_hz / seconds)
     return rates[1:]

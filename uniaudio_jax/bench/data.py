@@ -132,7 +132,7 @@ def load(root: Path, config: RunConfig, batches: int) -> dict[str, float]:
     """Opens the corpus, makes `batches` batches, and says how fast and at what peak memory."""
     start = time.perf_counter()
     view = View(root, "random", get_task("tts"), "train")
-    limits = limits_of(config.data, "target", view.passport["frame_rate_hz"])
+    limits = limits_of(config.data, "target", FrameClock.from_passport(view.passport["codec"]))
     examples = Examples(view.index, view.task, limits, 0)
     rows = Rows([Source(examples, view)], [1.0], limits, 0, config.model.ids, config.model.text_width)
     source: grain.MapDataset = make_batches(rows, config.data.rows, 0, 1)

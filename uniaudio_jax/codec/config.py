@@ -64,10 +64,6 @@ class CodecConfig:
     def clock(self) -> FrameClock:
         return FrameClock(self.sample_rate_hz, self.hop_samples)
 
-    @property
-    def frame_rate_hz(self) -> float:
-        return self.clock.frame_rate_hz
-
 
 @dataclass(frozen=True, kw_only=True)
 class AdversarialConfig:
