@@ -68,7 +68,7 @@ class Tokenizers:
 
     @cached_property
     def midi(self) -> MidiTokenizer:
-        return MidiTokenizer()
+        return MidiTokenizer(self.codec.clock.frame_rate_hz)
 
     @cached_property
     def text_vectors(self) -> MiniLmVectors | T5Vectors:
@@ -141,7 +141,9 @@ class Tokenizers:
     def encode_batch(self, stream: Stream, clips: Sequence[Clip]) -> list[np.ndarray]:
         """The tokens of a stream of audio of many clips, in batches of similar length: codes [T, K] or units [T]."""
         wavs = [getattr(clip, stream.source) for clip in clips]
-        return self.semantic.encode_many(wavs) if stream.kind == "semantic" else self._codes(wavs)
+        if stream.kind == "semantic":
+            return self.semantic.encode_many(wavs, self.codec.sample_rate_hz)
+        return self._codes(wavs)
 
     def _codes(self, wavs: list[np.ndarray]) -> list[np.ndarray]:
         return self.codec.encode_many(wavs, self.codebooks)

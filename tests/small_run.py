@@ -16,7 +16,8 @@ from data_pipelines.parts import listing_of
 from data_pipelines.store import ColumnWriter, Example, column_features, column_folder
 from data_pipelines.views import write_task
 from uniaudio_jax.codec.codec import load_codec, save_codec
-from uniaudio_jax.codec.config import CodecConfig, FrameRateConfig, QuantizerConfig
+from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig
+from uniaudio_jax.codec.layouts.frame_rate import FrameRateConfig
 from uniaudio_jax.codec.module import build_module
 from uniaudio_jax.tasks import KINDS, MASKED, Stream, get_task
 from uniaudio_jax.vocab import Vocabulary

@@ -11,7 +11,7 @@ import soundfile
 
 from tests.small_run import REPO, environment
 from uniaudio_jax.codec.codec import Codec
-from uniaudio_jax.codec.layouts import LAYOUTS
+from uniaudio_jax.codec.public import PUBLIC_CODECS
 from uniaudio_jax.codec.segments import SegmentedCodec
 from uniaudio_jax.codec.weights import from_torch
 
@@ -43,7 +43,7 @@ def random_model(encodec_model, name: str):
 def test_public_layouts_equal_the_package_at_every_bandwidth(encodec_model, name):
     import torch
 
-    model, config = random_model(encodec_model, name), LAYOUTS[name]
+    model, config = random_model(encodec_model, name), PUBLIC_CODECS[name]
     state = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
     codec = Codec(config, from_torch(state, config))
     wav = np.random.default_rng(1).normal(0, 0.2, (2 * config.sample_rate_hz + 311, model.channels)).astype(np.float32)
@@ -79,7 +79,7 @@ def test_an_hour_passes_in_under_two_gigabytes(codec, tmp_path):
         from uniaudio_jax.codec.exchange import import_codec
 
         folder = tmp_path / "codec"
-        import_codec(random_state(LAYOUTS[codec]), LAYOUTS[codec], folder, "random")
+        import_codec(random_state(PUBLIC_CODECS[codec]), PUBLIC_CODECS[codec], folder, "random")
     rng = np.random.default_rng(0)
     with soundfile.SoundFile(tmp_path / "hour.wav", "w", 44100, 2) as file:
         for _ in range(60):

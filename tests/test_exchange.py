@@ -10,9 +10,10 @@ from safetensors.numpy import load_file, save_file
 from tests.small_run import finish, python
 from tests.test_seanet import random_state
 from uniaudio_jax.codec.codec import load_codec
-from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig, SeanetConfig, SegmentConfig
+from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig, SegmentConfig
 from uniaudio_jax.codec.exchange import config_from_json, config_to_json
-from uniaudio_jax.codec.layouts import LAYOUTS, layout_of
+from uniaudio_jax.codec.layouts.seanet import SeanetConfig
+from uniaudio_jax.codec.public import PUBLIC_CODECS, public_codec
 from uniaudio_jax.codec.segments import load_segmented
 
 SMALL = {"quantizer": QuantizerConfig(codebooks=3, entries=32, width=7), "sample_rate_hz": 8000}
@@ -25,7 +26,7 @@ STEREO = CodecConfig(
 )
 
 
-@pytest.mark.parametrize("config", (*LAYOUTS.values(), CAUSAL, STEREO), ids=lambda config: config.name)
+@pytest.mark.parametrize("config", (*PUBLIC_CODECS.values(), CAUSAL, STEREO), ids=lambda config: config.name)
 def test_sizes_pass_through_json(config):
     assert config_from_json(json.loads(json.dumps(config_to_json(config)))) == config
 
@@ -43,7 +44,7 @@ def test_a_bad_json_is_refused(change, said):
 
 def test_an_unknown_layout_gets_a_suggestion():
     with pytest.raises(ValueError, match="did you mean 'encodec_24khz'"):
-        layout_of("encodec_24kh")
+        public_codec("encodec_24kh")
 
 
 @pytest.mark.parametrize(("config", "kind"), [(CAUSAL, "pth"), (STEREO, "th"), (CAUSAL, "safetensors")])

@@ -16,14 +16,15 @@ import pytest
 from flax import nnx
 
 from uniaudio_jax.codec import conv
-from uniaudio_jax.codec.config import CodecConfig, FrameRateConfig, QuantizerConfig, SeanetConfig
-from uniaudio_jax.codec.layouts import LAYOUTS
+from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig
+from uniaudio_jax.codec.layouts.frame_rate import FrameRateConfig
+from uniaudio_jax.codec.layouts.seanet import Seanet, SeanetConfig
 from uniaudio_jax.codec.module import with_params
-from uniaudio_jax.codec.seanet import Seanet
+from uniaudio_jax.codec.public import PUBLIC_CODECS
 from uniaudio_jax.codec.weights import from_torch, published_tensors, to_torch
 
 FORMAT = Path(__file__).parent / "golden" / "uniaudio_v1_format.json"
-PUBLIC = LAYOUTS["uniaudio_16k"]
+PUBLIC = PUBLIC_CODECS["uniaudio_16k"]
 TINY = CodecConfig(
     name="tiny", layout=SeanetConfig(filters=4), quantizer=QuantizerConfig(codebooks=3, entries=17, width=13)
 )
@@ -242,7 +243,7 @@ def test_reflect_padding_equals_encodec(torch, encodec, frames):
     np.testing.assert_array_equal(conv.reflect_pad(jnp.asarray(x), 3, 2), wanted)
 
 
-@pytest.mark.parametrize("config", (TINY, ODD, STEREO, *LAYOUTS.values()), ids=lambda config: config.name)
+@pytest.mark.parametrize("config", (TINY, ODD, STEREO, *PUBLIC_CODECS.values()), ids=lambda config: config.name)
 def test_weights_convert_there_and_back_bit_equal(config):
     state = random_state(config)
     seanet = seanet_of(state, config)
@@ -299,7 +300,7 @@ def test_export_names_what_does_not_fit():
 
 
 def test_another_layout_has_no_published_weights():
-    with pytest.raises(ValueError, match="got layout FrameRateConfig, wanted SeanetConfig"):
+    with pytest.raises(ValueError, match="got 'frame_rate', wanted one with a PyTorch format"):
         published_tensors(replace(TINY, layout=FrameRateConfig()))
 
 

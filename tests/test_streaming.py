@@ -1,87 +1,39 @@
 """Laws of streams: what comes out piece by piece equals the work on the whole, whatever the pieces."""
 
-import functools
-
 import numpy as np
 import pytest
 
 from tests.test_codec import random_params
-from uniaudio_jax.codec import codec as codec_module
+from tests.test_layouts import cut, random_codec
 from uniaudio_jax.codec.codec import Codec
-from uniaudio_jax.codec.config import CodecConfig, FrameRateConfig, QuantizerConfig, SeanetConfig, SegmentConfig
+from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig, SegmentConfig
+from uniaudio_jax.codec.layouts.seanet import SeanetConfig
 from uniaudio_jax.codec.segments import SegmentedCodec
 from uniaudio_jax.codec.streaming import Chain, Recurrent, Windowed
 from uniaudio_jax.codec.weights import from_torch
 
 QUANTIZER = QuantizerConfig(codebooks=3, entries=31, width=7)
-LAYOUTS = {
-    "frame rate": FrameRateConfig(width=13, hidden=17, mel_bands=11, encoder_blocks=2, decoder_blocks=3),
-    "seanet": SeanetConfig(filters=2, ratios=(4, 5), lstm_layers=2),
-    "causal": SeanetConfig(filters=2, ratios=(4, 5), lstm_layers=2, causal=True),
-    "odd": SeanetConfig(filters=2, ratios=(5, 3), lstm_layers=1, kernel=5),
-}
-
-
-@functools.cache
-def random_codec(layout: str) -> Codec:
-    config = CodecConfig(name=layout, layout=LAYOUTS[layout], quantizer=QUANTIZER)
-    return Codec(config, random_params(config))
 
 
 def noise(*shape: int) -> np.ndarray:
     return np.random.default_rng(shape[0]).normal(0, 0.3, shape).astype(np.float32)
 
 
-def cut(items: np.ndarray, size: int) -> list[np.ndarray]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
-
-
-@pytest.mark.parametrize("frames", (1, 37))
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_streams_of_pieces_equal_the_whole(layout, frames):
-    codec = random_codec(layout)
-    wav = noise(codec.hop_samples * frames - min(frames - 1, 3))
-    codes = codec.encode(wav)
-    pieces = list(codec.encoder_chain().through(cut(wav, 9 * codec.hop_samples)))
-    np.testing.assert_array_equal(np.concatenate(pieces), codes)
-    pieces = list(codec.decoder_chain().through(cut(codes, 11)))
-    np.testing.assert_allclose(np.concatenate(pieces), codec.decode(codes), rtol=0, atol=1e-5)
-
-
 def test_the_cuts_of_a_stream_need_not_lie_between_frames():
-    codec = random_codec("frame rate")
+    codec = random_codec("frame_rate")
     wav = noise(codec.hop_samples * 41 + 7)
     pieces = list(codec.encoder_chain().through(cut(wav, 3001)))
     np.testing.assert_array_equal(np.concatenate(pieces), codec.encode(wav))
 
 
 def test_a_causal_layout_waits_for_no_frame_once_it_has_begun():
-    codec = random_codec("causal")
+    codec = random_codec("seanet, causal")
     codes = codec.encode(noise(codec.hop_samples * 23))
     chain = codec.decoder_chain()
     made = [len(chain.push(codes[number : number + 1])) for number in range(len(codes))]
     begun = next(number for number, samples in enumerate(made) if samples)
     assert begun == 6  # kernel 7: the mirror at the start shows the first convolution six later frames
     assert made[begun] == 7 * codec.hop_samples and set(made[begun + 1 :]) == {codec.hop_samples}
-
-
-@pytest.mark.parametrize("layout", ("seanet", "causal", "odd"))
-def test_long_recordings_go_through_in_pieces(layout, monkeypatch):
-    codec = random_codec(layout)
-    wav = noise(codec.hop_samples * 61 - 5)
-    codes = codec.encode(wav)
-    decoded, pieces = codec.decode(codes), []
-    push = Chain.push
-
-    def recorded_push(chain: Chain, x: np.ndarray, last: bool = False) -> np.ndarray:
-        pieces.append(len(x))
-        return push(chain, x, last)
-
-    monkeypatch.setattr(codec_module, "PIECE_FRAMES", 17)
-    monkeypatch.setattr(Chain, "push", recorded_push)
-    np.testing.assert_array_equal(codec.encode(wav), codes)
-    np.testing.assert_allclose(codec.decode(codes), decoded, rtol=0, atol=1e-5)
-    assert max(pieces[:4]) == 17 * codec.hop_samples and pieces[4:] == [17, 17, 17, 10]
 
 
 def test_a_window_holds_no_more_than_its_sides_and_the_new_frames():
@@ -144,9 +96,9 @@ def test_segments_equal_encodec(encodec_model, samples):
 
 def test_a_codec_of_segments_is_no_stream():
     codec = Codec(SEGMENTED, random_params(SEGMENTED))
-    with pytest.raises(ValueError, match="looks at a whole segment"):
+    with pytest.raises(ValueError, match="frames depend on the whole recording"):
         codec.decoder_chain()
-    with pytest.raises(ValueError, match="got one without segments"):
-        SegmentedCodec(random_codec("causal"))
+    with pytest.raises(ValueError, match="got a codec without segments"):
+        SegmentedCodec(random_codec("seanet, causal"))
     with pytest.raises(ValueError, match=r"got a waveform of shape \(7,\)"):
         codec.encode_many([noise(7)])

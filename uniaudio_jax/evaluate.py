@@ -107,8 +107,8 @@ def evaluate_task(
 ) -> tuple[dict[str, Any], Pair | None]:
     """The entry of one task in evaluation.json, and its first pair of waveforms."""
     heldout = HeldOut(run.config, task.name, run.codec.passport())
-    trained = losses_of(task, heldout_tally(programs, run.params, heldout, f"{task.name} held out"))
-    untrained = losses_of(task, heldout_tally(programs, fresh, heldout, f"{task.name} untrained"))
+    trained = losses_of(task, heldout_tally(programs, run.params, heldout.batches(), f"{task.name} held out"))
+    untrained = losses_of(task, heldout_tally(programs, fresh, heldout.batches(), f"{task.name} untrained"))
     everything = [example.streams[task.target.key] for example in heldout.examples(10**9)]
     unigram = unigram_loss(target_histogram(run.config, task.name), everything)
     examples, pair = heldout.examples(options.count), None

@@ -19,7 +19,7 @@ import tyro
 from tqdm import tqdm
 
 from data_pipelines.heldout import HeldOut
-from data_pipelines.tokenizers.midi import MidiTokenizer
+from data_pipelines.tokenizers.midi import read_midi
 from uniaudio_jax.audio.files import read_audio, write_audio, write_growing
 from uniaudio_jax.cli import main_guard, use_compile_cache
 from uniaudio_jax.decoding import Sampling
@@ -99,7 +99,7 @@ def given_conditions(options: GenerateOptions, rate_hz: int) -> dict[str, Any]:
     for name in CONDITIONS:
         value = getattr(options, name)
         if name == "midi" and value is not None:
-            value = MidiTokenizer().from_file(value)
+            value = read_midi(value)
         elif isinstance(value, Path):
             audio = read_audio(value, rate_hz)
             if audio.converted:

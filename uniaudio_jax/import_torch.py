@@ -20,12 +20,12 @@ import tyro
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from uniaudio_jax.checkpoint import Checkpoints, describe
+from uniaudio_jax.checkpoint import Checkpoints, describe, state_items
 from uniaudio_jax.cli import main_guard
 from uniaudio_jax.codec.codec import load_codec
 from uniaudio_jax.codec.exchange import config_from_json as config_from_codec_json
 from uniaudio_jax.codec.exchange import import_codec
-from uniaudio_jax.codec.layouts import layout_of
+from uniaudio_jax.codec.public import public_codec
 from uniaudio_jax.config import DataConfig, RunConfig, TrainConfig
 from uniaudio_jax.convert import config_from_json, from_torch_names
 from uniaudio_jax.optim import TrainState, make_optimizer
@@ -104,13 +104,13 @@ def import_run(state: dict[str, np.ndarray], sizes: dict[str, Any], out: Path, c
         root="tokens", tasks={"tts": 1.0}, row_frames=frames, target_frames=frames, rows=8, text_frames=128
     )
     config = RunConfig(name="imported", codec=codec, model=model, data=data, train=TrainConfig(steps=100_000))
-    optimizer = make_optimizer(config.optim)
+    optimizer = make_optimizer(config.optim, config.train.steps)
     zero = jnp.zeros((), jnp.int32)
     checkpoints = Checkpoints(out)
     if checkpoints.latest() is not None:
         raise ValueError(f"{out}: holds checkpoints up to step {checkpoints.latest()}; give an --out that does not")
     meta = describe(config, load_codec(codec).passport() if codec else None)
-    checkpoints.save(0, TrainState(params, optimizer.init(params), zero, zero), meta)
+    checkpoints.save(0, state_items(TrainState(params, optimizer.init(params), zero, zero)), meta)
     checkpoints.close()
     return config
 
@@ -121,7 +121,7 @@ def main() -> None:
         state = read_state(options.weights)
         if options.kind == "codec":
             layout = (
-                layout_of(options.layout) if options.layout else config_from_codec_json(read_config(options.config))
+                public_codec(options.layout) if options.layout else config_from_codec_json(read_config(options.config))
             )
             sha256 = import_codec(state, layout, options.out, options.weights.name)
             print(f"import: {len(state)} tensors of codec {layout.name} into {options.out} (sha256 {sha256[:12]}…)")

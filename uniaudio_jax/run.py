@@ -30,7 +30,7 @@ class Run:
         self.vocabulary = self.config.model.ids
         self.definition = ModelDefinition(self.config.model)
         checkpoints = Checkpoints(path)
-        self.params: Params = checkpoints.restore_params(one_device(self.definition.shapes()))
+        self.params: Params = checkpoints.restore({"params": one_device(self.definition.shapes())})["params"]
         self.step = checkpoints.latest()
         checkpoints.close()
         self._forward = jax.jit(self.definition.logits)

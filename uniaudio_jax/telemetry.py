@@ -1,8 +1,6 @@
-"""What a run tells: losses per task and level, frames per second, utilisation; to TensorBoard and to a JSON log."""
+"""What a training reports: losses per task and level, hours seen, and the arithmetic of a step."""
 
-import json
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +12,6 @@ from uniaudio_jax.loss import Tally
 from uniaudio_jax.sequence import Batch
 from uniaudio_jax.sharding import replicated
 from uniaudio_jax.tasks import TASKS
-from uniaudio_jax.tensorboard import open_board
 
 
 def forward_flops(model: ModelConfig, frames: int, loss_frames: int, row_frames: int) -> float:
@@ -86,31 +83,9 @@ class HoursSeen:
 
     def report(self) -> dict[str, float]:
         """Hours by dataset and by task, by TensorBoard tag."""
-        found = {f"hours/{name}": hours for name, hours in self.by_dataset().items()}
-        for name, hours in self.by_dataset().items():
+        by_dataset = self.by_dataset()
+        report = {f"hours/{name}": hours for name, hours in by_dataset.items()}
+        for name, hours in by_dataset.items():
             tag = f"hours/{name.split('/')[0]}"
-            found[tag] = found.get(tag, 0.0) + hours
-        return found
-
-
-class Log:
-    """Writes reports to RUN/tensorboard and RUN/metrics.jsonl; on every process but the first it writes nothing."""
-
-    def __init__(self, run: Path, process: int):
-        self.active = process == 0
-        if self.active:
-            run.mkdir(parents=True, exist_ok=True)
-            self.board = open_board(run / "tensorboard")
-            self.lines = open(run / "metrics.jsonl", "a")
-
-    def write(self, step: int, report: dict[str, float]) -> None:
-        if self.active:
-            for tag, value in report.items():
-                self.board.add_scalar(tag, value, step)
-            self.lines.write(json.dumps({"step": step, **{tag: float(value) for tag, value in report.items()}}) + "\n")
-            self.lines.flush()
-
-    def close(self) -> None:
-        if self.active:
-            self.board.close()
-            self.lines.close()
+            report[tag] = report.get(tag, 0.0) + hours
+        return report

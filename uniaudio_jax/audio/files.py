@@ -1,4 +1,4 @@
-"""Audio files in and out: float32 at one sample rate, every conversion named, every broken file refused."""
+"""Audio files in and out: float32 at one sample rate; conversions are named, and broken files refused."""
 
 import os
 import wave
@@ -19,7 +19,7 @@ BYTES_PER_SAMPLE = 2
 
 
 class AudioFile(NamedTuple):
-    """Samples in -1 … 1, and what was done to get them, such as ("stereo", "48000 Hz")."""
+    """Samples in -1 … 1, and the properties that were converted, such as ("stereo", "48000 Hz")."""
 
     samples: Float[np.ndarray, " S *C"]
     converted: tuple[str, ...]
@@ -28,16 +28,16 @@ class AudioFile(NamedTuple):
 class AudioStream:
     """A file as pieces of samples at one rate: mono [S], or [S, 2] of a mono or stereo file when 2 channels are wanted.
 
-    Other numbers of channels are averaged, other rates resampled; `converted` names what is done. The stream begins at
-    `start_seconds` and has `seconds`, or goes on to the file's end; `channel` (0, 1, …) takes one instead of the mean.
-    Making one raises ValueError for a file that is missing, unreadable, truncated or empty, for a part or a channel
-    that it does not have, and reading it for NaN or infinite samples.
+    Other numbers of channels are averaged, other rates resampled; `converted` names the conversions. The stream begins
+    at `start_seconds` and lasts `seconds`, or until the file's end; `channel` (0, 1, …) takes that channel instead of
+    the mean. Opening raises ValueError for a file that is missing, unreadable, truncated or empty, and for a part or a
+    channel that it does not have; reading raises it for NaN or infinite samples.
     """
 
     def __init__(
         self,
         path: str | Path,
-        sample_rate_hz: int = 16000,
+        sample_rate_hz: int,
         channels: int = 1,
         *,
         start_seconds: float = 0.0,
@@ -56,11 +56,11 @@ class AudioStream:
         names = {1: "mono", 2: "stereo"}
         self.converted = tuple(
             name
-            for name, is_done in (
+            for name, differs in (
                 (names.get(info.channels, f"{info.channels} channels"), info.channels != channels),
                 (f"{info.samplerate} Hz", info.samplerate != sample_rate_hz),
             )
-            if is_done
+            if differs
         )
 
     def _opened(self, opener: Callable[..., Any]) -> Any:
@@ -123,21 +123,21 @@ class AudioStream:
         return np.repeat(data.mean(axis=1, keepdims=True), self.channels, axis=1)
 
 
-def read_audio(path: str | Path, sample_rate_hz: int = 16000, channels: int = 1, **part: Any) -> AudioFile:
-    """The whole file, or the `part` of it that `AudioStream` takes by start_seconds, seconds and channel."""
+def read_audio(path: str | Path, sample_rate_hz: int, channels: int = 1, **part: Any) -> AudioFile:
+    """The whole file, or a `part` of it: start_seconds, seconds and channel, as in `AudioStream`."""
     stream = AudioStream(path, sample_rate_hz, channels, **part)
     return AudioFile(np.concatenate(list(stream.pieces())).astype(np.float32, copy=False), stream.converted)
 
 
 def _check_there(path: Path) -> None:
     if not path.is_file():
-        near = sorted(other.name for other in path.parent.glob(f"*{path.suffix}"))[:5] if path.parent.is_dir() else []
+        near = sorted(file.name for file in path.parent.glob(f"*{path.suffix}"))[:5] if path.parent.is_dir() else []
         beside = f"beside it: {', '.join(near)}" if near else "there is no such file beside it either"
         raise ValueError(f"{path}: got no file, wanted an audio file; check the path ({beside})")
 
 
 def _check_complete(path: Path) -> None:
-    """Refuses a RIFF wav file whose data chunk is longer than the file, unless its length says "unknown" (a stream)."""
+    """Raises ValueError for a RIFF wav file that ends before its data chunk does, unless that has no known length."""
     size = path.stat().st_size
     with path.open("rb") as file:
         header = file.read(WAV_HEADER_BYTES)
@@ -158,7 +158,7 @@ def _check_complete(path: Path) -> None:
 
 
 def write_audio(path: str | Path, samples: Float[np.ndarray, " S *C"], sample_rate_hz: int) -> None:
-    """Writes 16-bit PCM wav; louder samples than ±1 are clipped. The file appears whole or not at all."""
+    """Writes 16-bit PCM wav, atomically; samples beyond ±1 are clipped."""
     samples = np.asarray(samples)
     if samples.ndim not in (1, 2) or not np.isfinite(samples).all():
         raise ValueError(
@@ -174,7 +174,7 @@ def write_pieces(path: str | Path, pieces: Iterable[Float[np.ndarray, " S *C"]],
 
 
 def write_growing(path: str | Path, pieces: Iterable[Float[np.ndarray, " S *C"]], sample_rate_hz: int) -> int:
-    """Writes 16-bit PCM wav piece by piece; after each, the file is whole and can be played. Returns the samples."""
+    """Writes 16-bit PCM wav piece by piece; after each the file can be played. Returns the number of samples."""
     count = 0
     with wave.open(str(path), "wb") as file:
         file.setparams((1, BYTES_PER_SAMPLE, sample_rate_hz, 0, "NONE", ""))

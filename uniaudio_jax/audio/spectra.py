@@ -17,9 +17,9 @@ def hann(window_samples: int) -> Float[np.ndarray, " window"]:
 
 @functools.cache
 def mel_filters(sample_rate_hz: int, window_samples: int, bands: int) -> Float[np.ndarray, "bins bands"]:
-    """Triangles that are equally spaced on the mel scale (2595 log10(1 + f/700)), each of height 1.
+    """Triangles equally spaced on the mel scale (2595 log10(1 + f/700)), each of height 1.
 
-    A triangle narrower than a bin is widened to one, so that no band is empty.
+    A triangle narrower than a bin is widened to one bin, so that no band is empty.
     """
     bins = np.arange(window_samples // 2 + 1) * sample_rate_hz / window_samples
     top = 2595 * np.log10(1 + sample_rate_hz / 2 / 700)
@@ -61,9 +61,9 @@ def log_mel(
     return jnp.log(magnitudes(wav, window_samples, hop_samples) @ filters + LOG_FLOOR)
 
 
-def mel_distance(wanted: Float[np.ndarray, " S"], got: Float[np.ndarray, " S"], sample_rate_hz: int) -> float:
+def mel_distance(target: Float[np.ndarray, " S"], output: Float[np.ndarray, " S"], sample_rate_hz: int) -> float:
     """Mean absolute difference of the 80-band log-mel spectra (natural logarithm, window 1024, hop 256)."""
-    pair = np.stack([np.asarray(wanted, np.float32), np.asarray(got, np.float32)])
+    pair = np.stack([np.asarray(target, np.float32), np.asarray(output, np.float32)])
     windows = np.asarray(frames_of(jnp.asarray(pair), 1024, 256)) * (hann(1024) * 4 / 1024)
     mels = np.log(np.abs(np.fft.rfft(windows)) @ mel_filters(sample_rate_hz, 1024, 80) + LOG_FLOOR)
     return float(np.mean(np.abs(mels[0] - mels[1])))

@@ -16,8 +16,9 @@ from jaxtyping import Array, Float
 from uniaudio_jax.bench.options import BenchOptions
 from uniaudio_jax.bench.timing import report, side_by_side
 from uniaudio_jax.codec.codec import Codec, load_codec
-from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig, SeanetConfig
-from uniaudio_jax.codec.module import decode_vectors, encode_vectors, with_params
+from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig
+from uniaudio_jax.codec.layouts.seanet import SeanetConfig
+from uniaudio_jax.codec.module import with_params
 from uniaudio_jax.codec.weights import from_torch
 
 SAMPLE_RATE_HZ = 16000
@@ -132,13 +133,11 @@ def coding_of_encodec(torch: Any, codec: Any, wav: np.ndarray, codes: np.ndarray
 
 def training_step(config: CodecConfig, params: dict, wav: np.ndarray) -> Callable[[], None]:
     """A step from waveform to waveform without the quantiser: squared error, gradients, AdamW."""
-    target, frames = jnp.asarray(wav), jnp.zeros(len(wav), jnp.int32)  # this layout does not look at the frames
-    optimizer = optax.adamw(LEARNING_RATE)
+    target, optimizer = jnp.asarray(wav), optax.adamw(LEARNING_RATE)
 
     def loss(params: dict) -> Array:
         module = with_params(config, params)
-        decoded = decode_vectors(module, encode_vectors(module, target, frames), frames)
-        return jnp.mean(jnp.square(decoded - target))
+        return jnp.mean(jnp.square(module.decode(module.encode(target)) - target))
 
     @jax.jit
     def update(params: dict, moments: Any) -> tuple[dict, Any]:

@@ -1,4 +1,4 @@
-"""EnCodec's loss balancer (arXiv 2210.13438 equation 5): a loss has its share of the gradient, whatever its scale."""
+"""EnCodec's loss balancer (arXiv 2210.13438 equation 5): each loss has its share of the gradient at any scale."""
 
 from collections.abc import Callable, Mapping
 
@@ -16,10 +16,10 @@ def balanced_gradient(
     norms: Mapping[str, Float[Array, ""]],
     decay: float,
 ) -> tuple[Float[Array, "B S"], dict[str, Float[Array, ""]], dict[str, Float[Array, ""]]]:
-    """The gradient at `output` of a sum in which each loss has the share weight / sum of weights of the size.
+    """(gradient at `output`, values of the losses, new `norms`).
 
-    Each loss's own gradient is divided by the running mean of its length, `norms` (0: none yet). Returns the gradient,
-    the values of the losses, and the new norms.
+    The gradient is the mean, weighted by `weights`, of the losses' own gradients, each divided by the running mean of
+    its length. norms: those running means; 0 before the first update.
     """
     total, values, fresh = jnp.zeros_like(output), {}, {}
     share = sum(weights[name] for name in losses)

@@ -1,102 +1,24 @@
 """The codec as the rest of the project sees it: waveform to codes and back, from a folder of weights and passport."""
 
-import dataclasses
-import functools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Float, Int
 
-from uniaudio_jax.codec import chains, rvq, storage
-from uniaudio_jax.codec.config import CodecConfig, FrameRateConfig, SeanetConfig
-from uniaudio_jax.codec.conv import fold
-from uniaudio_jax.codec.module import decode_vectors, encode_vectors, skeleton, with_params
+from uniaudio_jax.clock import FrameClock
+from uniaudio_jax.codec import storage
+from uniaudio_jax.codec.config import CodecConfig
+from uniaudio_jax.codec.module import skeleton
+from uniaudio_jax.codec.network import Network
 from uniaudio_jax.codec.storage import SHIPPED as SHIPPED  # also importable from here
 from uniaudio_jax.codec.storage import save_codec as save_codec
-from uniaudio_jax.codec.streaming import Chain, Windowed
+from uniaudio_jax.codec.streaming import Chain
 
-FRAMES_AT_ONCE = 4096  # in one call of a compiled program: rows x padded frames, unless one piece alone is longer
-PIECE_FRAMES = 1500  # a longer row is cut into pieces with enough margin to change nothing
-
-
-@functools.partial(jax.jit, static_argnums=0, static_argnames="levels")
-def _encode_rows(
-    config: CodecConfig, params: dict, codebooks: jax.Array, wav: jax.Array, frames: jax.Array, levels: int
-):
-    vectors = encode_vectors(with_params(config, params), wav, frames)
-    return rvq.encode(vectors, codebooks[:levels]).astype(jnp.int16)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _decode_rows(
-    config: CodecConfig,
-    params: dict,
-    codebooks: jax.Array,
-    codes: jax.Array,
-    frames: jax.Array,
-    levels: jax.Array | None,
-):
-    """`levels` of each row count; None means all that `codes` has."""
-    if levels is None:
-        return decode_vectors(with_params(config, params), rvq.decode(codes, codebooks), frames)
-    entries = jnp.stack([book[codes[..., level]] for level, book in enumerate(codebooks)])
-    used = jnp.arange(len(codebooks))[:, None] < levels[None]
-    return decode_vectors(with_params(config, params), jnp.sum(entries * used[..., None, None], axis=0), frames)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Piece:
-    """Frames [start, stop) of a row, computed with the context [low, high)."""
-
-    row: int
-    start: int
-    stop: int
-    low: int
-    high: int
-
-
-def _bucket(count: int) -> int:
-    """The next of 32, 48, 64, 96, 128, 192, …: a bounded set of compiled shapes, at most a third of padding."""
-    size = 32
-    while size < count:
-        if size + size // 2 >= count:
-            return size + size // 2
-        size *= 2
-    return size
-
-
-def _pieces(lengths: Sequence[int], margin: int) -> list[_Piece]:
-    pieces = []
-    for row, length in enumerate(lengths):
-        for start in range(0, length, PIECE_FRAMES):
-            stop = min(length, start + PIECE_FRAMES)
-            pieces.append(_Piece(row, start, stop, max(0, start - margin), min(length, stop + margin)))
-    return pieces
-
-
-def _batches(pieces: list[_Piece]) -> list[tuple[int, list[_Piece]]]:
-    """(padded frames, pieces) groups of similar length, each at most `FRAMES_AT_ONCE` in total."""
-    groups: dict[int, list[_Piece]] = {}
-    for piece in pieces:
-        groups.setdefault(_bucket(piece.high - piece.low), []).append(piece)
-    batches = []
-    for padded, members in sorted(groups.items()):
-        rows = max(1, FRAMES_AT_ONCE // padded)
-        batches += [(padded, members[i : i + rows]) for i in range(0, len(members), rows)]
-    return batches
-
-
-def _folded(config: CodecConfig, params: dict) -> tuple[CodecConfig, dict]:
-    """Config and parameters for inference: weight norm multiplied in once and for all."""
-    layout = config.layout
-    if isinstance(layout, FrameRateConfig) or layout.norm != "weight_norm":
-        return config, params
-    return dataclasses.replace(config, layout=dataclasses.replace(layout, norm="folded")), fold(params)
+FRAMES_AT_ONCE = 4096  # in one call of a compiled program: rows x padded frames, unless a single row is longer
+PIECE_FRAMES = 1500  # a longer recording is coded piece by piece, where the layout streams
 
 
 class Codec:
@@ -108,15 +30,10 @@ class Codec:
 
     def __init__(self, config: CodecConfig, params: dict, passport_extra: dict | None = None, weights_sha256: str = ""):
         self.config = config
-        self.weights_sha256 = weights_sha256
         self.params = params
+        self.weights_sha256 = weights_sha256
         self._extra = passport_extra or {}
-        parts = {key: value for key, value in params.items() if key != "quantizer"}
-        self._inference, parts = _folded(config, parts)
-        self._parts = jax.tree.map(jnp.asarray, parts)
-        self._books = jnp.asarray(params["quantizer"]["codebooks"], jnp.float32)
-        self._encode_batch = functools.partial(_encode_rows, self._inference, self._parts, self._books)
-        self._decode_batch = functools.partial(_decode_rows, self._inference, self._parts, self._books)
+        self._network = Network(config, params)
 
     @property
     def name(self) -> str:
@@ -128,6 +45,10 @@ class Codec:
         return self.config.quantizer.codebooks
 
     @property
+    def clock(self) -> FrameClock:
+        return self.config.clock
+
+    @property
     def sample_rate_hz(self) -> int:
         return self.config.sample_rate_hz
 
@@ -137,11 +58,11 @@ class Codec:
 
     @property
     def channels(self) -> int:
-        return 1 if isinstance(self.config.layout, FrameRateConfig) else self.config.layout.channels
+        return self.config.layout.channels
 
     def codebooks_of(self, kilobits_per_second: float) -> int:
         """The number of codebooks of a bandwidth. Raises ValueError when it is not that of 1 to all codebooks."""
-        each = self.config.frame_rate_hz * math.log2(self.config.quantizer.entries) / 1000
+        each = self.clock.frame_rate_hz * math.log2(self.config.quantizer.entries) / 1000
         count = round(kilobits_per_second / each)
         if not 1 <= count <= self.codebooks or not math.isclose(count * each, kilobits_per_second, rel_tol=1e-3):
             raise ValueError(
@@ -159,7 +80,7 @@ class Codec:
             "hop_samples": self.hop_samples,
             "codebooks": self.codebooks,
             "entries": self.config.quantizer.entries,
-            "layout": self.config.layout_kind,
+            "layout": self.config.layout.kind,
             **self._extra,
         }
 
@@ -182,57 +103,75 @@ class Codec:
         wavs = self.decode_many(rows, None if samples is None else [samples] * len(rows))
         return wavs[0] if codes.ndim == 2 else np.stack(wavs)
 
+    def encode_many(
+        self, wavs: Sequence[Float[np.ndarray, " S *C"]], codebooks: int | None = None
+    ) -> list[Int[np.ndarray, "T Q"]]:
+        """Codes of each waveform, computed in batches of similar length; a long one in pieces."""
+        levels = self._checked_levels(codebooks)
+        return self._in_batches(
+            [self._checked_wav(wav) for wav in wavs],
+            self.hop_samples,
+            lambda group: self._network.encode(group, levels),
+            lambda: self._network.encoder_chain(levels),
+        )
+
+    def decode_many(
+        self, codes: Sequence[Int[np.ndarray, "T Q"]], samples: Sequence[int] | None = None
+    ) -> list[Float[np.ndarray, " S *C"]]:
+        """Waveform of each item, cut to its entry of `samples` when given; computed in batches of similar length."""
+        codes = [self._checked_codes(item) for item in codes]
+        if samples is not None:
+            self._check_samples([len(item) for item in codes], samples)
+        wavs = self._in_batches(codes, 1, self._network.decode, self._network.decoder_chain)
+        return wavs if samples is None else [wav[:count] for wav, count in zip(wavs, samples, strict=True)]
+
     def encoder_chain(self, codebooks: int | None = None) -> Chain:
         """Encodes a stream: push pieces of a waveform, get codes [T, Q] that equal those of the whole."""
-        levels = self._checked_levels(codebooks)
-        if isinstance(self.config.layout, SeanetConfig):
-            self._check_streams()
-            return chains.encoder_chain(self._inference, self._parts, self._books[:levels])
-        margin = self.config.layout.margin_frames
-        return Chain(
-            [
-                Windowed(
-                    lambda wav: self.encode_many([wav], levels)[0],
-                    left=margin,
-                    right=margin,
-                    start=1,
-                    enter=self.hop_samples,
-                )
-            ]
-        )
+        self._check_streams()
+        return self._network.encoder_chain(self._checked_levels(codebooks))
 
     def decoder_chain(self) -> Chain:
         """Decodes a stream: push codes [T, Q], get samples that equal those of the whole.
 
-        A causal layout gives the samples of a frame as soon as it has it (after the first few, which the mirror at
-        the start needs); another waits for the frames that its samples depend on.
+        A causal layout returns a frame's samples as soon as it has the frame (after the first few, which the mirror at
+        the start needs); another waits for the frames that the samples depend on.
         """
-        if isinstance(self.config.layout, SeanetConfig):
-            self._check_streams()
-            return chains.decoder_chain(self._inference, self._parts, self._books)
-        margin = self.config.layout.margin_frames
-        return Chain(
-            [
-                Windowed(
-                    lambda codes: self.decode_many([codes])[0],
-                    left=margin,
-                    right=margin,
-                    start=1,
-                    leave=self.hop_samples,
-                )
-            ]
-        )
+        self._check_streams()
+        return self._network.decoder_chain()
 
-    @property
-    def _has_streams(self) -> bool:
-        layout = self.config.layout
-        return isinstance(layout, FrameRateConfig) or layout.norm != "time_group_norm"
+    def _in_batches(
+        self,
+        items: list[np.ndarray],
+        per_frame: int,
+        run: Callable[[list[np.ndarray]], list[np.ndarray]],
+        chain: Callable[[], Chain],
+    ) -> list[np.ndarray]:
+        """The results of `run` for all items, those of the same row length together; a long item goes through `chain`.
+
+        per_frame: entries of an item that make a frame.
+        """
+        piece = PIECE_FRAMES * per_frame
+        groups: dict[tuple[int, ...], list[int]] = {}
+        results: dict[int, np.ndarray] = {}
+        for number, item in enumerate(items):
+            if self.config.layout.streams and len(item) > piece:
+                pieces = (item[start : start + piece] for start in range(0, len(item), piece))
+                results[number] = np.concatenate(list(chain().through(pieces)))
+            else:
+                length = self._network.row_length(len(item), per_frame)
+                groups.setdefault((length, *item.shape[1:]), []).append(number)
+        for (length, *_), members in groups.items():
+            rows = max(1, FRAMES_AT_ONCE * per_frame // length)
+            for start in range(0, len(members), rows):
+                batch = members[start : start + rows]
+                results.update(zip(batch, run([items[number] for number in batch]), strict=True))
+        return [results[number] for number in range(len(items))]
 
     def _check_streams(self) -> None:
-        if not self._has_streams:
+        if not self.config.layout.streams:
             raise ValueError(
-                f"codec {self.name}: its norm looks at a whole segment, so it has no streams within one; "
-                "give it segments (SegmentedCodec)"
+                f"codec {self.name}: got a layout whose frames depend on the whole recording, wanted one that streams; "
+                "code segments of it with uniaudio_jax.codec.segments.SegmentedCodec"
             )
 
     def _checked_levels(self, codebooks: int | None) -> int:
@@ -240,102 +179,6 @@ class Codec:
         if not 1 <= levels <= self.codebooks:
             raise ValueError(f"codec {self.name}: got codebooks={levels}, wanted 1 to {self.codebooks}")
         return levels
-
-    def encode_many(
-        self, wavs: Sequence[Float[np.ndarray, " S *C"]], codebooks: int | None = None
-    ) -> list[Int[np.ndarray, "T Q"]]:
-        """Codes of each waveform, computed in batches of similar length; a long one in pieces."""
-        levels = self._checked_levels(codebooks)
-        wavs = [self._checked_wav(wav) for wav in wavs]
-        layout = self.config.layout
-        if isinstance(layout, SeanetConfig):
-            return self._equal_lengths(
-                wavs,
-                self.hop_samples,
-                lambda *batch: self._encode_batch(*batch, levels=levels),
-                lambda: self.encoder_chain(levels),
-            )
-        hop = self.hop_samples
-        lengths = [-(-len(wav) // hop) for wav in wavs]
-
-        def run(padded: int, pieces: list[_Piece], rows: int) -> np.ndarray:
-            batch, frames = np.zeros((rows, padded * hop), np.float32), np.zeros(rows, np.int32)
-            for i, piece in enumerate(pieces):
-                part = wavs[piece.row][piece.low * hop : piece.high * hop]
-                batch[i, : len(part)], frames[i] = part, piece.high - piece.low
-            return np.asarray(self._encode_batch(batch, frames, levels=levels))
-
-        return self._in_batches(layout, lengths, run, 1)
-
-    def decode_many(
-        self, codes: Sequence[Int[np.ndarray, "T Q"]], samples: Sequence[int] | None = None
-    ) -> list[Float[np.ndarray, " S *C"]]:
-        """Waveform of each item, cut to its entry of `samples` when given; computed in batches of similar length."""
-        codes = [self._checked_codes(item) for item in codes]
-        lengths, layout = [len(item) for item in codes], self.config.layout
-        if samples is not None:
-            self._check_samples(lengths, samples)
-        if isinstance(layout, SeanetConfig):
-            wavs = self._equal_lengths(codes, 1, lambda *batch: self._decode_batch(*batch, None), self.decoder_chain)
-        else:
-
-            def run(padded: int, pieces: list[_Piece], rows: int) -> np.ndarray:
-                batch = np.zeros((rows, padded, self.codebooks), np.int32)
-                levels, frames = np.zeros(rows, np.int32), np.zeros(rows, np.int32)
-                for i, piece in enumerate(pieces):
-                    part = codes[piece.row][piece.low : piece.high]
-                    batch[i, : len(part), : part.shape[1]] = part
-                    levels[i], frames[i] = part.shape[1], len(part)
-                return np.asarray(self._decode_batch(batch, frames, levels))
-
-            wavs = self._in_batches(layout, lengths, run, self.hop_samples)
-        return wavs if samples is None else [wav[:count] for wav, count in zip(wavs, samples, strict=True)]
-
-    def _in_batches(
-        self,
-        layout: FrameRateConfig,
-        lengths: list[int],
-        run: Callable[[int, list[_Piece], int], np.ndarray],
-        step: int,
-    ) -> list:
-        """Runs every piece and joins them per row; `step` results per frame."""
-        parts: list[list[np.ndarray]] = [[] for _ in lengths]
-        found: dict[tuple[int, int], np.ndarray] = {}
-        for padded, pieces in _batches(_pieces(lengths, layout.margin_frames)):
-            out = run(padded, pieces, 1 << (len(pieces) - 1).bit_length())
-            for row, piece in zip(out, pieces, strict=False):
-                found[piece.row, piece.start] = row[(piece.start - piece.low) * step : (piece.stop - piece.low) * step]
-        for (row, _), part in sorted(found.items(), key=lambda item: item[0]):
-            parts[row].append(part)
-        return [part[0].copy() if len(part) == 1 else np.concatenate(part) for part in parts]
-
-    def _equal_lengths(
-        self,
-        items: list[np.ndarray],
-        per_frame: int,
-        run: Callable[[np.ndarray, np.ndarray], jax.Array],
-        chain: Callable[[], Chain],
-    ) -> list:
-        """Runs items of the same shape together, since this layout's padding depends on the length.
-
-        Items longer than a piece (of `per_frame` entries a frame) go alone through a `chain`.
-        """
-        piece = PIECE_FRAMES * per_frame
-        groups: dict[tuple[int, ...], list[int]] = {}
-        out: dict[int, np.ndarray] = {}
-        for i, item in enumerate(items):
-            if self._has_streams and len(item) > piece:
-                parts = (item[start : start + piece] for start in range(0, len(item), piece))
-                out[i] = np.concatenate(list(chain().through(parts)))
-            else:
-                groups.setdefault(item.shape, []).append(i)
-        for shape, members in groups.items():
-            rows = max(1, FRAMES_AT_ONCE * per_frame // shape[0])
-            for start in range(0, len(members), rows):
-                now = members[start : start + rows]
-                frames = np.zeros(len(now), np.int32)  # this layout does not look at them
-                out.update(zip(now, np.asarray(run(np.stack([items[i] for i in now]), frames)), strict=True))
-        return [out[i] for i in range(len(items))]
 
     def _checked_wav(self, wav: np.ndarray) -> np.ndarray:
         wav = np.asarray(wav)
@@ -359,9 +202,9 @@ class Codec:
             )
         entries = self.config.quantizer.entries
         if not len(codes) or codes.min() < 0 or codes.max() >= entries:
-            seen = f"{codes.min()} to {codes.max()}" if len(codes) else "no frame"
-            raise ValueError(f"codec {self.name}: got codes {seen}, wanted at least one frame of 0 to {entries - 1}")
-        return codes
+            values = f"{codes.min()} to {codes.max()}" if len(codes) else "no frame"
+            raise ValueError(f"codec {self.name}: got codes {values}, wanted at least one frame of 0 to {entries - 1}")
+        return codes.astype(np.int32, copy=False)
 
     def _check_samples(self, lengths: list[int], samples: Sequence[int]) -> None:
         if len(samples) != len(lengths):
@@ -382,7 +225,7 @@ def open_codec(name_or_path: str | Path) -> Codec:
 
 
 def load_codec(name_or_path: str | Path) -> Codec:
-    """As `open_codec`, but refuses a codec of overlapping segments: its frames are no stream."""
+    """As `open_codec`, but refuses a codec of overlapping segments, whose frames are not one stream."""
     codec = open_codec(name_or_path)
     if codec.config.segment is not None:
         raise ValueError(

@@ -1,114 +1,36 @@
 """The dataclasses of a codec and of its training. A file in `configs/` may return one `CodecTrainConfig`."""
 
-import math
 from dataclasses import dataclass, field
-from typing import Literal
 
-from uniaudio_jax.config import MeshConfig, require
+from uniaudio_jax.clock import FrameClock
+from uniaudio_jax.codec.layouts import Layout
+from uniaudio_jax.config import MeshConfig, OptimConfig, require
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizerConfig:
-    """Residual vector quantiser: `codebooks` levels of `entries` vectors of `width`."""
+    """A residual vector quantiser."""
 
     codebooks: int = 8
+    """Levels, each with a codebook of its own."""
     entries: int = 1024
+    """Entries of a codebook."""
     width: int = 64
+    """Width of an entry, and of the layout's vectors."""
 
     def __post_init__(self):
-        require(
-            "QuantizerConfig",
-            min(self.codebooks, self.entries, self.width) >= 1,
-            f"{self.codebooks} x {self.entries} x {self.width}",
-            "positive sizes",
-        )
-
-
-ConvNorm = Literal["weight_norm", "time_group_norm", "folded"]
-"""Norm of a convolution: of its kernel, of its output, or of its kernel and already multiplied in."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeanetConfig:
-    """Convolutional encoder and decoder with an LSTM (arXiv 2210.13438); the defaults are the public UniAudio layout.
-
-    channels: of the waveform. causal: no sample depends on a later one (beyond the mirror at the very start).
-    """
-
-    filters: int = 32
-    ratios: tuple[int, ...] = (8, 5, 4, 2)
-    residual_kernel: int = 3
-    kernel: int = 7
-    lstm_layers: int = 2
-    compress: int = 2
-    channels: int = 1
-    causal: bool = False
-    norm: ConvNorm = "weight_norm"
-
-    def __post_init__(self):
-        sizes = (
-            self.filters,
-            *self.ratios,
-            self.residual_kernel,
-            self.kernel,
-            self.lstm_layers,
-            self.compress,
-            self.channels,
-        )
-        require(
-            "SeanetConfig.norm",
-            self.norm != "time_group_norm" or not self.causal,
-            "time_group_norm and causal",
-            "causal=False, as that norm looks at all frames",
-        )
-        require("SeanetConfig", bool(self.ratios) and min(sizes) >= 1, str(self), "positive sizes, at least one ratio")
-        require(
-            "SeanetConfig.filters",
-            self.filters % self.compress == 0,
-            f"filters={self.filters}, compress={self.compress}",
-            "a multiple of compress",
-        )
-
-    @property
-    def hop_samples(self) -> int:
-        return math.prod(self.ratios)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FrameRateConfig:
-    """All layers at the frame rate, in the manner of Vocos (arXiv 2306.00814): log-mel, ConvNeXt, RVQ, iSTFT."""
-
-    hop_samples: int = 320
-    window_samples: int = 1280
-    mel_bands: int = 80
-    width: int = 256
-    hidden: int = 768
-    encoder_blocks: int = 4
-    decoder_blocks: int = 6
-    kernel: int = 7
-
-    def __post_init__(self):
-        require(
-            "FrameRateConfig.window_samples",
-            self.window_samples % self.hop_samples == 0,
-            f"window {self.window_samples}, hop {self.hop_samples}",
-            "a window that is a multiple of the hop",
-        )
-
-    @property
-    def margin_frames(self) -> int:
-        """Frames on each side that a frame's code or samples depend on."""
-        return (
-            max(self.encoder_blocks, self.decoder_blocks) * (self.kernel // 2) + self.window_samples // self.hop_samples
-        )
+        sizes = (self.codebooks, self.entries, self.width)
+        require("QuantizerConfig", min(sizes) >= 1, " x ".join(map(str, sizes)), "positive sizes")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentConfig:
-    """A codec that works on overlapping segments, each divided by its volume (arXiv 2210.13438 section 3.5)."""
+    """Overlapping segments that are coded on their own, each divided by its volume (arXiv 2210.13438 section 3.5)."""
 
     samples: int
+    """Samples of a segment."""
     stride: int
+    """Samples from the start of a segment to the start of the next one."""
 
     def __post_init__(self):
         require(
@@ -121,83 +43,121 @@ class SegmentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CodecConfig:
-    """A codec: waveform at `sample_rate_hz` to `quantizer.codebooks` codes per `hop_samples`, and back."""
+    """A codec: from a waveform to `quantizer.codebooks` codes per frame, and back."""
 
     name: str
-    layout: SeanetConfig | FrameRateConfig
+    """Name in passports and reports."""
+    layout: Layout
+    """Encoder and decoder, see `uniaudio_jax/codec/layouts`."""
     quantizer: QuantizerConfig
+    """Sizes of the codebooks."""
     sample_rate_hz: int = 16000
+    """Sample rate of the waveform."""
     segment: SegmentConfig | None = None
-
-    @property
-    def layout_kind(self) -> Literal["seanet", "frame_rate"]:
-        return "seanet" if isinstance(self.layout, SeanetConfig) else "frame_rate"
+    """Overlapping segments; None codes a recording as one stream of frames."""
 
     @property
     def hop_samples(self) -> int:
         return self.layout.hop_samples
 
     @property
+    def clock(self) -> FrameClock:
+        return FrameClock(self.sample_rate_hz, self.hop_samples)
+
+    @property
     def frame_rate_hz(self) -> float:
-        return self.sample_rate_hz / self.hop_samples
+        return self.clock.frame_rate_hz
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdversarialConfig:
-    """Discriminators beside the spectral losses, from step `start` on.
-
-    The weights are shares of the gradient at the codec's output (see `codec/balancer.py`); the spectral share counts
-    the mel and the magnitude loss as one. channels: width of the discriminators. norm_decay: of the running gradient
-    lengths.
-    """
+    """Discriminators beside the spectral losses. Weights are shares of the gradient at the codec's output."""
 
     start: int
+    """Step from which on the discriminators take part."""
     spectral_weight: float = 1.0
+    """Share of the spectral losses, mel and magnitude together."""
     adversarial_weight: float = 0.3
+    """Share of the loss that wants the discriminators to take the codec's waveforms for real."""
     feature_weight: float = 0.5
-    learning_rate: float = 3e-4
+    """Share of the loss that compares the discriminators' activations."""
+    optim: OptimConfig = OptimConfig(
+        schedule="constant",
+        peak_learning_rate=3e-4,
+        beta1=0.5,
+        beta2=0.9,
+        weight_decay=1e-4,
+        decayed="all",
+        clip_norm=1.0,
+    )
+    """How the discriminators are trained."""
     channels: int = 16
+    """Width of the discriminators."""
     norm_decay: float = 0.99
+    """Decay of the running mean of each loss's gradient length."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodecTrainConfig:
-    """Training of a codec: where its audio comes from, for how long, and the weights of its losses.
-
-    audio: folders of wav files, each with a `manifest.jsonl` that names splits, or with held-out files in `heldout`;
-        a folder's name is its domain, and STOI is measured where it begins with `speech` or `tts`.
-    warmup_steps: unquantised steps before the k-means start of the codebooks; 0 with `start_from`.
-    start_from: a shipped codec's name or a codec's folder, whose weights and codebooks the training goes on with.
-    main_codebooks: half of the rows train with this many levels, the rest with a random number of them.
-    replace_every_steps, replace_below: how often, and under which share of even use, an entry is moved to a residual.
-    mix_share: rows that are the sum of two clips, the second 0 to 20 dB below the first.
-    adversarial: discriminators of the waveforms; None trains with the spectral losses alone.
-    """
+    """Training of a codec: where its audio comes from, for how long, and the weights of its losses."""
 
     codec: CodecConfig
+    """The codec to train."""
     audio: tuple[str, ...]
+    """Folders of audio files, each a domain: with a manifest.jsonl that names splits, or held-out files in heldout/.
+
+    STOI is measured where a folder's name begins with `speech` or `tts`.
+    """
     steps: int
+    """Optimizer updates to train for, those of the warm-up included."""
     warmup_steps: int
+    """Updates without quantiser, before k-means starts the codebooks; 0 with `start_from`."""
     start_from: str | None = None
+    """A shipped codec's name or a codec's folder, whose weights and codebooks the training starts from."""
     batch: int = 16
+    """Rows of an update."""
     segment_seconds: float = 1.0
-    peak_learning_rate: float = 1e-3
+    """Length of a row."""
+    optim: OptimConfig = OptimConfig(
+        schedule="warmup_cosine",
+        peak_learning_rate=1e-3,
+        warmup_steps=200,
+        beta2=0.99,
+        weight_decay=0.01,
+        decayed="all",
+        clip_norm=1.0,
+    )
+    """How the codec is trained; optim.warmup_steps are those of the learning rate."""
     mel_weight: float = 1.0
+    """Weight of the log-mel loss."""
     magnitude_weight: float = 1.0
+    """Weight of the magnitude loss."""
     commitment_weight: float = 0.02
+    """Weight of the loss that pulls the encoder's vectors towards their codebook entries."""
     codebook_decay: float = 0.99
+    """Decay of the running means that the codebooks are."""
     main_codebooks: int = 3
-    replace_every_steps: int = 200
-    replace_below: float = 0.02
+    """Levels that half of the rows train with; the other rows train with a random number of levels."""
+    dead_code_every_steps: int = 200
+    """Updates between two replacements of codebook entries that are hardly used."""
+    dead_code_share: float = 0.02
+    """An entry used less than this share of an even use is replaced by a random residual."""
     mix_share: float = 0.3
-    learning_rate_warmup_steps: int = 200
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
+    """Share of the rows that are a sum of two clips, the second 0 to 20 dB below the first."""
     save_every_steps: int = 500
+    """Updates between two checkpoints."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints that are kept."""
     log_every_steps: int = 20
+    """Updates between two lines of metrics."""
+    sinks: tuple[str, ...] = ("jsonl", "tensorboard")
+    """Where metrics go: jsonl, tensorboard, and with their packages wandb, aim, trackio."""
     adversarial: AdversarialConfig | None = None
+    """Discriminators of the waveforms; None trains with the spectral losses alone."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
+    """How the devices are laid out."""
     seed: int = 0
+    """Seed of the weights, the batches and the random levels."""
 
     def __post_init__(self):
         if self.start_from is None:
@@ -212,5 +172,5 @@ class CodecTrainConfig:
                 "CodecTrainConfig.warmup_steps",
                 self.warmup_steps == 0,
                 str(self.warmup_steps),
-                f"0, as the codebooks of start_from={self.start_from!r} are there",
+                f"0, as start_from={self.start_from!r} brings its codebooks with it",
             )

@@ -1,13 +1,12 @@
 """Convolutions over [B, T, D] with the paddings and norms of EnCodec (arXiv 2210.13438).
 
-In these layouts every kernel is a whole number of strides long. Cut the input into hops of `stride` frames and a
-convolution has stride 1 over hops; a transposed one is a plain one that makes a hop from each frame. So XLA sees plain
-convolutions of stride 1 alone, forward and backward: those are its fast ones on a CPU (its gradients of strided and
-transposed convolutions are not), and good ones everywhere.
+Every kernel here is a whole number of strides long. Over hops of `stride` frames a convolution therefore has stride 1,
+and a transposed convolution is a plain one that returns a hop for each frame. So XLA compiles plain convolutions of
+stride 1 alone, forward and backward: on a CPU its gradients of strided and transposed convolutions are slow.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +14,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from uniaudio_jax.codec.config import ConvNorm
-
+ConvNorm = Literal["weight_norm", "time_group_norm", "folded"]
+"""Norm of a convolution: of its kernel, of its output, or of its kernel and already multiplied in."""
 GROUP_NORM_EPSILON = 1e-5
 
 
@@ -48,13 +47,13 @@ def convolve(x: Float[Array, "B U I"], kernel: Float[Array, "K I O"], stride: in
 def convolve_transposed(x: Float[Array, "B T I"], kernel: Float[Array, "I K O"], stride: int) -> Float[Array, "B U O"]:
     """The transposed convolution of x, nothing trimmed; K is a multiple of the stride, U = (T - 1) * stride + K.
 
-    Output hop t sums what the inputs t, t - 1, … leave in it.
+    Output hop t is the sum of the contributions of the inputs t, t - 1, …
     """
     inputs, width, outputs = kernel.shape
     blocks = width // stride
     hops = kernel.reshape(inputs, blocks, stride * outputs).swapaxes(0, 1)[::-1]
-    made = _correlate(jnp.pad(x, ((0, 0), (blocks - 1, blocks - 1), (0, 0))), hops)
-    return made.reshape(x.shape[0], -1, outputs)
+    padded = jnp.pad(x, ((0, 0), (blocks - 1, blocks - 1), (0, 0)))
+    return _correlate(padded, hops).reshape(x.shape[0], -1, outputs)
 
 
 def weight_norm(direction: Any, length: Any) -> Any:
@@ -64,11 +63,11 @@ def weight_norm(direction: Any, length: Any) -> Any:
 
 
 def fold(params: Mapping) -> dict:
-    """The parameters of modules with norm "folded": each `weight_g` and `weight_v` became the kernel `weight`."""
-    found = {key: fold(value) if isinstance(value, Mapping) else value for key, value in params.items()}
-    if "weight_g" in found:
-        found["weight"] = np.asarray(weight_norm(found.pop("weight_v"), found.pop("weight_g")))
-    return found
+    """The parameters for norm "folded": `weight`, the kernel, in the place of each `weight_g` and `weight_v`."""
+    folded = {key: fold(value) if isinstance(value, Mapping) else value for key, value in params.items()}
+    if "weight_g" in folded:
+        folded["weight"] = np.asarray(weight_norm(folded.pop("weight_v"), folded.pop("weight_g")))
+    return folded
 
 
 class Kernel(nnx.Module):
@@ -97,7 +96,7 @@ class Kernel(nnx.Module):
         return self.weight[...]
 
     def normed(self, x: Float[Array, "B T O"]) -> Float[Array, "B T O"]:
-        """What follows the convolution and its bias."""
+        """The normalised output of the convolution and its bias."""
         if self.norm != "time_group_norm":
             return x
         mean = jnp.mean(x, axis=(1, 2), keepdims=True)
@@ -106,9 +105,9 @@ class Kernel(nnx.Module):
 
 
 class Conv(Kernel):
-    """A convolution that turns T frames into ceil(T / stride); its kernel is [kernel, inputs, outputs].
+    """A convolution from T frames to ceil(T / stride); its kernel is [kernel, inputs, outputs].
 
-    Causal ones mirror all their padding on the left.
+    A causal one has all its padding on the left.
     """
 
     def __init__(
@@ -120,16 +119,16 @@ class Conv(Kernel):
         self.left = kernel - stride - self.right
 
     def __call__(self, x: Float[Array, "B T I"]) -> Float[Array, "B U O"]:
-        # The last window is filled up on the right, so that no input frame is lost.
+        # The last window is padded on the right, so that no input frame is lost.
         fill = -x.shape[1] % self.stride
         padded = reflect_pad(x, self.left, self.right + fill)
         return self.normed(convolve(padded, self.kernel(), self.stride) + self.bias[...])
 
 
 class TransposedConv(Kernel):
-    """A transposed convolution that turns T frames into T * stride; its kernel is [inputs, kernel, outputs].
+    """A transposed convolution from T frames to T * stride; its kernel is [inputs, kernel, outputs].
 
-    Causal ones trim all that is too much on the right.
+    A causal one trims the surplus frames on the right alone.
     """
 
     def __init__(

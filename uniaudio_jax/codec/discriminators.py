@@ -1,7 +1,7 @@
 """Discriminators of waveforms for adversarial training: convolutions over log-mel spectrograms of several resolutions.
 
-UniAudio's codec has such discriminators on mel spectrograms where EnCodec's look at complex ones (arXiv 2310.00704
-appendix B); the losses are those of EnCodec (arXiv 2210.13438 section 3.4): hinge, and relative feature matching.
+As in UniAudio's codec they see mel spectrograms, where EnCodec's see complex ones (arXiv 2310.00704 appendix B); the
+losses are those of EnCodec (arXiv 2210.13438 section 3.4): hinge, and relative feature matching.
 """
 
 from typing import NamedTuple
@@ -21,7 +21,7 @@ SLOPE = 0.2
 
 
 class Scored(NamedTuple):
-    """Scores of one waveform batch by one discriminator (high: real), and the activations on the way."""
+    """One discriminator's scores of a batch of waveforms (high: real), and its activations after each layer."""
 
     scores: Float[Array, "B T F"]
     features: tuple[Float[Array, "B T G C"], ...]
@@ -71,7 +71,7 @@ class Discriminator(nnx.Module):
 
 
 class Discriminators(nnx.Module):
-    """All resolutions."""
+    """One discriminator for each resolution."""
 
     def __init__(self, sample_rate_hz: int, channels: int, *, rngs: nnx.Rngs):
         self.discriminators = nnx.List(
@@ -83,7 +83,7 @@ class Discriminators(nnx.Module):
 
 
 def discriminator_loss(real: list[Scored], fake: list[Scored]) -> Float[Array, ""]:
-    """What the discriminators minimise: a hinge that wants scores above 1 for real and below -1 for fake audio."""
+    """The discriminators' hinge loss: zero for scores above 1 of real and below -1 of fake audio."""
     terms = [
         jnp.mean(jax.nn.relu(1 - r.scores)) + jnp.mean(jax.nn.relu(1 + f.scores))
         for r, f in zip(real, fake, strict=True)
@@ -92,7 +92,7 @@ def discriminator_loss(real: list[Scored], fake: list[Scored]) -> Float[Array, "
 
 
 def adversarial_loss(fake: list[Scored]) -> Float[Array, ""]:
-    """What the codec minimises: the hinge that wants scores above 1 for its waveforms."""
+    """The codec's hinge loss: zero for scores above 1 of its waveforms."""
     return sum((jnp.mean(jax.nn.relu(1 - f.scores)) for f in fake), start=jnp.zeros(())) / len(fake)
 
 
@@ -100,7 +100,7 @@ def feature_loss(real: list[Scored], fake: list[Scored]) -> Float[Array, ""]:
     """The mean absolute difference of activations, relative to the real ones' size."""
     terms = []
     for r, f in zip(real, fake, strict=True):
-        for wanted, got in zip(r.features, f.features, strict=True):
-            wanted = jax.lax.stop_gradient(wanted)
-            terms.append(jnp.mean(jnp.abs(wanted - got)) / (jnp.mean(jnp.abs(wanted)) + 1e-6))
+        for target, activation in zip(r.features, f.features, strict=True):
+            target = jax.lax.stop_gradient(target)
+            terms.append(jnp.mean(jnp.abs(target - activation)) / (jnp.mean(jnp.abs(target)) + 1e-6))
     return sum(terms, start=jnp.zeros(())) / len(terms)

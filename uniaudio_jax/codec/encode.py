@@ -1,11 +1,10 @@
 """Audio files to codes: `python -m uniaudio_jax.codec.encode IN.wav [IN2.wav …] --codec tiny_16k --out DIR`.
 
 Each input becomes DIR/<stem>.npz with `codes` int16 [T, Q], `samples` (its length) and `passport` (JSON text); a codec
-of segments adds `scales` [N] and `frames` [N], one for each segment. Long files are worked through piece by piece.
+of segments adds `scales` [N] and `frames` [N], one for each segment. Long files are encoded piece by piece.
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +15,11 @@ import tyro
 from uniaudio_jax import cli
 from uniaudio_jax.audio.files import AudioStream
 from uniaudio_jax.codec.codec import Codec, open_codec
+from uniaudio_jax.codec.groups import groups
 from uniaudio_jax.codec.segments import SegmentedCodec
 from uniaudio_jax.files import atomic_write
 
-SECONDS_AT_ONCE = 600.0  # of files in one batch; a longer file is a stream
+SECONDS_AT_ONCE = 600.0  # of audio in one batch of files; a longer file is streamed
 PIECE_SECONDS = 20.0
 
 
@@ -28,26 +28,26 @@ class Arguments:
     """Encodes audio files to .npz files of codes."""
 
     audio: tyro.conf.Positional[tuple[Path, ...]]
-    """wav, flac or ogg files; other sample rates and numbers of channels are converted and counted"""
+    """Wav, flac or ogg files. Other sample rates and numbers of channels are converted, and counted."""
     out: Path
-    """folder for the .npz files"""
+    """Folder for the .npz files."""
     codec: str = "tiny_16k"
-    """a shipped codec's name, or the folder of one"""
+    """Name of a shipped codec, or the folder of one."""
     codebooks: int | None = None
-    """levels to keep; all when neither they nor a bandwidth are given"""
+    """Levels to keep, all by default."""
     bandwidth: float | None = None
-    """kbit/s instead of codebooks, such as 6 of encodec_24khz"""
+    """Levels to keep, as kbit/s: 6 keeps 8 levels of encodec_24khz."""
 
 
-def save_codes(path: Path, codes: np.ndarray, samples: int, codec: Codec, **more: np.ndarray) -> None:
-    """Writes one .npz by an atomic rename."""
+def save_codes(path: Path, *, codec: Codec, samples: int, **arrays: np.ndarray) -> None:
+    """Writes one .npz, atomically."""
     passport = np.str_(json.dumps(codec.passport()))
     with atomic_write(path) as partial, partial.open("wb") as file:
-        np.savez(file, allow_pickle=False, codes=codes, samples=np.int64(samples), passport=passport, **more)
+        np.savez(file, allow_pickle=False, samples=np.int64(samples), passport=passport, **arrays)
 
 
 def encode_files(arguments: Arguments) -> str:
-    """Encodes every file; returns the closing line."""
+    """Encodes every file; returns a summary line."""
     if not arguments.audio:
         raise ValueError("encode: got no audio file, wanted at least one path")
     stems = [path.stem for path in arguments.audio]
@@ -58,15 +58,20 @@ def encode_files(arguments: Arguments) -> str:
         )
     codec, converted, seconds = open_codec(arguments.codec), 0, 0.0
     levels = _levels(arguments, codec)
+    streams = (AudioStream(path, codec.sample_rate_hz, codec.channels) for path in arguments.audio)
+    most = round(SECONDS_AT_ONCE * codec.sample_rate_hz)
     with tqdm.tqdm(total=len(stems), desc="encode", unit="file", disable=len(stems) == 1) as bar:
-        for group in _groups(arguments.audio, codec):
-            _encode_group(group, codec, levels, arguments.out)
-            converted += sum(bool(stream.converted) for stream in group)
-            seconds += sum(stream.samples for stream in group) / codec.sample_rate_hz
+        for group in groups(streams, lambda stream: stream.samples, most):
+            for stream, arrays in zip(group, _encode(group, codec, levels), strict=True):
+                save_codes(arguments.out / f"{stream.path.stem}.npz", codec=codec, samples=stream.samples, **arrays)
+                converted += bool(stream.converted)
+                seconds += stream.samples / codec.sample_rate_hz
             bar.update(len(group))
-    made = f"encoded {len(stems)} files, {seconds:.1f} s of audio, into {arguments.out}"
     kind = {1: "mono", 2: "stereo"}[codec.channels]
-    return f"{made}; {converted} converted to {kind} {codec.sample_rate_hz} Hz"
+    return (
+        f"encoded {len(stems)} files, {seconds:.1f} s of audio, into {arguments.out}; "
+        f"{converted} converted to {kind} {codec.sample_rate_hz} Hz"
+    )
 
 
 def _levels(arguments: Arguments, codec: Codec) -> int | None:
@@ -77,40 +82,24 @@ def _levels(arguments: Arguments, codec: Codec) -> int | None:
     return codec.codebooks_of(arguments.bandwidth)
 
 
-def _groups(paths: tuple[Path, ...], codec: Codec) -> Iterator[list[AudioStream]]:
-    """Files that are encoded together, up to SECONDS_AT_ONCE."""
-    group: list[AudioStream] = []
-    for path in paths:
-        stream = AudioStream(path, codec.sample_rate_hz, codec.channels)
-        if group and sum(s.samples for s in [*group, stream]) > SECONDS_AT_ONCE * codec.sample_rate_hz:
-            yield group
-            group = []
-        group.append(stream)
-    yield group
-
-
-def _encode_group(group: list[AudioStream], codec: Codec, levels: int | None, out: Path) -> None:
-    long = group[0].samples > SECONDS_AT_ONCE * codec.sample_rate_hz
+def _encode(group: list[AudioStream], codec: Codec, levels: int | None) -> list[dict[str, np.ndarray]]:
+    """The arrays of each file's .npz: codes, and with a codec of segments their scales and frames."""
     if codec.config.segment is not None:
-        for stream in group:
-            segments = list(SegmentedCodec(codec).encode_stream(stream.pieces(PIECE_SECONDS), levels))
-            scales = np.array([segment.scale for segment in segments], np.float32)
-            frames = np.array([len(segment.codes) for segment in segments])
-            save_codes(
-                out / f"{stream.path.stem}.npz",
-                np.concatenate([segment.codes for segment in segments]),
-                stream.samples,
-                codec,
-                scales=scales,
-                frames=frames,
-            )
-        return
-    if long:
-        codes = [np.concatenate(list(codec.encoder_chain(levels).through(group[0].pieces(PIECE_SECONDS))))]
-    else:
-        codes = codec.encode_many([np.concatenate(list(stream.pieces())) for stream in group], levels)
-    for stream, item in zip(group, codes, strict=True):
-        save_codes(out / f"{stream.path.stem}.npz", item, stream.samples, codec)
+        return [_encode_segments(stream, SegmentedCodec(codec), levels) for stream in group]
+    if group[0].samples > SECONDS_AT_ONCE * codec.sample_rate_hz:
+        pieces = codec.encoder_chain(levels).through(group[0].pieces(PIECE_SECONDS))
+        return [{"codes": np.concatenate(list(pieces))}]
+    wavs = [np.concatenate(list(stream.pieces())) for stream in group]
+    return [{"codes": codes} for codes in codec.encode_many(wavs, levels)]
+
+
+def _encode_segments(stream: AudioStream, codec: SegmentedCodec, levels: int | None) -> dict[str, np.ndarray]:
+    segments = list(codec.encode_stream(stream.pieces(PIECE_SECONDS), levels))
+    return {
+        "codes": np.concatenate([segment.codes for segment in segments]),
+        "scales": np.array([segment.scale for segment in segments], np.float32),
+        "frames": np.array([len(segment.codes) for segment in segments]),
+    }
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig, SeanetConfig, SegmentConfig
+from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig, SegmentConfig
+from uniaudio_jax.codec.layouts.seanet import SeanetConfig
 from uniaudio_jax.codec.storage import PASSPORT_FILE, read_codec, save_codec
 from uniaudio_jax.codec.weights import from_torch, to_torch
 
@@ -21,7 +22,7 @@ SIZES = {
     "kernel_size": "kernel",
     "residual_kernel_size": "residual_kernel",
 }
-"""Their names of the layout's fields, and ours."""
+"""The layout's fields: their names, and ours."""
 REQUIRED = ("n_filters", "dimension", "ratios", "sample_rate", "bins", "codebooks_stored")
 FIXED = {"pad_mode": "reflect", "activation": "ELU"}
 OTHERS = ("name", "codebooks_used_by_lm", "segment_samples", "segment_stride")
@@ -57,9 +58,8 @@ def config_from_json(values: Mapping[str, Any]) -> CodecConfig:
 
 def config_to_json(config: CodecConfig) -> dict[str, Any]:
     """The inverse of `config_from_json`, for a SEANet codec."""
-    assert isinstance(config.layout, SeanetConfig)
-    quantizer = config.quantizer
-    return {
+    quantizer, segment = config.quantizer, config.segment
+    values = {
         "name": config.name,
         "dimension": quantizer.width,
         "bins": quantizer.entries,
@@ -67,12 +67,10 @@ def config_to_json(config: CodecConfig) -> dict[str, Any]:
         "sample_rate": config.sample_rate_hz,
         **{theirs: getattr(config.layout, ours) for theirs, ours in SIZES.items()},
         **FIXED,
-        **(
-            {"segment_samples": config.segment.samples, "segment_stride": config.segment.stride}
-            if config.segment
-            else {}
-        ),
     }
+    if segment is not None:
+        values |= {"segment_samples": segment.samples, "segment_stride": segment.stride}
+    return values
 
 
 def import_codec(state: Mapping[str, np.ndarray], config: CodecConfig, out: Path, source: str) -> str:
@@ -84,10 +82,10 @@ def import_codec(state: Mapping[str, np.ndarray], config: CodecConfig, out: Path
 
 
 def export_codec(name_or_path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """(state dict, JSON of sizes) of a SEANet codec; of one that was not imported, the running means are made up.
+    """(state dict, JSON of sizes) of a SEANet codec.
 
-    The package's quantiser stores running means and counts for its training; a codec without them gets its codebooks
-    as means, and a count of one.
+    The package's quantiser also stores the running means and counts of its training. A codec that was not imported has
+    none: its codebooks stand for the means, with counts of one.
     """
     stored = read_codec(name_or_path)
     books = stored.params["quantizer"]["codebooks"]

@@ -9,20 +9,20 @@ SCALES = ((128, 10), (256, 20), (512, 40), (1024, 80), (2048, 120))  # (window i
 
 
 def spectral_losses(
-    wanted: Float[Array, "B S"], got: Float[Array, "B S"], sample_rate_hz: int
+    target: Float[Array, "B S"], output: Float[Array, "B S"], sample_rate_hz: int
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """(log-mel loss, magnitude loss), means over `SCALES`.
 
-    The first is the mean absolute difference of log-mel spectra, which hears quiet parts; the second the absolute
-    difference of magnitudes relative to the wanted ones of the same row, which hears the loud ones.
+    The first is the mean absolute difference of log-mel spectra, in which quiet parts count like loud ones; the second
+    the absolute difference of magnitudes relative to the mean of the target row, in which loud parts count most.
     """
-    both = jnp.concatenate([wanted, got])
+    both = jnp.concatenate([target, output])
     mel_loss = magnitude_loss = jnp.zeros(())
     for window, bands in SCALES:
         spectra = magnitudes(both, window, window // OVERLAP)
         mels = jnp.log(spectra @ mel_filters(sample_rate_hz, window, bands) + LOG_FLOOR)
-        (wanted_spectra, got_spectra), (wanted_mel, got_mel) = jnp.split(spectra, 2), jnp.split(mels, 2)
-        size = jnp.mean(wanted_spectra, axis=(1, 2)) + LOG_FLOOR
-        mel_loss += jnp.mean(jnp.abs(wanted_mel - got_mel))
-        magnitude_loss += jnp.mean(jnp.mean(jnp.abs(wanted_spectra - got_spectra), axis=(1, 2)) / size)
+        (target_spectra, output_spectra), (target_mel, output_mel) = jnp.split(spectra, 2), jnp.split(mels, 2)
+        size = jnp.mean(target_spectra, axis=(1, 2)) + LOG_FLOOR
+        mel_loss += jnp.mean(jnp.abs(target_mel - output_mel))
+        magnitude_loss += jnp.mean(jnp.mean(jnp.abs(target_spectra - output_spectra), axis=(1, 2)) / size)
     return mel_loss / len(SCALES), magnitude_loss / len(SCALES)

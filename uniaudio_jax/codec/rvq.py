@@ -1,7 +1,7 @@
-"""Residual vector quantisation: each codebook codes what the ones before it left (arXiv 2107.03312 section III-C).
+"""Residual vector quantisation: each codebook codes the residual of the ones before (arXiv 2107.03312 section III-C).
 
-The codebooks follow running means of the vectors that choose them (no gradient). They must start from k-means on the
-residuals of a trained encoder: from a random start the later levels carry nothing, although every entry is in use.
+An entry is the running mean of the vectors nearest to it, without a gradient. Codebooks must start from k-means on the
+residuals of a trained encoder: after a random start the later levels carry no information, though all entries are used.
 """
 
 from typing import NamedTuple
@@ -22,7 +22,7 @@ class Statistics(NamedTuple):
 
 
 class Quantised(NamedTuple):
-    """What a training step needs: vectors for the decoder, the commitment loss, and new statistics' raw material."""
+    """Vectors for the decoder, codes, the commitment loss, and each level's residuals for `ema_update`."""
 
     vectors: Float[Array, "B T width"]
     codes: Int[Array, "B T K"]
@@ -31,19 +31,18 @@ class Quantised(NamedTuple):
 
 
 def nearest(vectors: Float[Array, "... width"], codebook: Float[Array, "entries width"]) -> Int[Array, "..."]:
-    """Index of the entry with the smallest Euclidean distance; of equal ones the first.
+    """Index of the entry with the smallest Euclidean distance, the first of equal ones.
 
-    A minimum and a comparison: XLA's argmin on a CPU is three times slower.
+    Computed as a minimum and a comparison, as XLA's argmin on a CPU is three times slower.
     """
     distance = jnp.sum(codebook**2, axis=-1) - 2 * vectors @ codebook.T
     smallest = jnp.min(distance, axis=-1, keepdims=True)
-    places = jnp.arange(len(codebook), dtype=jnp.int32)
-    return jnp.min(jnp.where(distance <= smallest, places, len(codebook) - 1), axis=-1)
+    indices = jnp.arange(len(codebook), dtype=jnp.int32)
+    return jnp.min(jnp.where(distance <= smallest, indices, len(codebook) - 1), axis=-1)
 
 
 def encode(vectors: Float[Array, "... width"], codebooks: Float[Array, "K entries width"]) -> Int[Array, "... K"]:
     """Codes of each vector, the coarsest level first."""
-
     residual, codes = vectors, []
     for codebook in codebooks:
         codes.append(nearest(residual, codebook))
@@ -85,7 +84,7 @@ def quantise(
 
 
 def ema_update(statistics: Statistics, quantised: Quantised, decay: float) -> Statistics:
-    """Running means moved by one batch: `decay` of the old, 1 - `decay` of the new."""
+    """The running means after one more batch: `decay` of the old ones plus 1 - `decay` of the batch's."""
     levels = len(statistics.codebooks)
     codes, level = quantised.codes.reshape(-1, levels).T, jnp.arange(levels)[:, None]
     counts = (decay * statistics.counts).at[level, codes].add(1 - decay)
@@ -96,9 +95,10 @@ def ema_update(statistics: Statistics, quantised: Quantised, decay: float) -> St
 def replace_dead_codes(
     statistics: Statistics, residuals: Float[Array, "K N width"], below: float, key: PRNGKeyArray
 ) -> tuple[Statistics, Bool[Array, "K entries"]]:
-    """Entries whose running count is under `below` of an even share move onto a random residual of their level.
+    """(statistics, replaced entries): dead entries are replaced by random residuals of their level.
 
-    Use it seldom: done at every step, it keeps all entries in use and the later levels empty of information.
+    An entry is dead when its running count is under `below` of an even share. Replace seldom: done at every step, it
+    keeps all entries in use, but the later levels carry no information.
     """
     levels, entries, _ = statistics.codebooks.shape
     even = jnp.mean(statistics.counts, axis=-1, keepdims=True)
@@ -113,7 +113,7 @@ def replace_dead_codes(
 def _lloyd(
     vectors: Float[Array, "N width"], centres: Float[Array, "entries width"]
 ) -> tuple[Float[Array, "entries width"], Float[Array, " entries"]]:
-    """Centres moved to the mean of the vectors nearest to them (an empty one stays), and how many each has."""
+    """The means of the vectors nearest to each centre (a centre without vectors stays), and their counts."""
     codes = nearest(vectors, centres)
     counts = jnp.zeros(len(centres)).at[codes].add(1.0)
     sums = jnp.zeros_like(centres).at[codes].add(vectors)
@@ -130,7 +130,7 @@ def kmeans_start(
 ) -> Statistics:
     """Codebooks from ten rounds of k-means at each level, on the residuals of the levels before it.
 
-    `share` scales the running counts: set it to frames per batch / N, so that they mean what `ema_update` will keep.
+    `share` scales the running counts: frames per batch / N makes them comparable to those of `ema_update`.
     """
     if len(vectors) < entries:
         raise ValueError(f"kmeans_start: got {len(vectors)} vectors, wanted at least as many as the {entries} entries")

@@ -1,7 +1,7 @@
 """A codec on overlapping segments, such as EnCodec's for 48 kHz stereo (arXiv 2210.13438, as its package does it).
 
 Each segment is divided by its volume and coded on its own; decoded segments are faded into each other by triangles.
-Segments bound the memory, but their frames overlap, so they are no stream of frames for a language model.
+Segments bound the memory, but their frames overlap, so a language model cannot use them as one stream of frames.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 
 from uniaudio_jax.codec.codec import Codec, open_codec
 from uniaudio_jax.codec.config import SegmentConfig
+from uniaudio_jax.codec.groups import groups
 
 QUIETEST = 1e-8
 SEGMENTS_AT_ONCE = 8
@@ -30,7 +31,7 @@ class SegmentedCodec:
 
     def __init__(self, codec: Codec):
         if codec.config.segment is None:
-            raise ValueError(f"codec {codec.name}: got one without segments, wanted one with them; use it directly")
+            raise ValueError(f"codec {codec.name}: got a codec without segments, wanted one with them; use it directly")
         self.codec, self.config = codec, codec.config.segment
 
     def encode(self, wav: Float[np.ndarray, " S *C"], codebooks: int | None = None) -> list[Segment]:
@@ -41,10 +42,10 @@ class SegmentedCodec:
         self, pieces: Iterable[Float[np.ndarray, " S *C"]], codebooks: int | None = None
     ) -> Iterator[Segment]:
         """The segments of a waveform that comes in pieces of any length."""
-        for group in _groups(self._cut(pieces), SEGMENTS_AT_ONCE):
+        for group in groups(self._cut(pieces), lambda _: 1, SEGMENTS_AT_ONCE):
             scales = [_volume(piece) for piece in group]
-            quiet = [(piece / scale).astype(np.float32) for piece, scale in zip(group, scales, strict=True)]
-            for codes, scale in zip(self.codec.encode_many(quiet, codebooks), scales, strict=True):
+            scaled = [(piece / scale).astype(np.float32) for piece, scale in zip(group, scales, strict=True)]
+            for codes, scale in zip(self.codec.encode_many(scaled, codebooks), scales, strict=True):
                 yield Segment(codes, float(scale))
 
     def _cut(self, pieces: Iterable[Float[np.ndarray, " S *C"]]) -> Iterator[Float[np.ndarray, " S *C"]]:
@@ -64,9 +65,9 @@ class SegmentedCodec:
         return wav if samples is None else wav[:samples]
 
     def decode_stream(self, segments: Iterable[Segment]) -> Iterator[Float[np.ndarray, " S *C"]]:
-        """The waveform piece by piece, while segments come."""
+        """The waveform piece by piece, as segments arrive."""
         fade = _Fade(self.config)
-        for group in _groups(segments, SEGMENTS_AT_ONCE):
+        for group in groups(segments, lambda _: 1, SEGMENTS_AT_ONCE):
             wavs = self.codec.decode_many([segment.codes for segment in group])
             for wav, segment in zip(wavs, group, strict=True):
                 yield fade.push(wav * np.float32(segment.scale))
@@ -74,14 +75,14 @@ class SegmentedCodec:
 
 
 class _Fade:
-    """Overlap-add with triangles; what no later segment reaches comes out at once."""
+    """Overlap-add with triangles, which returns samples as soon as no later segment overlaps them."""
 
     def __init__(self, config: SegmentConfig):
         self.stride = config.stride
         self.triangle = self.sum = self.weight = np.zeros(0, np.float32)
 
     def push(self, wav: Float[np.ndarray, " S *C"]) -> Float[np.ndarray, " S *C"]:
-        if not len(self.triangle):  # of the first segment's length; a shorter last one gets the beginning of it
+        if not len(self.triangle):  # as long as the first segment; a shorter last one uses the beginning of it
             ramp = np.linspace(0, 1, len(wav) + 2, dtype=np.float32)[1:-1]
             self.triangle, self.sum = 0.5 - np.abs(ramp - 0.5), wav[:0]
         triangle = self.triangle[: len(wav)]
@@ -99,24 +100,12 @@ class _Fade:
         return out
 
 
-def _add(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def _add(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """The sum of two arrays that begin together, as long as the longer one."""
-    if len(one) < len(other):
-        one, other = other, one
-    total = one.copy()
-    total[: len(other)] += other
+    longer, shorter = (first, second) if len(first) >= len(second) else (second, first)
+    total = longer.copy()
+    total[: len(shorter)] += shorter
     return total
-
-
-def _groups(items: Iterable, size: int) -> Iterator[list]:
-    group = []
-    for item in items:
-        group.append(item)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
 
 
 def _volume(piece: np.ndarray) -> np.float32:

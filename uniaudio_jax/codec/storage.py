@@ -9,17 +9,17 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import safetensors.numpy
 
-from uniaudio_jax.codec.config import CodecConfig, FrameRateConfig, QuantizerConfig, SeanetConfig, SegmentConfig
+from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig, SegmentConfig
+from uniaudio_jax.codec.layouts import LAYOUTS, Layout
 from uniaudio_jax.config import did_you_mean
 from uniaudio_jax.files import atomic_write
 
 SHIPPED = Path(__file__).parent / "shipped"
 WEIGHTS_FILE, PASSPORT_FILE = "weights.safetensors", "passport.json"
-LAYOUTS = {"frame_rate": FrameRateConfig, "seanet": SeanetConfig}
 
 
 class StoredCodec(NamedTuple):
-    """What a codec's folder holds; `extra` are the licence and training facts of its passport."""
+    """The contents of a codec's folder; `extra` are the licence and training facts of its passport."""
 
     config: CodecConfig
     params: dict
@@ -35,7 +35,7 @@ def _flatten(tree: dict, prefix: str = "") -> dict[str, np.ndarray]:
 
 
 def _unflatten(flat: dict[str, np.ndarray]) -> dict:
-    """Nested dicts again; a name made of digits is an index, as in a pure dict of a list of modules."""
+    """The inverse of `_flatten`; a name of digits becomes an index, as in the pure dict of a list of modules."""
     tree: dict = {}
     for name, value in flat.items():
         *path, last = [int(key) if key.isdigit() else key for key in name.split(".")]
@@ -55,8 +55,8 @@ def save_codec(
 ) -> str:
     """Writes weights and passport into the folder `path`; returns the sha256 of the weights file.
 
-    params: the module's pure dict, with `quantizer.codebooks` [K, entries, width] beside it. The weights land before
-    the passport that names their hash, each by an atomic rename, so a broken save is refused on loading.
+    params: the module's pure dict, with `quantizer.codebooks` [K, entries, width] beside it. The weights are written
+    before the passport that names their hash, each atomically, so an interrupted save is refused on loading.
     """
     folder = Path(path)
     with np.errstate(over="ignore"):
@@ -69,24 +69,35 @@ def save_codec(
     blob = safetensors.numpy.save(stored)
     sha256 = hashlib.sha256(blob).hexdigest()
     passport = {
-        "config": {**dataclasses.asdict(config), "layout_kind": config.layout_kind},
+        "config": {**dataclasses.asdict(config), "layout_kind": config.layout.kind},
         "weights_sha256": sha256,
         **(passport_extra or {}),
     }
-    for name, data in ((WEIGHTS_FILE, blob), (PASSPORT_FILE, (json.dumps(passport, indent=1) + "\n").encode())):
-        with atomic_write(folder / name) as partial:
-            partial.write_bytes(data)
+    with atomic_write(folder / WEIGHTS_FILE) as partial:
+        partial.write_bytes(blob)
+    with atomic_write(folder / PASSPORT_FILE) as partial:
+        partial.write_text(json.dumps(passport, indent=1) + "\n")
     return sha256
+
+
+def _layout_of(kind: str, where: Path) -> type[Layout]:
+    if kind not in LAYOUTS:
+        raise ValueError(
+            f"{where}: got layout {kind!r}, wanted one of {', '.join(LAYOUTS)}; "
+            "add it to uniaudio_jax/codec/layouts, or use the version that wrote this codec"
+        )
+    return LAYOUTS[kind]
 
 
 def _config_from(passport: dict, where: Path) -> CodecConfig:
     try:
         fields = dict(passport["config"])
-        kind = LAYOUTS[fields.pop("layout_kind")]
-        layout = {key: tuple(value) if isinstance(value, list) else value for key, value in fields["layout"].items()}
-        quantizer = QuantizerConfig(**fields["quantizer"])
-        segment = SegmentConfig(**fields["segment"]) if fields.get("segment") else None
-        return CodecConfig(**{**fields, "layout": kind(**layout), "quantizer": quantizer, "segment": segment})
+        layout = _layout_of(fields.pop("layout_kind"), where)
+        sizes = {key: tuple(value) if isinstance(value, list) else value for key, value in fields["layout"].items()}
+        fields["layout"] = layout(**sizes)
+        fields["quantizer"] = QuantizerConfig(**fields["quantizer"])
+        fields["segment"] = SegmentConfig(**fields["segment"]) if fields.get("segment") else None
+        return CodecConfig(**fields)
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"{where}: not a codec passport of this version ({error}); "
@@ -110,7 +121,8 @@ def _folder_of(name_or_path: str | Path) -> Path:
 def read_codec(name_or_path: str | Path) -> StoredCodec:
     """The shipped codec of that name, or the one in that folder, as float32. The weights must have the passport's hash.
 
-    Raises ValueError for a name or folder without a codec, a passport of another version, and missing or other weights.
+    Raises ValueError for a name or folder without a codec, a passport of another version, and weights that are missing
+    or not those of the passport.
     """
     folder = _folder_of(name_or_path)
     passport = json.loads((folder / PASSPORT_FILE).read_text())

@@ -1,37 +1,40 @@
-"""A codec piece by piece: what comes out equals the work on the whole, with memory for a few pieces alone.
+"""Streams: a codec applied piece by piece, with the results of the whole recording and memory for a few pieces.
 
-A codec is a chain of two kinds of stages. A `Windowed` stage looks a bounded number of frames to each side: it keeps
-that much of its past, waits for that much of its future, and throws away what it computed too close to a cut. A
-`Recurrent` stage carries a state. Causal layouts look at no future, so each frame comes out as soon as it went in
-(after the first few, which the mirror at the start needs).
+A codec is a chain of two kinds of stages. A frame of a `Windowed` stage depends on a bounded number of frames to each
+side: the stage keeps that many past frames, waits for that many later ones, and drops results too close to a cut. A
+`Recurrent` stage carries a state. In a causal layout no frame depends on a later one, so the push that brings a frame
+returns its result (but for the first few, which the mirror at the start needs).
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 
+@runtime_checkable
 class Stage(Protocol):
-    """One link of a chain: frames in, frames out, some of them later."""
+    """One link of a chain."""
 
-    def push(self, x: np.ndarray, last: bool) -> np.ndarray: ...
+    def push(self, x: np.ndarray, last: bool) -> np.ndarray:
+        """The results that the frames so far determine; with `last` all that remain."""
+        ...
 
 
 class Windowed:
-    """`run`, a function of [frames × enter, …] to [frames × leave, …], worked out window by window.
+    """Applies `run`, a function from [frames × enter, …] to [frames × leave, …], window by window.
 
-    left, right: frames on each side that an output frame depends on. start: frames that the first window must have
-    for its left edge to come out as that of the whole. enter, leave: items in and out per frame; the very last
-    frame may have fewer items.
+    left, right: frames on each side that an output frame depends on. start: frames that the first window needs for
+    its left edge to equal that of the whole. enter, leave: items in and out per frame; the very last frame may have
+    fewer items.
     """
 
     def __init__(
-        self, run: Callable[[np.ndarray], Any], *, left: int, right: int, start: int, enter: int = 1, leave: int = 1
+        self, run: Callable[[np.ndarray], Any], *, left: int, right: int, start: int = 1, enter: int = 1, leave: int = 1
     ):
         self.run, self.left, self.right, self.start, self.enter, self.leave = run, left, right, start, enter, leave
         self.held: np.ndarray | None = None
-        self.low = self.done = 0  # number of the first held frame, and of the next one to come out
+        self.low = self.done = 0  # number of the first held frame, and of the next frame to return
 
     def push(self, x: np.ndarray, last: bool) -> np.ndarray:
         if len(x):
@@ -50,7 +53,7 @@ class Windowed:
 
 
 class Recurrent:
-    """`run`, a function of (frames, state) to (frames, state); the state before the first frames is None."""
+    """Applies `run`, a function from (frames, state) to (frames, state); the first state is None."""
 
     def __init__(self, run: Callable[[np.ndarray, Any], tuple[Any, Any]]):
         self.run, self.state = run, None
@@ -63,19 +66,19 @@ class Recurrent:
 
 
 class Chain:
-    """Stages one after the other: `push` frames, or whole streams by `through`."""
+    """Stages one after the other: `push` frames as they come, or iterate over a stream with `through`."""
 
     def __init__(self, stages: list[Stage]):
         self.stages = stages
 
     def push(self, x: np.ndarray, last: bool = False) -> np.ndarray:
-        """What can come out now; after `last` nothing more may be pushed."""
+        """The results that the frames so far determine; after `last` nothing more may be pushed."""
         for stage in self.stages:
             x = stage.push(x, last)
         return x
 
     def through(self, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """The outputs for a stream of pieces, empty ones left out."""
+        """The results for a stream of pieces, as they are ready; empty ones are left out."""
         waiting: np.ndarray | None = None
         for piece in pieces:
             if waiting is not None and len(out := self.push(waiting)):

@@ -1,4 +1,4 @@
-"""The frame-rate layout: every layer runs at 50 frames a second (in the manner of Vocos, arXiv 2306.00814).
+"""The frame-rate layout: every layer runs once a frame (in the manner of Vocos, arXiv 2306.00814).
 
 Encoder: log-mel frames, ConvNeXt blocks, a linear map to the quantiser's width. Decoder: a linear map, ConvNeXt
 blocks, a magnitude and a phase for each frequency, inverse short-time Fourier transform.
@@ -8,6 +8,8 @@ padded batch gives what each row gives alone.
 """
 
 import functools
+from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +18,57 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from uniaudio_jax.audio.spectra import LOG_FLOOR, frames_of, hann, mel_filters
-from uniaudio_jax.codec.config import FrameRateConfig
+from uniaudio_jax.codec.layouts.base import Layout
+from uniaudio_jax.config import require
 
 LARGEST_LOG_MAGNITUDE = 5.0
 
 
-def _mask(frames: Int[Array, " B"], count: int) -> Bool[Array, "B T 1"]:
+@dataclass(frozen=True, kw_only=True)
+class FrameRateConfig(Layout):
+    """All layers at the frame rate, in the manner of Vocos (arXiv 2306.00814)."""
+
+    kind: ClassVar[str] = "frame_rate"
+    pads_rows: ClassVar[bool] = True
+
+    hop_samples: int = 320
+    """Samples of a frame."""
+    window_samples: int = 1280
+    """Samples of a spectrum's window, on both sides; a multiple of the hop."""
+    mel_bands: int = 80
+    """Bands of the log-mel frames that the encoder sees."""
+    width: int = 256
+    """Width of the blocks."""
+    hidden: int = 768
+    """Width between a block's two linear layers."""
+    encoder_blocks: int = 4
+    """ConvNeXt blocks of the encoder."""
+    decoder_blocks: int = 6
+    """ConvNeXt blocks of the decoder."""
+    kernel: int = 7
+    """Frames of a depthwise convolution."""
+
+    def __post_init__(self):
+        require(
+            "FrameRateConfig.window_samples",
+            self.window_samples % self.hop_samples == 0,
+            f"window {self.window_samples}, hop {self.hop_samples}",
+            "a window that is a multiple of the hop",
+        )
+
+    @property
+    def margin_frames(self) -> int:
+        blocks = max(self.encoder_blocks, self.decoder_blocks)
+        return blocks * (self.kernel // 2) + self.window_samples // self.hop_samples
+
+    def build(self, width: int, *, sample_rate_hz: int, rngs: nnx.Rngs) -> "FrameRate":
+        return FrameRate(self, width, sample_rate_hz=sample_rate_hz, rngs=rngs)
+
+
+def _mask(frames: Int[Array, " B"] | None, rows: int, count: int) -> Bool[Array, "B T 1"]:
+    """Which frames of each row count."""
+    if frames is None:
+        return jnp.ones((rows, count, 1), bool)
     return (jnp.arange(count)[None] < frames[:, None])[..., None]
 
 
@@ -109,17 +156,17 @@ class FrameRate(nnx.Module):
         self.encoder = Encoder(config, width, rngs=rngs)
         self.decoder = Decoder(config, width, rngs=rngs)
 
-    def encode(self, wav: Float[Array, "B S"], frames: Int[Array, " B"]) -> Float[Array, "B T width"]:
+    def encode(self, wav: Float[Array, "B S"], frames: Int[Array, " B"] | None = None) -> Float[Array, "B T width"]:
         """One vector per hop, T = ceil(S / hop). Samples beyond a row's own length must be zero."""
         window = self.config.window_samples
         windows = frames_of(wav, window, self.config.hop_samples) * (hann(window) * 4 / window)
         power = jnp.abs(jnp.fft.rfft(windows))
         mel = jnp.log(power @ mel_filters(self.sample_rate_hz, window, self.config.mel_bands) + LOG_FLOOR)
-        return self.encoder(mel / 4 + 1.5, _mask(frames, mel.shape[1]))
+        return self.encoder(mel / 4 + 1.5, _mask(frames, *mel.shape[:2]))
 
-    def decode(self, vectors: Float[Array, "B T width"], frames: Int[Array, " B"]) -> Float[Array, "B S"]:
+    def decode(self, vectors: Float[Array, "B T width"], frames: Int[Array, " B"] | None = None) -> Float[Array, "B S"]:
         """The waveform of each frame's hop; frames beyond a row's own count come out as zeros."""
-        mask = _mask(frames, vectors.shape[1])
+        mask = _mask(frames, *vectors.shape[:2])
         magnitude, phase = self.decoder(vectors, mask)
         spectrum = magnitude * jax.lax.complex(jnp.cos(phase), jnp.sin(phase))
         window = hann(self.config.window_samples)
@@ -129,7 +176,7 @@ class FrameRate(nnx.Module):
 
 
 def overlap_add(windows: Float[Array, "B T window"], hop_samples: int) -> Float[Array, "B S"]:
-    """Sum of the windows at their places, cut to the T hops that they are centred on."""
+    """Sum of the windows, a hop apart, cut to the T hops that they are centred on."""
     rows, count, window = windows.shape
     parts = window // hop_samples
     left = (window - hop_samples) // 2

@@ -1,24 +1,111 @@
 """SEANet encoder and decoder with an LSTM between (arXiv 2210.13438), as in the public UniAudio codec and EnCodec.
 
-Samples become one vector per `config.hop_samples`, and back. The layers, their order and their padding are those of
-`SEANetEncoder` and `SEANetDecoder` of the PyPI package `encodec`, so that published weights load (see `weights.py`).
-Inside, arrays are [B, T, D].
+The layers, their order and their padding are those of `SEANetEncoder` and `SEANetDecoder` of the PyPI package
+`encodec`, so that published weights load (`seanet_torch.py` has their names). Inside, arrays are [B, T, D].
 
-Encoder and decoder are cut at their LSTM in three: `before` and `after` look a bounded number of frames to each side
-(`margins`), and the LSTM carries a state, so that a recording of any length can be worked through piece by piece
-(see `streaming.py`).
+Encoder and decoder are cut at their LSTM: `before` and `after` see a bounded number of frames on each side (`margins`),
+and the LSTM carries a state, so a recording of any length can be coded piece by piece (see `streaming.py`).
 """
 
+import dataclasses
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from uniaudio_jax.codec.config import SeanetConfig
-from uniaudio_jax.codec.conv import Conv, TransposedConv
+from uniaudio_jax.codec.conv import Conv, ConvNorm, TransposedConv, fold
+from uniaudio_jax.codec.layouts.base import Apply, Layout
+from uniaudio_jax.codec.streaming import Recurrent, Stage, Windowed
+from uniaudio_jax.codec.tensors import Tensor
+from uniaudio_jax.config import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeanetConfig(Layout):
+    """Convolutional encoder and decoder with an LSTM (arXiv 2210.13438); its defaults are those of UniAudio."""
+
+    kind: ClassVar[str] = "seanet"
+
+    filters: int = 32
+    """Width at the sample rate; it doubles at each stage."""
+    ratios: tuple[int, ...] = (8, 5, 4, 2)
+    """Upsampling of each stage of the decoder; the encoder has them in the other order."""
+    residual_kernel: int = 3
+    """Kernel of the residual units."""
+    kernel: int = 7
+    """Kernel of the first and last convolutions."""
+    lstm_layers: int = 2
+    """Layers of each LSTM."""
+    compress: int = 2
+    """Width of a stage over the width inside its residual unit."""
+    channels: int = 1
+    """Channels of the waveform."""
+    causal: bool = False
+    """No sample depends on a later one, but for the mirror at the very start."""
+    norm: ConvNorm = "weight_norm"
+    """Norm of the convolutions: of the kernel, of the output over all frames, or folded into the kernel."""
+
+    def __post_init__(self):
+        widths = (self.filters, self.compress, self.lstm_layers, self.channels)
+        sizes = (*widths, *self.ratios, self.residual_kernel, self.kernel)
+        require(
+            "SeanetConfig.norm",
+            self.norm != "time_group_norm" or not self.causal,
+            "time_group_norm and causal",
+            "causal=False, as that norm looks at all frames",
+        )
+        require("SeanetConfig", bool(self.ratios) and min(sizes) >= 1, str(self), "positive sizes, at least one ratio")
+        require(
+            "SeanetConfig.filters",
+            self.filters % self.compress == 0,
+            f"filters={self.filters}, compress={self.compress}",
+            "a multiple of compress",
+        )
+
+    @property
+    def hop_samples(self) -> int:
+        return math.prod(self.ratios)
+
+    @property
+    def streams(self) -> bool:
+        return self.norm != "time_group_norm"
+
+    def build(self, width: int, *, sample_rate_hz: int, rngs: nnx.Rngs) -> "Seanet":
+        return Seanet(self, width, rngs=rngs)
+
+    def for_inference(self, params: dict) -> tuple["SeanetConfig", dict]:
+        """The layout with its weight norm multiplied in once and for all."""
+        if self.norm != "weight_norm":
+            return self, params
+        return dataclasses.replace(self, norm="folded"), fold(params)
+
+    def encoder_stages(self, apply: Apply) -> list[Stage]:
+        sides = margins(self)
+        return [
+            _windowed(apply, _encode_before, sides.encoder_before, enter=self.hop_samples),
+            _recurrent(apply, _encode_lstm),
+            _windowed(apply, _encode_after, sides.encoder_after),
+        ]
+
+    def decoder_stages(self, apply: Apply) -> list[Stage]:
+        sides = margins(self)
+        return [
+            _windowed(apply, _decode_before, sides.decoder_before),
+            _recurrent(apply, _decode_lstm),
+            _windowed(apply, _decode_after, sides.decoder_after, leave=self.hop_samples),
+        ]
+
+    def torch_tensors(self, width: int) -> tuple[Tensor, ...]:
+        from uniaudio_jax.codec.layouts.seanet_torch import seanet_tensors  # which imports this file
+
+        return seanet_tensors(self, width)
+
 
 LstmState = tuple[tuple[Float[Array, "B D"], Float[Array, "B D"]], ...]
 """(hidden, cell) of every layer."""
@@ -44,7 +131,7 @@ class LstmLayer(nnx.Module):
 
     def __call__(self, x: Float[Array, "B T D"], state: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
         recurrent = self.weight_hh[...]
-        # What the inputs add to the gates does not depend on the state: one matrix product for all frames.
+        # The inputs' part of the gates does not depend on the state: one matrix product for all frames.
         driven = x @ self.weight_ih[...] + (self.bias_ih[...] + self.bias_hh[...])
 
         def step(state, frame):
@@ -64,20 +151,18 @@ class Lstm(nnx.Module):
     def __init__(self, width: int, layers: int, *, rngs: nnx.Rngs):
         self.layers = nnx.List([LstmLayer(width, rngs=rngs) for _ in range(layers)])
 
-    def rest(self, x: Float[Array, "B T D"]) -> LstmState:
-        """The state before the first frame."""
-        return tuple((jnp.zeros_like(x[:, 0]), jnp.zeros_like(x[:, 0])) for _ in self.layers)
-
-    def advance(self, x: Float[Array, "B T D"], state: LstmState) -> tuple[Float[Array, "B T D"], LstmState]:
-        """The outputs for the next frames, and the state after them."""
+    def advance(self, x: Float[Array, "B T D"], state: LstmState | None) -> tuple[Float[Array, "B T D"], LstmState]:
+        """The outputs for the next frames, and the state after them; the state before the first frame is None."""
         y, states = x, []
+        if state is None:
+            state = ((jnp.zeros_like(x[:, 0]), jnp.zeros_like(x[:, 0])),) * len(self.layers)
         for layer, before in zip(self.layers, state, strict=True):
             y, after = layer(y, before)
             states.append(after)
-        return (x + y if states else x), tuple(states)
+        return x + y, tuple(states)
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        return self.advance(x, self.rest(x))[0]
+        return self.advance(x, None)[0]
 
 
 class ResidualUnit(nnx.Module):
@@ -127,15 +212,15 @@ class Encoder(nnx.Module):
         self.lstm = Lstm(widths[-1], config.lstm_layers, rngs=rngs)
         self.last = Conv(widths[-1], width, config.kernel, **kind, rngs=rngs)
 
-    def before(self, x: Float[Array, "B S C"]) -> Float[Array, "B T D"]:
-        """All up to the LSTM."""
-        x = self.first(x)
+    def before(self, wav: Float[Array, "B S *C"]) -> Float[Array, "B T D"]:
+        """The layers before the LSTM."""
+        x = self.first(wav if wav.ndim == 3 else wav[..., None])
         for stage in self.stages:
             x = stage(x)
         return x
 
     def after(self, x: Float[Array, "B T D"]) -> Float[Array, "B T width"]:
-        """All after the LSTM."""
+        """The layers after the LSTM."""
         return self.last(elu(x))
 
 
@@ -152,14 +237,15 @@ class Decoder(nnx.Module):
         self.last = Conv(widths[-1], config.channels, config.kernel, **kind, rngs=rngs)
 
     def before(self, x: Float[Array, "B T width"]) -> Float[Array, "B T D"]:
-        """All up to the LSTM."""
+        """The layers before the LSTM."""
         return self.first(x)
 
-    def after(self, x: Float[Array, "B T D"]) -> Float[Array, "B S C"]:
-        """All after the LSTM."""
+    def after(self, x: Float[Array, "B T D"]) -> Float[Array, "B S *C"]:
+        """The layers after the LSTM; mono comes out without an axis for its channel."""
         for stage in self.stages:
             x = stage(x)
-        return self.last(elu(x))
+        wav = self.last(elu(x))
+        return wav[..., 0] if wav.shape[-1] == 1 else wav
 
 
 class Margins(NamedTuple):
@@ -172,7 +258,7 @@ class Margins(NamedTuple):
 
 
 def margins(config: SeanetConfig) -> Margins:
-    """How far each part looks to the left and to the right, in frames of the codec, rounded up."""
+    """Frames of the codec that each part sees to the left and to the right of a frame, rounded up."""
 
     def sides(kernel: int, stride: int = 1) -> tuple[int, int]:
         total = kernel - stride
@@ -188,7 +274,7 @@ def margins(config: SeanetConfig) -> Margins:
         encoder.append(math.ceil(samples / config.hop_samples))
         frames, rate = 0.0, 1
         for ratio in config.ratios:
-            reach = 0 if config.causal and side else 1  # hops of an input that reach into its neighbour
+            reach = 0 if config.causal and side else 1  # hops of an output that depend on the next input
             frames += reach / rate + sides(config.residual_kernel)[side] / (rate * ratio)
             rate *= ratio
         decoder.append(math.ceil(frames + ends[side] / rate))
@@ -198,7 +284,8 @@ def margins(config: SeanetConfig) -> Margins:
 class Seanet(nnx.Module):
     """Waveform to vectors of `width` at the frame rate, and back.
 
-    Rows of one batch must have equal length: padding a row would change its last frames (LSTM and mirror padding).
+    Rows of one batch must have equal length: padding a row would change its last frames (LSTM and mirror padding). So
+    `frames` says nothing new, and is ignored.
     """
 
     def __init__(self, config: SeanetConfig, width: int, *, rngs: nnx.Rngs):
@@ -206,20 +293,67 @@ class Seanet(nnx.Module):
         self.encoder = Encoder(config, width, rngs=rngs)
         self.decoder = Decoder(config, width, rngs=rngs)
 
-    def encode(self, wav: Float[Array, "B S *C"]) -> Float[Array, "B T width"]:
+    def encode(self, wav: Float[Array, "B S *C"], frames: Int[Array, " B"] | None = None) -> Float[Array, "B T width"]:
         """One vector per hop, T = ceil(S / hop); S is at least 1. Mono is [B, S], more channels are [B, S, C]."""
         wanted = 2 if self.config.channels == 1 else 3
         if wav.ndim != wanted or wav.shape[1] < 1 or wav.shape[2:] not in ((), (self.config.channels,)):
             shape = "[rows, samples]" if wanted == 2 else f"[rows, samples, {self.config.channels}]"
             raise ValueError(f"Seanet.encode: got shape {wav.shape}, wanted {shape} with at least one sample")
-        x = self.encoder.before(wav if wanted == 3 else wav[:, :, None])
-        return self.encoder.after(self.encoder.lstm(x))
+        return self.encoder.after(self.encoder.lstm(self.encoder.before(wav)))
 
-    def decode(self, vectors: Float[Array, "B T width"]) -> Float[Array, "B S *C"]:
+    def decode(
+        self, vectors: Float[Array, "B T width"], frames: Int[Array, " B"] | None = None
+    ) -> Float[Array, "B S *C"]:
         """S = T * hop samples; T is at least 1."""
         if vectors.ndim != 3 or vectors.shape[1] < 1:
             raise ValueError(
                 f"Seanet.decode: got shape {vectors.shape}, wanted [rows, frames, width] with at least one frame"
             )
-        wav = self.decoder.after(self.decoder.lstm(self.decoder.before(vectors)))
-        return wav[:, :, 0] if self.config.channels == 1 else wav
+        return self.decoder.after(self.decoder.lstm(self.decoder.before(vectors)))
+
+
+def _encode_before(seanet: Seanet, wav: Array) -> Array:
+    return seanet.encoder.before(wav)
+
+
+def _encode_lstm(seanet: Seanet, x: Array, state: LstmState | None) -> tuple[Array, LstmState]:
+    return seanet.encoder.lstm.advance(x, state)
+
+
+def _encode_after(seanet: Seanet, x: Array) -> Array:
+    return seanet.encoder.after(x)
+
+
+def _decode_before(seanet: Seanet, vectors: Array) -> Array:
+    return seanet.decoder.before(vectors)
+
+
+def _decode_lstm(seanet: Seanet, x: Array, state: LstmState | None) -> tuple[Array, LstmState]:
+    return seanet.decoder.lstm.advance(x, state)
+
+
+def _decode_after(seanet: Seanet, x: Array) -> Array:
+    return seanet.decoder.after(x)
+
+
+def _windowed(
+    apply: Apply, part: Callable[..., Array], sides: tuple[int, int], enter: int = 1, leave: int = 1
+) -> Windowed:
+    # At the start the mirror shows frames of the right side to the left one, so both must be there.
+    left, right = sides
+    return Windowed(
+        lambda x: np.asarray(apply(part, x[None]))[0],
+        left=left,
+        right=right,
+        start=left + right + 1,
+        enter=enter,
+        leave=leave,
+    )
+
+
+def _recurrent(apply: Apply, part: Callable[..., tuple[Array, LstmState]]) -> Recurrent:
+    def run(x: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
+        y, state = apply(part, x[None], state)
+        return np.asarray(y)[0], state
+
+    return Recurrent(run)

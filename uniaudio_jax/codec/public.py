@@ -1,9 +1,10 @@
-"""The public codecs' layouts by name; weights for them come from their projects' files, see `import_torch.py`."""
+"""The configs of the public codecs by name; weights for them come from their projects' files, see `import_torch.py`."""
 
-from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig, SeanetConfig, SegmentConfig
+from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig, SegmentConfig
+from uniaudio_jax.codec.layouts.seanet import SeanetConfig
 from uniaudio_jax.config import did_you_mean
 
-LAYOUTS = {
+PUBLIC_CODECS = {
     # 16 kHz, 50 frames a second, of which the language model of UniAudio (arXiv 2310.00704) uses 3 codebooks.
     "uniaudio_16k": CodecConfig(
         name="uniaudio_16k", layout=SeanetConfig(), quantizer=QuantizerConfig(codebooks=12, width=256)
@@ -26,8 +27,9 @@ LAYOUTS = {
 }
 
 
-def layout_of(name: str) -> CodecConfig:
-    """The public layout of that name. Raises ValueError, with a suggestion, when there is none."""
-    if name not in LAYOUTS:
-        raise ValueError(f"codec layout: got {name!r}, wanted one of {', '.join(LAYOUTS)}{did_you_mean(name, LAYOUTS)}")
-    return LAYOUTS[name]
+def public_codec(name: str) -> CodecConfig:
+    """The config of the public codec of that name. Raises ValueError, with a suggestion, when there is none."""
+    if name not in PUBLIC_CODECS:
+        known = ", ".join(PUBLIC_CODECS)
+        raise ValueError(f"public codec: got {name!r}, wanted one of {known}{did_you_mean(name, PUBLIC_CODECS)}")
+    return PUBLIC_CODECS[name]
