@@ -4,7 +4,6 @@ import json
 import sys
 import types
 
-import numpy as np
 import pytest
 
 from uniaudio_jax.sinks import SINKS, Log, check_sinks
@@ -37,7 +36,7 @@ def test_a_fresh_run_starts_an_empty_jsonl(tmp_path):
 
 def test_values_that_are_not_finite_are_null_in_strict_json(tmp_path):
     log = Log(["jsonl"], tmp_path, 0)
-    log.scalars(1, {"loss": float("nan"), "norm": np.float32("inf"), "rate": np.float32(0.5)})
+    log.scalars(1, {"loss": float("nan"), "norm": float("inf"), "rate": 0.5})
     log.close()
     text = (tmp_path / "metrics.jsonl").read_text()
     line = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))

@@ -19,7 +19,7 @@ import pytest
 
 from tests.small_run import environment, finish, losses, python, write_codec, write_run
 from uniaudio_jax import load_run
-from uniaudio_jax.checkpoint import Checkpoints
+from uniaudio_jax.checkpoint import Checkpoints, state_items
 from uniaudio_jax.optim import TrainState
 
 TRAIN = "uniaudio_jax.train"
@@ -172,6 +172,6 @@ def test_a_full_disk_is_told_before_anything_is_written(whole, tmp_path, monkeyp
     state = TrainState(loaded.params, (), jnp.int32(31), jnp.int32(0))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
     with pytest.raises(OSError, match=r"saving step 31 failed: \d+ MB are needed and 1 MB are free; .*\[17, 30\] stay"):
-        checkpoints.save(31, state, {})
+        checkpoints.save(31, state_items(state), {})
     checkpoints.close()
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["17", "30"]

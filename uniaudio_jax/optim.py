@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Bool, Float
 
 from uniaudio_jax.config import OptimConfig, did_you_mean
-from uniaudio_jax.schedules import make_schedule
+from uniaudio_jax.schedules import Schedule, make_schedule
 
 
 class TrainState(NamedTuple):
@@ -24,7 +24,7 @@ class TrainState(NamedTuple):
     skipped: Any
 
 
-def adamw(config: OptimConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
+def adamw(config: OptimConfig, schedule: Schedule) -> optax.GradientTransformation:
     """AdamW (arXiv 1711.05101); the weights that `config.decayed` names decay."""
     return optax.adamw(
         schedule,
@@ -36,7 +36,7 @@ def adamw(config: OptimConfig, schedule: optax.Schedule) -> optax.GradientTransf
     )
 
 
-OPTIMIZERS: dict[str, Callable[[OptimConfig, optax.Schedule], optax.GradientTransformation]] = {"adamw": adamw}
+OPTIMIZERS: dict[str, Callable[[OptimConfig, Schedule], optax.GradientTransformation]] = {"adamw": adamw}
 
 
 def kernels(params: Any) -> Any:

@@ -34,7 +34,7 @@ from uniaudio_jax.schedules import make_schedule
 from uniaudio_jax.sequence import Batch
 from uniaudio_jax.sharding import make_mesh, place_batch
 from uniaudio_jax.sinks import Log
-from uniaudio_jax.stopping import StopOnSignal
+from uniaudio_jax.stopping import Stop, StopOnSignal
 from uniaudio_jax.tasks import get_task
 from uniaudio_jax.telemetry import HoursSeen, forward_flops, measure_peak_tflops, tally_report
 from uniaudio_jax.validation import heldout_tally, losses_of
@@ -118,7 +118,7 @@ class Trainer:
         )
         return state._replace(params=weights)
 
-    def run(self, stop: StopOnSignal) -> TrainState:
+    def run(self, stop: Stop) -> TrainState:
         """Trains to the last step or to a signal; the state is saved either way."""
         train, state = self.config.train, self.start()
         first = step = int(state.step)
@@ -225,7 +225,7 @@ def opening_line(trainer: Trainer) -> str:
     )
 
 
-def closing_line(trainer: Trainer, state: TrainState, out: Path, stop: StopOnSignal) -> str:
+def closing_line(trainer: Trainer, state: TrainState, out: Path, stop: Stop) -> str:
     """Where the run stands, and where its results are."""
     end = f"stopped by {stop.asked_by} and saved at" if stop.asked else "trained to"
     skipped = f", {int(state.skipped)} updates skipped for a non-finite gradient" if int(state.skipped) else ""

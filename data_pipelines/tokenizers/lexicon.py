@@ -7,7 +7,6 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from jaxtyping import Int16
@@ -18,7 +17,6 @@ from data_pipelines.tokenizers.phone import (
     LENGTH_MARKS,
     MOST_NAMED,
     STRESS_MARKS,
-    SYMBOLS,
     PhoneTokenizer,
     phone_symbols,
 )
@@ -30,14 +28,6 @@ CLAUSE_END = re.compile(r"[.,;:!?…。、，！？]+(?=\s|$)")
 EDGES = '.,;:!?…。、，！？"“”„«»‘()[]{}¿¡*_'
 
 
-class PhoneIds(Protocol):
-    """A tokenizer of phone symbols, such as PhoneTokenizer and SungPhoneTokenizer."""
-
-    symbols: tuple[str, ...]
-
-    def ids(self, symbols: Iterable[str]) -> Int16[np.ndarray, " n"]: ...
-
-
 class LexiconPhones:
     """Phone ids of words by a lexicon file: a word and its phones on each line, as in CMUdict.
 
@@ -47,7 +37,6 @@ class LexiconPhones:
 
     name = "lexicon"
     size = PHONES
-    symbols: tuple[str, ...] = SYMBOLS
 
     def __init__(self, path: Path, fallback: bool = False) -> None:
         self.path, self.fallback = path, fallback
@@ -117,30 +106,23 @@ def read_lexicon(path: Path) -> dict[str, list[str]]:
 
 
 def with_durations(
-    tokenizer: PhoneIds, phones: Sequence[tuple[str, float]], frame_rate_hz: float
+    tokenizer: PhoneTokenizer | LexiconPhones, phones: Sequence[tuple[str, float]], frame_rate_hz: float
 ) -> Int16[np.ndarray, " T"]:
     """One id for each frame: each phone is repeated for its seconds, round(total seconds * frame_rate_hz) ids in all.
 
     The ends of phones are rounded, not their lengths, so that errors do not add up. The letters of a phone ("aɪ", "tʃ")
-    share its time; stress and length marks take none. Raises ValueError for an unknown phone, for seconds that are
-    negative or not finite, and for a total below one frame.
+    share its time; stress and length marks take none; breath is a pause. Raises ValueError for an unknown phone, for
+    seconds that are negative or not finite, and for a total below one frame.
     """
     seconds = np.array([length for _, length in phones], np.float64)
     if bad := [(name, length) for name, length in phones if not (np.isfinite(length) and length >= 0)]:
         raise ValueError(
             f"with_durations: got {bad[0][1]} s for phone {bad[0][0]!r}, wanted 0 s or more; correct its phones"
         )
-    ids, lengths = [], []
+    letters, lengths = [], []
     for symbols, length in zip(phone_symbols([name for name, _ in phones]), seconds, strict=True):
-        known = [
-            CLAUSE_BOUNDARY if symbol == BREATH and BREATH not in tokenizer.symbols else symbol
-            for symbol in symbols
-            if symbol not in STRESS_MARKS + LENGTH_MARKS
-        ]
-        own = tokenizer.ids(known)
-        if not len(own):  # a mark without an id here, such as a tone, prolongs the phone that it belongs to
-            own = ids[-1][-1:] if ids else tokenizer.ids([CLAUSE_BOUNDARY])
-        ids.append(own)
+        own = [symbol for symbol in symbols if symbol not in STRESS_MARKS + LENGTH_MARKS]
+        letters += [CLAUSE_BOUNDARY if symbol == BREATH else symbol for symbol in own]
         lengths += [length / len(own)] * len(own)
     ends = np.rint(np.round(np.cumsum(lengths) * frame_rate_hz, 6)).astype(int)
     frames = np.diff(ends, prepend=0)
@@ -149,7 +131,7 @@ def with_durations(
             f"with_durations: got {len(phones)} phones of {seconds.sum():g} s in all, wanted at least one "
             f"frame at {frame_rate_hz:g} Hz"
         )
-    return np.repeat(np.concatenate(ids), frames)
+    return np.repeat(tokenizer.ids(letters), frames)
 
 
 def _read_text(path: Path) -> str:

@@ -52,7 +52,6 @@ class PhoneTokenizer:
 
     name = "espeak_ipa"
     size = PHONES
-    symbols: tuple[str, ...] = SYMBOLS
 
     def __init__(self) -> None:
         self.sha256 = hashlib.sha256("\n".join(SYMBOLS).encode()).hexdigest()

@@ -30,7 +30,6 @@ class SungPhoneTokenizer:
 
     name = "espeak_sung"
     size = SUNG_PHONES
-    symbols: tuple[str, ...] = SUNG_SYMBOLS
 
     def __init__(self) -> None:
         rule = "\n".join((*SUNG_SYMBOLS, *(f"{letter}={near}" for letter, near in NEAREST.items())))

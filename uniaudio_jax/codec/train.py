@@ -45,7 +45,7 @@ from uniaudio_jax.sharding import make_mesh
 from uniaudio_jax.sinks import Log
 from uniaudio_jax.sinks.jsonl import FILE as METRICS
 from uniaudio_jax.sinks.jsonl import read_metrics
-from uniaudio_jax.stopping import StopOnSignal
+from uniaudio_jax.stopping import Stop, StopOnSignal
 
 FREE_TO_CHANGE = ("steps", "save_every_steps", "log_every_steps", "keep_checkpoints", "sinks", "mesh")
 """Fields of the config that may differ between a run and its continuation."""
@@ -99,7 +99,7 @@ class CodecTrainer:
         shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
         return self.checkpoints.restore({"state": shapes})["state"]
 
-    def run(self, stop: StopOnSignal) -> State:
+    def run(self, stop: Stop) -> State:
         """Trains to the last step or to a signal; the state is saved either way."""
         config, step = self.config, self.resumed_from
         bar = tqdm(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from uniaudio_jax.sinks.base import AppendOnlySink, missing_package
+from uniaudio_jax.sinks.base import AppendOnlySink, load_package
 
 
 class AimSink(AppendOnlySink):
@@ -12,12 +12,8 @@ class AimSink(AppendOnlySink):
     name = "aim"
 
     def open(self, run: Path) -> None:
-        try:
-            from aim import Run  # pyright: ignore[reportMissingImports]
-        except ImportError as error:
-            raise missing_package("aim", "aim", error) from error
         known = run / "sinks" / "aim_run.txt"
-        self._run = Run(repo=str(run), run_hash=known.read_text() if known.is_file() else None)
+        self._run = load_package("aim").Run(repo=str(run), run_hash=known.read_text() if known.is_file() else None)
         known.parent.mkdir(parents=True, exist_ok=True)
         known.write_text(self._run.hash)
 

@@ -1,9 +1,11 @@
 """What a sink of metrics does."""
 
+import importlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +59,9 @@ class AppendOnlySink(Sink, ABC):
                 partial.write_text(json.dumps({"last_step": step}))
 
 
-def missing_package(sink: str, package: str, error: ImportError) -> ValueError:
-    """The error of a sink whose package is not installed."""
-    return ValueError(f"sink {sink!r}: got no package ({error}), wanted {package}; run `pip install {package}`")
+def load_package(name: str) -> Any:
+    """The optional package of a sink. Raises ValueError with the command that installs it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ValueError(f"sink {name!r}: got no package ({error}), wanted {name}; run `pip install {name}`") from error

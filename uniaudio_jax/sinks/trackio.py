@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from uniaudio_jax.sinks.base import AppendOnlySink, missing_package
+from uniaudio_jax.sinks.base import AppendOnlySink, load_package
 
 
 class TrackioSink(AppendOnlySink):
@@ -12,12 +12,8 @@ class TrackioSink(AppendOnlySink):
     name = "trackio"
 
     def open(self, run: Path) -> None:
-        try:
-            import trackio  # pyright: ignore[reportMissingImports]
-        except ImportError as error:
-            raise missing_package("trackio", "trackio", error) from error
-        trackio.init(project="uniaudio_jax", name=run.name, resume="allow")
-        self._trackio = trackio
+        self._trackio = load_package("trackio")
+        self._trackio.init(project="uniaudio_jax", name=run.name, resume="allow")
 
     def send(self, step: int, values: Mapping[str, float]) -> None:
         self._trackio.log(dict(values), step=step)

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from uniaudio_jax.sinks.base import AppendOnlySink, missing_package
+from uniaudio_jax.sinks.base import AppendOnlySink, load_package
 
 
 class WandbSink(AppendOnlySink):
@@ -13,12 +13,10 @@ class WandbSink(AppendOnlySink):
     name = "wandb"
 
     def open(self, run: Path) -> None:
-        try:
-            import wandb  # pyright: ignore[reportMissingImports]
-        except ImportError as error:
-            raise missing_package("wandb", "wandb", error) from error
         run.mkdir(parents=True, exist_ok=True)
-        self._run = wandb.init(project="uniaudio_jax", name=run.name, id=run_id(run), dir=str(run), resume="allow")
+        self._run = load_package("wandb").init(
+            project="uniaudio_jax", name=run.name, id=run_id(run), dir=str(run), resume="allow"
+        )
 
     def send(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log(dict(values), step=step)
