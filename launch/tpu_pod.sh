@@ -29,7 +29,8 @@ check() {
     create | copy | install | status | delete)
       ((${#command[@]} == 0)) || fail "'$action' takes no command after --; use run or all" ;;
     run | all)
-      ((${#command[@]})) || fail "'$action' needs a command after --, such as: -- python -m uniaudio_jax.train CONFIG --out RUN" ;;
+      ((${#command[@]})) ||
+        fail "'$action' needs a command after --, such as: -- python -m uniaudio_jax.train CONFIG --out RUN" ;;
     "") fail "which action? one of: create copy install run status delete all" ;;
     *) fail "unknown action '$action'; known: create copy install run status delete all" ;;
   esac
@@ -53,7 +54,8 @@ create() {
     tpus tpu-vm create "$name" "--accelerator-type=$type" "--version=$version" ${spot:+--spot}
     return
   fi
-  tpus queued-resources create "$name" "--node-id=$name" "--accelerator-type=$type" "--runtime-version=$version" ${spot:+--spot}
+  tpus queued-resources create "$name" "--node-id=$name" "--accelerator-type=$type" "--runtime-version=$version" \
+    ${spot:+--spot}
   wait_until_active
 }
 
@@ -85,7 +87,8 @@ copy() {
 
 # The TPU images carry Python 3.10: a newer one is installed beside it.
 install() {
-  on_all_workers "command -v python3.11 >/dev/null || (sudo apt-get update && sudo apt-get install -y python3.11-venv python3.11-dev)"
+  local packages="sudo apt-get update && sudo apt-get install -y python3.11-venv python3.11-dev"
+  on_all_workers "command -v python3.11 >/dev/null || ($packages)"
   on_all_workers "cd uniaudio_jax && bash launch/install.sh tpu"
 }
 
@@ -101,7 +104,11 @@ status() {
 }
 
 delete() {
-  if [[ -n $queued ]]; then tpus queued-resources delete "$name" --force --quiet; else tpus tpu-vm delete "$name" --quiet; fi
+  if [[ -n $queued ]]; then
+    tpus queued-resources delete "$name" --force --quiet
+  else
+    tpus tpu-vm delete "$name" --quiet
+  fi
 }
 
 all() {

@@ -1,5 +1,6 @@
 """Laws of codec training, on tones and noise."""
 
+import functools
 import json
 import socket
 from dataclasses import replace
@@ -14,6 +15,7 @@ import soundfile
 
 from tests.small_run import finish, python
 from uniaudio_jax.codec import train as training
+from uniaudio_jax.codec import training as codec_training
 from uniaudio_jax.codec.audio_data import Audio
 from uniaudio_jax.codec.balancer import balanced_gradient
 from uniaudio_jax.codec.codec import load_codec, save_codec
@@ -21,7 +23,14 @@ from uniaudio_jax.codec.config import AdversarialConfig, CodecConfig, CodecTrain
 from uniaudio_jax.codec.layouts.frame_rate import FrameRateConfig
 from uniaudio_jax.codec.layouts.seanet import SeanetConfig
 from uniaudio_jax.codec.losses import spectral_losses
-from uniaudio_jax.codec.training import check_trainable, codebook_report, initial_state, place_wav, train_step
+from uniaudio_jax.codec.training import (
+    check_trainable,
+    codebook_report,
+    initial_state,
+    place_wav,
+    random_levels,
+    train_step,
+)
 from uniaudio_jax.config import MeshConfig, OptimConfig
 from uniaudio_jax.distributed import ProcessInfo
 from uniaudio_jax.sharding import make_mesh
@@ -276,6 +285,20 @@ def test_a_batch_depends_on_its_step_only(finished):
     np.testing.assert_array_equal(audio.batch(config, 0, 5), audio.batch(config, 0, 5))
     assert not np.array_equal(audio.batch(config, 0, 5), audio.batch(config, 0, 6))
     assert audio.batch(config, 0, 5).shape == (3, 8000)
+
+
+def test_half_of_the_rows_train_at_the_main_codebooks_and_the_others_at_any_number(folder, monkeypatch):
+    config = replace(config_for(folder), main_codebooks=2)
+    levels = np.asarray(random_levels(config, jax.random.key(0), 3001))
+    shares = np.bincount(levels, minlength=4)[1:] / 3001
+    np.testing.assert_allclose(shares, [1 / 6, 2 / 3, 1 / 6], atol=0.03)
+    rows = []
+    monkeypatch.setattr(codec_training, "random_levels", lambda *given: rows.append(given[2]) or random_levels(*given))
+    step = functools.partial(
+        train_step, config=config, mesh=make_mesh(MeshConfig(), jax.devices()[:1]), quantised=True, adversarial=False
+    )
+    jax.eval_shape(step, initial_state(config), jnp.zeros((3, 8000)), jax.random.key(0), jnp.asarray(False))
+    assert rows == [3]
 
 
 def test_a_manifest_names_the_splits(tmp_path):

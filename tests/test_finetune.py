@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.batches import BatchStream, open_training_data
+from data_pipelines.heldout import HeldOut
 from data_pipelines.store import column_folder
 from data_pipelines.views import View
 from tests.small_run import APPENDED, finish, python, write_run
@@ -154,6 +155,15 @@ def test_hours_seen_are_those_of_the_rows_and_survive_a_resume(folder, config):
         seen += int(batch.audio_frames[:, 0].sum())
     assert np.isclose(whole["hours/tts"], seen / 50 / 3600)
     assert load_run(folder / "parts").meta["hours_seen"]["tts/random"] == pytest.approx(whole["hours/tts"])
+
+
+def test_every_heldout_item_counts_once(config):
+    run = load_config(config)
+    heldout = HeldOut(run, "tts", load_codec(run.codec).passport())
+    batches = list(heldout.batches())
+    counted = np.concatenate([batch.loss_weights.sum(axis=1) for batch in batches])
+    assert len(counted) % run.data.rows == 0 and counted[-1] == 0 < counted[0]
+    assert counted.sum() == sum(len(example.streams["audio"]) for example in heldout.examples(10**6)) > 0
 
 
 @pytest.mark.slow
