@@ -24,14 +24,14 @@ from data_pipelines.heldout import HeldOut
 from uniaudio_jax.checkpoint import Checkpoints, describe
 from uniaudio_jax.cli import main_guard, parse_with_config, use_compile_cache
 from uniaudio_jax.codec.codec import load_codec
-from uniaudio_jax.config import RunConfig
+from uniaudio_jax.config import RunConfig, check_codec
 from uniaudio_jax.distributed import DistributedOptions, ProcessInfo, join
 from uniaudio_jax.growth import start_weights
 from uniaudio_jax.loss import Tally, add_tallies
 from uniaudio_jax.optim import TrainState, learning_rate
 from uniaudio_jax.programs import Programs
 from uniaudio_jax.sequence import Batch
-from uniaudio_jax.sharding import make_mesh, place_batch
+from uniaudio_jax.sharding import check_rows, make_mesh, place_batch
 from uniaudio_jax.tasks import get_task
 from uniaudio_jax.telemetry import HoursSeen, Log, forward_flops, measure_peak_tflops, tally_report
 from uniaudio_jax.validation import heldout_tally, losses_of
@@ -70,9 +70,11 @@ class Trainer:
                 "RunConfig.codec: got None, wanted the codec that made the tokens, such as --codec tiny_16k"
             )
         self.config, self.process = config, process
-        self.mesh = make_mesh(config.mesh)
-        self.programs = Programs(config.model, config.train, config.optim, self.mesh)
         codec = load_codec(config.codec).passport()
+        check_codec(config.model, codec)
+        self.mesh = make_mesh(config.mesh)
+        check_rows(self.mesh, config.data.rows, "data.rows")
+        self.programs = Programs(config.model, config.train, config.optim, self.mesh)
         self.frames_per_hour = codec["sample_rate_hz"] / codec["hop_samples"] * 3600
         self.batches, self.rows, self.datasets = open_training_data(
             config.data,

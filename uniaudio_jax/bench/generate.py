@@ -27,7 +27,7 @@ def run(options: GenerateBench) -> dict[str, Any]:
     generator = Generator(ModelDefinition(model), params, vocabulary)
     greedy = Sampling(temperature=0, min_frames=options.frames)
     torch, rival = load_torch_model(model, jax.device_get(params))
-    allowed = np.zeros((model.codebooks, model.vocabulary), bool)
+    allowed = np.zeros((model.codebooks, model.vocabulary_size), bool)
     for level in range(model.codebooks):
         allowed[level, vocabulary.level(level)] = True
     tokens = torch.from_numpy(np.stack([p.tokens for p in prefixes]).astype(np.int64))

@@ -24,7 +24,7 @@ from uniaudio_jax.codec.config import AdversarialConfig, CodecTrainConfig, Seane
 from uniaudio_jax.codec.discriminators import Discriminators, Scored, adversarial_loss, discriminator_loss, feature_loss
 from uniaudio_jax.codec.losses import spectral_losses
 from uniaudio_jax.codec.module import build_module, decode_vectors, encode_vectors, with_params
-from uniaudio_jax.sharding import axes_sharding, replicated
+from uniaudio_jax.sharding import axes_sharding, check_rows, divides, replicated, rows_sharding
 
 KMEANS_VECTORS_PER_ENTRY = 40
 BALANCED = ("spectral", "adversarial", "feature")
@@ -118,8 +118,9 @@ def state_shardings(state: State, mesh: Mesh) -> State:
     """Matrices are cut along their last axis over fsdp where it divides them; the codebooks are whole everywhere."""
 
     def place(leaf: Any) -> Any:
-        axes = ("none",) * (leaf.ndim - 1) + ("embed",) if leaf.ndim > 1 else ("none",) * leaf.ndim
-        return axes_sharding(mesh, axes, leaf.shape)
+        if leaf.ndim < 2 or not divides(mesh, "embed", leaf.shape[-1]):
+            return replicated(mesh)
+        return axes_sharding(mesh, ("none",) * (leaf.ndim - 1) + ("embed",), leaf.shape)
 
     whole = jax.tree.map(lambda _: replicated(mesh), state["statistics"])
     return {**jax.tree.map(place, state), "statistics": whole}
@@ -127,7 +128,8 @@ def state_shardings(state: State, mesh: Mesh) -> State:
 
 def place_wav(wav: Float[np.ndarray, "B S"], mesh: Mesh) -> jax.Array:
     """The batch, which every process has whole, with its rows spread over the mesh."""
-    return jax.make_array_from_callback(wav.shape, axes_sharding(mesh, ("act_rows", "none")), lambda part: wav[part])
+    check_rows(mesh, len(wav))
+    return jax.make_array_from_callback(wav.shape, rows_sharding(mesh), lambda part: wav[part])
 
 
 def random_levels(config: CodecTrainConfig, key: PRNGKeyArray, rows: int) -> Int[Array, " B"]:
