@@ -1,7 +1,6 @@
 """What the other configs start from: a 25 M parameter model over 3 codebooks, three tasks, one device."""
 
 from uniaudio_jax.config import DataConfig, ModelConfig, RunConfig, StackConfig, TrainConfig
-from uniaudio_jax.vocab import Vocabulary
 
 
 def get_config() -> RunConfig:
@@ -10,7 +9,6 @@ def get_config() -> RunConfig:
         name="base",
         codec="tiny_16k",
         model=ModelConfig(
-            vocabulary=Vocabulary(codebooks=3).size,
             context_frames=2048,
             codebooks=3,
             text_width=384,

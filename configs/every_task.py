@@ -15,11 +15,7 @@ def get_config() -> RunConfig:
     """A starting point: no result is claimed. Its ids are the public ones and three further ranges."""
     run = base.get_config()
     appended = {"text": WORD_PIECES, "class_event": CLASS_EVENTS, "sv_bool": SAME_OR_NOT}
-    vocabulary = run.model.vocabulary + sum(appended.values())
     tasks = {task.name: 1.0 for task in TASKS.values() if task.token in PUBLIC_TOKENS}
     return replace(
-        run,
-        name="every_task",
-        model=replace(run.model, vocabulary=vocabulary, appended=appended),
-        data=replace(run.data, tasks=tasks),
+        run, name="every_task", model=replace(run.model, appended=appended), data=replace(run.data, tasks=tasks)
     )

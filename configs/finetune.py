@@ -28,7 +28,7 @@ def get_config() -> RunConfig:
         run,
         name="finetune",
         start_from="runs/quickstart",
-        model=replace(run.model, vocabulary=run.model.vocabulary + LANGUAGES, appended={"language": LANGUAGES}),
+        model=replace(run.model, appended={"language": LANGUAGES}),
         data=replace(
             run.data, tasks={**old, NEW_TASK: float(len(old))}, hours_power=0.05, loss_weights={NEW_TASK: LOSS_WEIGHT}
         ),

@@ -25,7 +25,7 @@ def test_every_config_loads_and_says_what_to_expect(path):
     assert ast.get_docstring(tree) and ast.get_docstring(function)
     if isinstance(config, RunConfig):
         assert from_dict(RunConfig, json.loads(json.dumps(to_dict(config)))) == config
-        assert config.model.vocabulary == config.model.ids.size
+        assert config.model.vocabulary_size == config.model.ids.size
 
 
 def test_the_paper_config_has_the_papers_parameters():

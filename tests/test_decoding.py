@@ -42,7 +42,7 @@ def test_cached_logits_equal_the_full_forward(name, generator, params):
     prefixes = [to_prefix(task, row, VOCABULARY, TEXT_WIDTH) for row in rows]
     wholes = [to_frames(task, row, VOCABULARY, TEXT_WIDTH) for row in rows]
     batch, lengths = generator._pad(prefixes, MODEL.context_frames)
-    everything = jnp.tile(jnp.arange(MODEL.vocabulary), (3, 1))
+    everything = jnp.tile(jnp.arange(MODEL.vocabulary_size), (3, 1))
     model = prepare_for_decoding(generator.definition, params, everything)
     state = start_state(model.global_, jax.tree.map(jnp.asarray, batch), jnp.asarray(lengths), 61, jax.random.key(0))
     wanted = [generator.definition.logits(params, jax.tree.map(jnp.asarray, single(whole)))[0] for whole in wholes]

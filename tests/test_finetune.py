@@ -19,7 +19,7 @@ from uniaudio_jax.config import load_config
 from uniaudio_jax.sequence import audio_frames
 from uniaudio_jax.tasks import get_task
 
-NEW = ("--model.vocabulary", 4212 + 5, "--model.appended", "language", 5)
+NEW = ("--model.appended", "language", 5)
 TASKS = ("--data.tasks", "tts", 1, "enhancement", 1)
 
 
@@ -102,7 +102,7 @@ def test_only_what_was_appended_may_differ(folder, config, old, words, said, tmp
 @pytest.mark.slow
 def test_ids_that_moved_are_refused(folder, config, tuned, tmp_path):
     run, _ = tuned
-    moved = ("--model.vocabulary", 4212 + 28, "--model.appended", "text", 23, "language", 5)
+    moved = ("--model.appended", "text", 23, "language", 5)
     _, err = finish(python("uniaudio_jax.train", config, "--out", tmp_path, "--start-from", run, *moved, *TASKS), 2)
     assert "start_from has the ids" in err and "may only be appended" in err
 
@@ -113,7 +113,7 @@ def shares(config, **changes) -> dict[str, float]:
     run = replace(
         run,
         data=replace(run.data, tasks={"tts": 1.0, "asr": 1.0}, **changes),
-        model=replace(run.model, vocabulary=4212 + 23, appended={"text": APPENDED["text"]}),
+        model=replace(run.model, appended={"text": APPENDED["text"]}),
     )
     codec = load_codec(run.codec).passport()
     plan = open_training_data(run.data, "target", run.model.ids, run.model.text_width, codec, 0, 1).rows.plan

@@ -278,7 +278,7 @@ def test_one_error_names_missing_surplus_and_misshapen_tensors():
     message = str(error.value)
     assert "4 tensors do not fit" in message
     assert "encoder.model.0.conv.conv.bias: missing, wanted float32 (4,)" in message
-    assert "encoder.model.99.bias: surplus, got (5,)" in message
+    assert "encoder.model.99.bias: surplus, got float32 (5,)" in message
     assert "decoder.model.0.conv.conv.weight_v: wanted float32 (64, 13, 7), got float32 (64, 13, 5)" in message
     assert "decoder.model.0.conv.conv.bias: wanted float32 (64,), got float16 (64,)" in message
 
@@ -294,7 +294,7 @@ def test_export_names_what_does_not_fit():
     message = str(error.value)
     assert "4 tensors do not fit" in message
     assert "encoder.model.0.conv.conv.weight_g: missing" in message
-    assert "decoder.extra: surplus, got (2,)" in message
+    assert "decoder.extra: surplus, got float32 (2,)" in message
     assert "decoder.model.15.conv.conv.bias: wanted float32 (1,), got float32 (2, 1)" in message
     assert "quantizer.vq.layers.2._codebook.embed: missing" in message
 

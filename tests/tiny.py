@@ -16,7 +16,8 @@ TEXT_WIDTH = 7
 APPENDED = {"text": 23, "class_event": 13, "sv_bool": 2, "language": 5}
 VOCABULARY = Vocabulary(codebooks=3, entries=11, appended=APPENDED)
 MODEL = ModelConfig(
-    vocabulary=VOCABULARY.size,
+    entries=11,
+    appended=APPENDED,
     context_frames=61,
     codebooks=3,
     text_width=TEXT_WIDTH,

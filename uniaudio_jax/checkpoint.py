@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from uniaudio_jax.config import RunConfig, from_dict, to_dict
+from uniaudio_jax.config import ModelConfig, RunConfig, from_dict, to_dict
 from uniaudio_jax.optim import TrainState
 from uniaudio_jax.vocab import grows_from
 
@@ -112,7 +112,7 @@ def restore_state(checkpoints: Checkpoints, shapes: TrainState, meta: dict[str, 
 def check_same(where: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Raises ValueError that names both sides when model, vocabulary or codec differ."""
     pairs = {
-        "model": (saved["config"]["model"], wanted["config"]["model"]),
+        "model": (_model(saved), _model(wanted)),
         "vocabulary": (_known(saved["vocabulary"], wanted["vocabulary"]), wanted["vocabulary"]),
         "codec": (_codec_key(saved), _codec_key(wanted)),
     }
@@ -133,11 +133,11 @@ def _known(saved: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
 def check_growth(where: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Raises ValueError unless a run described by `wanted` can go on with the weights of `saved`: the same codec, the
     same sizes but for the vocabulary, and every old id with its old meaning."""
-    sizes = [
-        {key: value for key, value in meta["config"]["model"].items() if key not in ("vocabulary", "appended")}
-        for meta in (saved, wanted)
-    ]
-    for what, got, want in (("model", *sizes), ("codec", _codec_key(saved), _codec_key(wanted))):
+    models = [_model(meta) for meta in (saved, wanted)]
+    ids = [model.pop("vocabulary") for model in models]
+    for model in models:
+        del model["appended"], model["ranges"]
+    for what, got, want in (("model", *models), ("codec", _codec_key(saved), _codec_key(wanted))):
         if got != want:
             raise ValueError(
                 f"{where}: start_from has another {what}: {_difference(got, want)}, the run wants "
@@ -149,6 +149,15 @@ def check_growth(where: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> 
             f"{where}: start_from has the ids {_difference(got, want)}, the run wants "
             f"{_difference(want, got)}; new ranges may only be appended (model.appended)"
         )
+    if ids[0] > ids[1]:
+        raise ValueError(
+            f"{where}: start_from has {ids[0]} ids, the run wants {ids[1]}; state model.vocabulary {ids[0]} or more"
+        )
+
+
+def _model(meta: dict[str, Any]) -> dict[str, Any]:
+    """The model's config as a dict that is equal for checkpoints that state the same sizes in other ways."""
+    return to_dict(from_dict(ModelConfig, meta["config"]["model"]).canonical())
 
 
 def _codec_key(meta: dict[str, Any]) -> dict[str, Any] | None:

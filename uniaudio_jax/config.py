@@ -7,14 +7,14 @@ import dataclasses
 import difflib
 import runpy
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from uniaudio_jax.vocab import Vocabulary
+from uniaudio_jax.vocab import PUBLIC_RANGES, Vocabulary
 
 
 def require(where: str, good: bool, got: str, wanted: str) -> None:
@@ -33,8 +33,13 @@ class StackConfig:
     """One pre-LN Transformer stack."""
 
     layers: int
+    """Transformer blocks."""
     width: int
+    """Width D of the vectors between blocks; a multiple of heads."""
     heads: int
+    """Attention heads."""
+    attention: str = "auto"
+    """Attention kernel, by its name in model/kernels; auto takes the one for this stack on this platform."""
 
     def __post_init__(self):
         require("StackConfig.layers", self.layers >= 1, str(self.layers), "at least 1")
@@ -84,22 +89,29 @@ RangeSizes = Annotated[dict[str, int], _pairs(int)]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The multi-scale Transformer (arXiv 2310.00704 section 2.3), in the layout of the public checkpoints.
+    """The multi-scale Transformer (arXiv 2310.00704 section 2.3), in the layout of the public checkpoints."""
 
-    vocabulary: ids that the embedding and the head know; at least as many as the ranges below need.
-    appended: sizes of further ranges by name, after the public ones: text, class_event, sv_bool, language.
-    context_frames: rows of the learned position table, the start frame included.
-    codebooks: Q, tokens per frame.
-    text_width: width of the frozen text encoder's vectors.
-    """
-
-    vocabulary: int
     context_frames: int
+    """The most frames of an example, the start frame included: rows of a learned position table."""
     codebooks: int
+    """Q, the tokens of a frame."""
     text_width: int
+    """Width of the frozen text encoder's vectors."""
     global_stack: StackConfig
+    """The stack over frames."""
     local_stack: StackConfig
+    """The stack over the tokens of one frame."""
+    entries: int = 1024
+    """Codes of one codebook."""
     appended: RangeSizes = field(default_factory=dict)
+    """Sizes of further ranges of ids by name, after the public ones: text, class_event, sv_bool, language."""
+    ranges: tuple[str, ...] = PUBLIC_RANGES
+    """The public ranges of ids, in their order; a checkpoint imported with fewer ids has only the first of them."""
+    vocabulary: int | None = None
+    """Ids of the embeddings and the head, where these are more than the ranges need: padding that lets a mesh divide
+    them, or the size of an imported checkpoint."""
+    positions: str = "learned"
+    """Kind of positions, by its name in model/positions."""
 
     def __post_init__(self):
         width = self.global_stack.width
@@ -115,18 +127,48 @@ class ModelConfig:
             str(self.local_stack.width),
             f"the global width {width} (public layout)",
         )
-        for name, size in self.appended.items():
-            require(f"ModelConfig.appended.{name}", size >= 1, str(size), "at least 1")
+        for name, size in {"entries": self.entries, **self.appended}.items():
+            require(f"ModelConfig, size of {name}", size >= 1, str(size), "at least 1")
+        require(
+            "ModelConfig.ranges",
+            self.ranges == PUBLIC_RANGES[: len(self.ranges)],
+            str(self.ranges),
+            f"the first of {', '.join(PUBLIC_RANGES)}, in this order",
+        )
+        if self.vocabulary is not None and self.vocabulary < self.ids.size:
+            raise ValueError(
+                f"ModelConfig.vocabulary: got {self.vocabulary} ids, but {self.codebooks} codebooks of {self.entries} "
+                f"and the other ranges need {self.ids.size}; leave it out, or state at least {self.ids.size}"
+            )
 
     @property
     def ids(self) -> Vocabulary:
         """What each id means."""
-        return Vocabulary(self.codebooks, appended=self.appended)
+        return Vocabulary(self.codebooks, self.entries, self.appended, self.ranges)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V, the ids of the embeddings and the head: as stated, else what the ranges need."""
+        return self.ids.size if self.vocabulary is None else self.vocabulary
 
     @property
     def token_width(self) -> int:
         """Width of one token's share of a frame vector, D / Q."""
         return self.global_stack.width // self.codebooks
+
+    def canonical(self) -> "ModelConfig":
+        """The same model with its vocabulary stated and automatic kernels: equal where two models share weights."""
+        stacks = [dataclasses.replace(stack, attention="auto") for stack in (self.global_stack, self.local_stack)]
+        return dataclasses.replace(self, vocabulary=self.vocabulary_size, global_stack=stacks[0], local_stack=stacks[1])
+
+
+def check_codec(model: ModelConfig, codec: Mapping[str, Any]) -> None:
+    """Raises ValueError unless the codec with this passport makes codes that fit the model's audio ids."""
+    if codec["codebooks"] < model.codebooks or codec["entries"] != model.entries:
+        raise ValueError(
+            f"the codec {codec['codec']!r} has {codec['codebooks']} codebooks of {codec['entries']} entries, the model "
+            f"wants {model.codebooks} of {model.entries}; set model.codebooks and model.entries, or name another codec"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

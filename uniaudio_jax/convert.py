@@ -11,10 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from uniaudio_jax.config import ModelConfig, StackConfig
+from uniaudio_jax.trees import check_arrays, flatten, unflatten
+from uniaudio_jax.vocab import ranges_within
 
 TEXT_MAP = "continuous_mappings.text_t5"
 WIDENED = ("float32", "float16", "bfloat16")
 """Types that are read: all of their values are float32 values."""
+NOTE = " (float16 and bfloat16 are widened to float32, other types are refused)"
 
 JSON_FIELDS = ("vocab", "context_frames", "width", "heads", "global_layers", "local_layers", "codebooks")
 
@@ -38,8 +41,10 @@ def to_torch_names(params: Mapping[str, Any], config: ModelConfig) -> dict[str, 
     float16 and bfloat16 weights are widened to float32. Raises one ValueError that lists every missing, surplus and
     misshapen array by its path and our shape.
     """
-    arrays = _flatten(params)
-    _check("to_torch_names", arrays, tree_shapes(config), "give the weights of a model of this config")
+    arrays = {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
+    check_arrays(
+        "to_torch_names", arrays, tree_shapes(config), f"give the weights of a model of this config{NOTE}", WIDENED
+    )
     found = {}
     for tensor in published_tensors(config):
         array = arrays[tensor.path]
@@ -54,7 +59,13 @@ def from_torch_names(state: Mapping[str, np.ndarray], config: ModelConfig) -> di
     misshapen tensor with its wanted and got shape.
     """
     arrays = {name: np.asarray(value) for name, value in state.items()}
-    _check("from_torch_names", arrays, torch_shapes(config), "give the weights of this config, or their config")
+    check_arrays(
+        "from_torch_names",
+        arrays,
+        torch_shapes(config),
+        f"give the weights of this config, or their config{NOTE}",
+        WIDENED,
+    )
     layers: dict[str, list[np.ndarray]] = {}
     flat: dict[str, np.ndarray] = {}
     for tensor in published_tensors(config):
@@ -63,7 +74,7 @@ def from_torch_names(state: Mapping[str, np.ndarray], config: ModelConfig) -> di
             flat[tensor.path] = array
         else:
             layers.setdefault(tensor.path, []).append(array)
-    return _unflatten(flat | {path: np.stack(parts) for path, parts in layers.items()})
+    return unflatten(flat | {path: np.stack(parts) for path, parts in layers.items()})
 
 
 def torch_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -82,7 +93,7 @@ def tree_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 def published_tensors(config: ModelConfig) -> list[Tensor]:
     """Every tensor of the public UniAudio v1 checkpoint format (arXiv 2310.00704), in the public order."""
-    vocabulary, width = config.vocabulary, config.global_stack.width
+    vocabulary, width = config.vocabulary_size, config.global_stack.width
     return [
         Tensor("g_emb.weight", "global.embedding", (vocabulary, config.token_width)),
         Tensor("g_pos.weight", "global.positions", (config.context_frames, width)),
@@ -110,7 +121,7 @@ def config_to_json(config: ModelConfig) -> dict[str, int]:
             "the checkpoint format has one `heads`"
         )
     return {
-        "vocab": config.vocabulary,
+        "vocab": config.vocabulary_size,
         "context_frames": config.context_frames,
         "width": config.global_stack.width,
         "heads": heads[0],
@@ -123,6 +134,8 @@ def config_to_json(config: ModelConfig) -> dict[str, int]:
 
 def config_from_json(values: Mapping[str, Any], state: Mapping[str, Any] | None = None) -> ModelConfig:
     """The config of the JSON beside a checkpoint; a missing "text_width" is read from the shapes in `state`.
+
+    The model keeps the checkpoint's number of ids, and has the public ranges that lie within them.
 
     Raises one ValueError that lists missing fields, surplus fields, and fields that are not positive integers.
     """
@@ -147,6 +160,7 @@ def config_from_json(values: Mapping[str, Any], state: Mapping[str, Any] | None 
 
     return ModelConfig(
         vocabulary=values["vocab"],
+        ranges=ranges_within(values["vocab"], values["codebooks"]),
         context_frames=values["context_frames"],
         codebooks=values["codebooks"],
         text_width=values["text_width"],
@@ -189,41 +203,3 @@ def _blocks(name: str, path: str, stack: StackConfig) -> list[Tensor]:
         tensors += _linear(f"{at}.mlp.2", f"{path}.mlp.down", hidden, width, layer)
         tensors += _norm(f"{at}.mlp_ln", f"{path}.mlp_norm", width, layer)
     return tensors
-
-
-def _check(where: str, found: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]], remedy: str) -> None:
-    """Raises one ValueError that lists every array that does not fit."""
-    problems = [f"{name}: missing, wanted float32 {shape}" for name, shape in wanted.items() if name not in found]
-    problems += [
-        f"{name}: surplus, got {array.dtype} {array.shape}" for name, array in found.items() if name not in wanted
-    ]
-    problems += [
-        f"{name}: wanted float32 {shape}, got {found[name].dtype} {found[name].shape}"
-        for name, shape in wanted.items()
-        if name in found and (found[name].shape != shape or found[name].dtype.name not in WIDENED)
-    ]
-    if problems:
-        raise ValueError(
-            f"{where}: {len(problems)} arrays do not fit; {remedy} (float16 and bfloat16 are widened to "
-            "float32, other types are refused)\n  " + "\n  ".join(problems)
-        )
-
-
-def _flatten(tree: Mapping[str, Any], path: str = "") -> dict[str, np.ndarray]:
-    flat = {}
-    for name, value in tree.items():
-        flat |= (
-            _flatten(value, f"{path}{name}.") if isinstance(value, Mapping) else {f"{path}{name}": np.asarray(value)}
-        )
-    return flat
-
-
-def _unflatten(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for path, array in flat.items():
-        *parents, leaf = path.split(".")
-        node = tree
-        for name in parents:
-            node = node.setdefault(name, {})
-        node[leaf] = array
-    return tree

@@ -64,7 +64,7 @@ def logits_difference(run: Run, frames: int = 48) -> float:
     """The largest difference between our logits and PyTorch's over random frames of every kind of token."""
     torch, rival = load_torch_model(run.config.model, jax.device_get(run.params))
     model, rng = run.config.model, np.random.default_rng(0)
-    tokens = rng.integers(2, run.vocabulary.size, (2, frames, model.codebooks))
+    tokens = rng.integers(2, model.vocabulary_size, (2, frames, model.codebooks))
     tokens[:, 3:7] = CONTINUOUS
     vectors = rng.normal(size=(2, 4, model.text_width)).astype(np.float32)
     slots = np.full((2, frames), -1)

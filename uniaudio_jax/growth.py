@@ -13,7 +13,7 @@ from uniaudio_jax.sharding import tree_shardings
 
 
 def start_weights(run: Path, meta: dict[str, Any], definition: ModelDefinition, fresh: Params, mesh: Mesh) -> Params:
-    """The newest weights of `run` in the shapes of `fresh`; what the vocabulary has more keeps its fresh values.
+    """The newest weights of `run` in the shapes of `fresh`; ids that only the new vocabulary has keep fresh values.
 
     Raises ValueError when codec, sizes or the meaning of old ids differ between the run and `meta`.
     """
@@ -21,23 +21,32 @@ def start_weights(run: Path, meta: dict[str, Any], definition: ModelDefinition, 
     check_growth(run, saved, meta)
     old = ModelDefinition(config.model)
     shapes = old.shapes()
-    places = tree_shardings(mesh, old.axes(), shapes)
-    checkpoints = Checkpoints(run)
+    # The old vocabulary stays whole on each device, as its size need not divide over this mesh.
+    axes = {part: _whole_vocabulary(tree) for part, tree in old.axes().items()}
     targets = jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        tree_shardings(mesh, axes, shapes),
     )
+    checkpoints = Checkpoints(run)
     known = checkpoints.restore({"params": targets})["params"]
     checkpoints.close()
-    axes = definition.axes()
 
     def grow(known: Params, fresh: Params) -> Params:
-        return jax.tree.map(grown, known, fresh, axes)
+        return jax.tree.map(grown, known, fresh, definition.axes())
 
     return jax.jit(grow, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, fresh))(known, fresh)
 
 
+def _whole_vocabulary(axes: Any) -> Any:
+    """The tree of axis names with `none` in place of `vocab`."""
+    if isinstance(axes, tuple):
+        return tuple("none" if name == "vocab" else name for name in axes)
+    return {name: _whole_vocabulary(value) for name, value in axes.items()}
+
+
 def grown(known: jax.Array, fresh: jax.Array, axes: tuple[str, ...]) -> jax.Array:
-    """`known`, followed along its vocabulary axis by what `fresh` has more."""
+    """`known`, followed along its vocabulary axis by the ids that only `fresh` has."""
     if known.shape == fresh.shape:
         return known
     axis = axes.index("vocab")

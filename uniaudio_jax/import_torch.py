@@ -33,19 +33,20 @@ from uniaudio_jax.optim import TrainState, make_optimizer
 
 @dataclass(frozen=True, kw_only=True)
 class ImportOptions:
-    """weights: .pth, .pt, .th or .safetensors; a dict below the key "model" or "state_dict" is found too.
-
-    config: JSON of the sizes. layout: of a codec instead of a config, uniaudio_16k, encodec_24khz or encodec_48khz.
-    codec: the codec that a model's weights were trained on: a shipped one's name or a folder; none if it is not at
-        hand.
-    """
+    """Make a run, or a codec, out of published weights."""
 
     weights: Path
+    """A .pth, .pt, .th or .safetensors file; a dict below the key "model" or "state_dict" is read too."""
     out: Path
+    """Folder of the run or codec that is made."""
     kind: Literal["model", "codec"] = "model"
+    """What the weights are of."""
     config: Path | None = None
+    """JSON of the sizes."""
     layout: str | None = None
+    """Of a codec, instead of a config: uniaudio_16k, encodec_24khz or encodec_48khz."""
     codec: str | None = None
+    """The codec that a model was trained on: a shipped one's name or a folder; none if it is not at hand."""
 
     def __post_init__(self):
         wanted = "--config or --layout, one of them" if self.kind == "codec" else "--config and no --layout"
@@ -127,9 +128,11 @@ def main() -> None:
             print(f"import: {len(state)} tensors of codec {layout.name} into {options.out} (sha256 {sha256[:12]}…)")
             return
         config = import_run(state, read_config(options.config), options.out, options.codec)
+        stacks, model = (config.model.global_stack, config.model.local_stack), config.model
         print(
-            f"import: {len(state)} tensors into {options.out}: {config.model.global_stack.layers} global and "
-            f"{config.model.local_stack.layers} local layers of width {config.model.global_stack.width}"
+            f"import: {len(state)} tensors into {options.out}: {stacks[0].layers} global and {stacks[1].layers} local "
+            f"layers of width {stacks[0].width}, {model.vocabulary_size} ids with the ranges "
+            f"{', '.join(model.ranges) or '(none)'}"
         )
 
 

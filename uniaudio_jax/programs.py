@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from einops import rearrange
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
@@ -19,7 +20,7 @@ from uniaudio_jax.loss import Tally, add_tallies, empty_tally, tally_tokens
 from uniaudio_jax.model.uniaudio import ModelDefinition, Params
 from uniaudio_jax.optim import TrainState, apply_gradients, make_optimizer
 from uniaudio_jax.sequence import Batch
-from uniaudio_jax.sharding import axes_sharding, constrain, replicated, tree_shardings
+from uniaudio_jax.sharding import constrain, replicated, rows_sharding, tree_shardings
 
 
 class Metrics(NamedTuple):
@@ -39,21 +40,20 @@ class Programs:
         self.dtype = jnp.dtype(train.compute_dtype)
         shardings = self.state_shardings()
         weights, whole = shardings.params, replicated(mesh)
-        vectors = axes_sharding(mesh, ("act_rows",))
+        vectors = rows_sharding(mesh)
         self.init = jax.jit(self._init, out_shardings=shardings)
         self.global_forward = jax.jit(self._global_forward, out_shardings=(vectors, None))
         self.global_backward = jax.jit(self._global_backward, out_shardings=weights["global"])
         self.local_loss = jax.jit(self._local_loss, out_shardings=(whole, weights["local"], vectors))
         self.local_tally = jax.jit(self._local_tally, out_shardings=whole)
-        self.add = jax.jit(lambda one, other: jax.tree.map(jnp.add, one, other), donate_argnums=0)
+        self.add = jax.jit(lambda total, more: jax.tree.map(jnp.add, total, more), donate_argnums=0)
         self.update = jax.jit(self._update, out_shardings=(shardings, whole), donate_argnums=0)
 
     def step(self, state: TrainState, batches: Sequence[Batch]) -> tuple[TrainState, Metrics]:
         """One update from the gradients of all `batches`, which count as one batch."""
         gradients, tally = self.gradients(state.params, batches[0])
         for batch in batches[1:]:
-            more = self.gradients(state.params, batch)
-            gradients, tally = self.add((gradients, tally), more)
+            gradients, tally = self.add((gradients, tally), self.gradients(state.params, batch))
         state, norm = self.update(state, gradients, tally)
         return state, Metrics(tally, norm)
 
@@ -75,7 +75,7 @@ class Programs:
         whole = replicated(self.mesh)
         moments = optax.tree_map_params(
             self.optimizer,
-            lambda _, place: place,
+            lambda _, sharding: sharding,
             jax.eval_shape(self.optimizer.init, shapes),
             params,
             transform_non_params=lambda _: whole,
@@ -83,10 +83,10 @@ class Programs:
         return TrainState(params, moments, whole, whole)
 
     def state_shapes(self) -> TrainState:
-        """A TrainState of ShapeDtypeStructs with their shardings: what a restore is told to make."""
+        """A TrainState of ShapeDtypeStructs with their shardings: the targets of a restore."""
         shapes = jax.eval_shape(self._init, jax.ShapeDtypeStruct((2,), jnp.uint32))
         return jax.tree.map(
-            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             shapes,
             self.state_shardings(),
         )
@@ -96,11 +96,11 @@ class Programs:
         return TrainState(params, self.optimizer.init(params), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
     def _global_forward(self, params: Params, batch: Batch) -> tuple[Float[Array, "B T D"], Any]:
-        """The frame vectors and the pullback, whose copy of the weights is taken out: the backward is given them."""
+        """The frame vectors, and their pullback without its copy of the weights, which the backward is given again."""
 
         def forward(weights: Params) -> Array:
             x = self.definition.merge("global", self._cast(weights))(batch, remat=self.train.remat)
-            return constrain(x, self.mesh, "act_rows", "none", "none")
+            return constrain(x, self.mesh, "act_rows")
 
         vectors, pullback = jax.vjp(forward, params)
         pullback.args_res = [None] * len(pullback.args_res)
@@ -123,7 +123,7 @@ class Programs:
 
         start = (jax.tree.map(jnp.zeros_like, params), empty_tally(self.model.codebooks))
         (gradients, tally), dx = jax.lax.scan(body, start, self._chunks(vectors, batch))
-        dx = self._join(dx, batch.loss_frames.shape)
+        dx = self._join(dx, *batch.loss_frames.shape)
         rows = jnp.arange(len(vectors))[:, None]
         return tally, gradients, jnp.zeros_like(vectors).at[rows, batch.loss_frames].add(dx)
 
@@ -147,22 +147,20 @@ class Programs:
     def _split(self, x: Array) -> Array:
         """[B, N, …] → [chunks, F, …], so that a device's own rows stay on it."""
         shards, chunks, size = self._chunk_shape(x.shape[0] * x.shape[1])
-        x = x.reshape(-1, *x.shape[2:])
+        x = rearrange(x, "rows frames ... -> (rows frames) ...")
         x = jnp.pad(x, [(0, shards * chunks * size - len(x))] + [(0, 0)] * (x.ndim - 1))
-        x = x.reshape(shards, chunks, size, *x.shape[1:]).swapaxes(0, 1)
-        x = x.reshape(chunks, shards * size, *x.shape[3:])
-        return constrain(x, self.mesh, "none", "act_frames", *["none"] * (x.ndim - 2))
+        x = rearrange(x, "(shards chunks size) ... -> chunks (shards size) ...", shards=shards, chunks=chunks)
+        return constrain(x, self.mesh, "none", "act_frames")
 
-    def _join(self, x: Array, shape: tuple[int, int]) -> Array:
-        """The inverse of `_split` for counted frames of `shape` [B, N]."""
-        shards, chunks, size = self._chunk_shape(shape[0] * shape[1])
-        x = x.reshape(chunks, shards, size, *x.shape[2:]).swapaxes(0, 1)
-        x = x.reshape(shards * chunks * size, *x.shape[3:])[: shape[0] * shape[1]]
-        x = x.reshape(*shape, *x.shape[1:])
-        return constrain(x, self.mesh, "act_rows", *["none"] * (x.ndim - 1))
+    def _join(self, x: Array, rows: int, frames: int) -> Array:
+        """The inverse of `_split` for `frames` counted frames in each row."""
+        shards, *_ = self._chunk_shape(rows * frames)
+        x = rearrange(x, "chunks (shards size) ... -> (shards chunks size) ...", shards=shards)[: rows * frames]
+        x = rearrange(x, "(rows frames) ... -> rows frames ...", rows=rows)
+        return constrain(x, self.mesh, "act_rows")
 
     def _chunk_shape(self, frames: int) -> tuple[int, int, int]:
-        """(devices, chunks, frames of a device in a chunk)."""
+        """(devices, chunks, frames of one device in a chunk) for a batch of `frames` counted frames."""
         shards = self.mesh.size
         each = -(-frames // shards)
         chunks = max(1, -(-frames // self.train.local_chunk_frames))

@@ -11,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from uniaudio_jax.checkpoint import Checkpoints, load_config_of, one_device
 from uniaudio_jax.codec.codec import Codec, load_codec
+from uniaudio_jax.config import check_codec
 from uniaudio_jax.decoding import Generator, Sampling
 from uniaudio_jax.model.uniaudio import ModelDefinition, Params
 from uniaudio_jax.sequence import MASK_CODE, to_prefix, unscored
@@ -41,6 +42,7 @@ class Run:
         if self.config.codec is None:
             raise ValueError(f"{self.path}: this run was imported without a codec; import again with --codec NAME")
         codec, wanted = load_codec(self.config.codec), self.meta["codec"]
+        check_codec(self.config.model, codec.passport())
         if wanted and codec.weights_sha256 != wanted["weights_sha256"]:
             raise ValueError(
                 f"{self.path}: trained on tokens of codec {wanted['codec']} ({wanted['weights_sha256'][:12]}), "
@@ -70,8 +72,10 @@ class Run:
                 f"tokens: got shape {tokens.shape}, wanted [B, T, {model.codebooks}] with T at most "
                 f"{model.context_frames}"
             )
-        if tokens.size and not (tokens.min() >= 0 and tokens.max() < model.vocabulary):
-            raise ValueError(f"tokens: got ids {tokens.min()} to {tokens.max()}, wanted 0 to {model.vocabulary - 1}")
+        if tokens.size and not (tokens.min() >= 0 and tokens.max() < model.vocabulary_size):
+            raise ValueError(
+                f"tokens: got ids {tokens.min()} to {tokens.max()}, wanted 0 to {model.vocabulary_size - 1}"
+            )
         rows, frames = tokens.shape[:2]
         vectors = (
             np.zeros((rows, 1, model.text_width), np.float32) if text_vectors is None else np.asarray(text_vectors)

@@ -29,7 +29,7 @@ def forward_flops(model: ModelConfig, frames: int, loss_frames: int, row_frames:
     tokens = loss_frames * model.codebooks
     width = model.local_stack.width
     local = stack(model.local_stack, tokens, (model.codebooks + 1) / 2)
-    ends = 2 * tokens * width * (model.vocabulary + model.token_width)
+    ends = 2 * tokens * width * (model.vocabulary_size + model.token_width)
     return stack(model.global_stack, frames, (row_frames + 1) / 2) + local + ends
 
 

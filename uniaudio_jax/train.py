@@ -24,7 +24,7 @@ from uniaudio_jax.checkpoint import Checkpoints, describe, restore_state, state_
 from uniaudio_jax.cli import main_guard, parse_with_config, use_compile_cache
 from uniaudio_jax.clock import FrameClock
 from uniaudio_jax.codec.codec import load_codec
-from uniaudio_jax.config import RunConfig
+from uniaudio_jax.config import RunConfig, check_codec
 from uniaudio_jax.distributed import DistributedOptions, ProcessInfo, join
 from uniaudio_jax.growth import start_weights
 from uniaudio_jax.loss import Tally, add_tallies
@@ -32,7 +32,7 @@ from uniaudio_jax.optim import TrainState
 from uniaudio_jax.programs import Metrics, Programs
 from uniaudio_jax.schedules import make_schedule
 from uniaudio_jax.sequence import Batch
-from uniaudio_jax.sharding import make_mesh, place_batch
+from uniaudio_jax.sharding import check_rows, make_mesh, place_batch
 from uniaudio_jax.sinks import Log
 from uniaudio_jax.stopping import Stop, StopOnSignal
 from uniaudio_jax.tasks import get_task
@@ -73,7 +73,9 @@ class Trainer:
             )
         self.config, self.process = config, process
         codec = load_codec(config.codec).passport()
+        check_codec(config.model, codec)
         self.mesh = make_mesh(config.mesh)
+        check_rows(self.mesh, config.data.rows, "data.rows")
         self.programs = Programs(config.model, config.train, config.optim, self.mesh)
         self.data = self._open_data(codec)
         self.heldout = self._open_heldout(codec)

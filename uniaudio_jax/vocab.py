@@ -61,7 +61,7 @@ PUBLIC_TOKENS = (
     "<speech_edit_task>",
 )
 OWN_TOKENS = ("<language_task>", "<language_start>", "<language_end>")
-"""Tokens of tasks that the public format does not have, in slots that it reserves. Only the end may grow."""
+"""Tokens of tasks that the public format lacks, in slots that it reserves. New ones go to the end."""
 
 SPECIAL_TOKENS = PUBLIC_TOKENS + OWN_TOKENS
 SPECIAL_SLOTS = 128
@@ -70,35 +70,33 @@ PAD, CONTINUOUS, START, END = (SPECIAL_IDS[name] for name in ("<pad>", "<continu
 GLOBAL_START, LOCAL_START = SPECIAL_IDS["<mega_global>"], SPECIAL_IDS["<mega_local>"]
 
 PHONES, SEMANTIC_UNITS, SUNG_PHONES, MIDI_NOTES = 305, 500, 68, 138
+PUBLIC_RANGES: tuple[str, ...] = ("audio", "phone", "semantic", "sing_phone", "sing_midi")
+"""The ranges of the public checkpoints, in the order of their ids."""
+
 WORD_PIECES, CLASS_EVENTS, SAME_OR_NOT, LANGUAGES = 1000, 527, 2, 64
-"""Usual sizes of ranges appended to the public ones: pieces of words, sound events, the answers of verification,
-languages."""
+"""Usual sizes of appended ranges: pieces of words, sound events, the answers of speaker verification, languages."""
 
 
 @dataclass(frozen=True)
 class Vocabulary:
     """Ids of a run with `codebooks` levels of `entries` codes: 4212 of them for the paper's 3 x 1024.
 
-    appended: sizes of further ranges by name, after the public ones; a fine-tuning may append more.
-    Audio code c of level q has the id `ranges["audio"].start + q * entries + c`; the last audio id masks audio
-    that a speech edit shall fill in.
+    public: the first of PUBLIC_RANGES; appended: sizes of further ranges by name, which follow the public ones.
+    Audio code c of level q has the id `span("audio").start + q * entries + c`; the last audio id masks audio that a
+    speech edit fills in.
     """
 
     codebooks: int
     entries: int = 1024
     appended: Mapping[str, int] = field(default_factory=dict)
+    public: tuple[str, ...] = PUBLIC_RANGES
 
     @cached_property
     def ranges(self) -> dict[str, range]:
-        """Name of a modality → its ids."""
-        sizes = {
-            "audio": self.codebooks * self.entries + 1,
-            "phone": PHONES,
-            "semantic": SEMANTIC_UNITS,
-            "sing_phone": SUNG_PHONES,
-            "sing_midi": MIDI_NOTES,
-            **self.appended,
-        }
+        """Name of a range → its ids."""
+        audio = self.codebooks * self.entries + 1
+        public = dict(zip(PUBLIC_RANGES, (audio, PHONES, SEMANTIC_UNITS, SUNG_PHONES, MIDI_NOTES), strict=True))
+        sizes = {name: public[name] for name in self.public} | dict(self.appended)
         ranges, start = {}, SPECIAL_SLOTS
         for name, size in sizes.items():
             ranges[name] = range(start, start + size)
@@ -107,30 +105,48 @@ class Vocabulary:
 
     def span(self, name: str) -> range:
         """The ids of the range `name`. Raises ValueError with the remedy when this vocabulary has no such range."""
-        if name not in self.ranges:
-            raise ValueError(
-                f"the vocabulary has no range {name!r}, it has {', '.join(self.ranges)}; append one in "
-                f"the config: model.appended {name} SIZE, and raise model.vocabulary by SIZE"
-            )
-        return self.ranges[name]
+        if name in self.ranges:
+            return self.ranges[name]
+        remedy = f"append one in the config: model.appended {name} SIZE"
+        if name in PUBLIC_RANGES:
+            remedy = "the checkpoint that it was imported from has too few ids for it (model.ranges)"
+        known = ", ".join(self.ranges) or "special tokens alone"
+        raise ValueError(f"the vocabulary has no range {name!r}, it has {known}; {remedy}")
 
     @property
     def size(self) -> int:
-        return max(span.stop for span in self.ranges.values())
+        """Number of ids up to the last one that has a meaning."""
+        return max((span.stop for span in self.ranges.values()), default=len(SPECIAL_TOKENS))
 
     @property
     def audio_mask(self) -> int:
-        return self.ranges["audio"].stop - 1
+        """The id of masked audio."""
+        return self.span("audio").stop - 1
 
     def level(self, level: int) -> range:
         """Ids of the codes of one codebook level, 0 to codebooks - 1."""
-        start = self.ranges["audio"].start + level * self.entries
+        start = self.span("audio").start + level * self.entries
         return range(start, start + self.entries)
 
     def layout(self) -> dict[str, list]:
-        """JSON form, kept in every checkpoint: two runs can share weights only where these say the same."""
+        """JSON form, kept in every checkpoint: two runs can share weights only where their layouts agree."""
         spans: dict[str, list] = {name: [span.start, len(span)] for name, span in self.ranges.items()}
         return {"special": list(SPECIAL_TOKENS), "codebooks": [self.codebooks, self.entries], **spans}
+
+
+def public_ranges_within(ids: int, codebooks: int, entries: int = 1024) -> tuple[str, ...]:
+    """The public ranges that lie whole below the id `ids`, in order."""
+    spans = Vocabulary(codebooks, entries).ranges
+    return tuple(name for name, span in spans.items() if span.stop <= ids)
+
+
+def ranges_within(size: int, codebooks: int, entries: int = 1024) -> tuple[str, ...]:
+    """The first public ranges that lie wholly within `size` ids."""
+    fitting: tuple[str, ...] = ()
+    for count in range(1, len(PUBLIC_RANGES) + 1):
+        if Vocabulary(codebooks, entries, public=PUBLIC_RANGES[:count]).size <= size:
+            fitting = PUBLIC_RANGES[:count]
+    return fitting
 
 
 def grows_from(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:

@@ -44,7 +44,7 @@ def run(options: Options) -> dict[str, Any]:
     greedy = Sampling(temperature=0, min_frames=options.frames)
     torch, rival = load_torch_model(model, jax.device_get(params))
     prefix_tokens = torch.from_numpy(np.stack([prefix.tokens for prefix in prefixes]).astype(np.int64))
-    allowed = torch.zeros(model.codebooks, model.vocabulary, dtype=torch.bool)
+    allowed = torch.zeros(model.codebooks, model.vocabulary_size, dtype=torch.bool)
     for level in range(model.codebooks):
         allowed[level, vocabulary.level(level)] = True
     tokens: dict[str, np.ndarray] = {}

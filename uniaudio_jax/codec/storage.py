@@ -13,6 +13,7 @@ from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig, SegmentConfi
 from uniaudio_jax.codec.layouts import LAYOUTS, Layout
 from uniaudio_jax.config import did_you_mean
 from uniaudio_jax.files import atomic_write
+from uniaudio_jax.trees import check_arrays, flatten, unflatten
 
 SHIPPED = Path(__file__).parent / "shipped"
 WEIGHTS_FILE, PASSPORT_FILE = "weights.safetensors", "passport.json"
@@ -25,25 +26,6 @@ class StoredCodec(NamedTuple):
     params: dict
     extra: dict
     weights_sha256: str
-
-
-def _flatten(tree: dict, prefix: str = "") -> dict[str, np.ndarray]:
-    flat = {}
-    for key, value in tree.items():
-        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
-    return flat
-
-
-def _unflatten(flat: dict[str, np.ndarray]) -> dict:
-    """The inverse of `_flatten`; a name of digits becomes an index, as in the pure dict of a list of modules."""
-    tree: dict = {}
-    for name, value in flat.items():
-        *path, last = [int(key) if key.isdigit() else key for key in name.split(".")]
-        node = tree
-        for key in path:
-            node = node.setdefault(key, {})
-        node[last] = value
-    return tree
 
 
 def save_codec(
@@ -60,7 +42,7 @@ def save_codec(
     """
     folder = Path(path)
     with np.errstate(over="ignore"):
-        stored = {name: np.asarray(value, precision) for name, value in _flatten(params).items()}
+        stored = {name: np.asarray(value, precision) for name, value in flatten(params).items()}
     for name, value in stored.items():
         if not np.isfinite(value).all():
             raise ValueError(
@@ -138,20 +120,14 @@ def read_codec(name_or_path: str | Path) -> StoredCodec:
         )
     flat = {name: value.astype(np.float32) for name, value in safetensors.numpy.load(blob).items()}
     extra = {key: value for key, value in passport.items() if key not in ("config", "weights_sha256")}
-    return StoredCodec(config, _unflatten(flat), extra, sha256)
+    return StoredCodec(config, unflatten(flat), extra, sha256)
 
 
 def check_shapes(stored: StoredCodec, module_params: dict[str, Any], where: str | Path) -> None:
     """Raises ValueError unless `stored` has every leaf of `module_params` (arrays or shapes) and the codebooks."""
     quantizer = stored.config.quantizer
-    wanted = {name: tuple(leaf.shape) for name, leaf in _flatten(module_params).items()}
+    wanted = {name: tuple(leaf.shape) for name, leaf in flatten(module_params).items()}
     wanted["quantizer.codebooks"] = (quantizer.codebooks, quantizer.entries, quantizer.width)
-    got = {name: value.shape for name, value in _flatten(stored.params).items()}
-    differ = [name for name in wanted if got.get(name) != wanted[name]]
-    wrong = [f"{name} {got.get(name, 'missing')} (wanted {wanted[name]})" for name in differ]
-    if wrong:
-        raise ValueError(
-            f"{where}: the tensors of {WEIGHTS_FILE} do not fit the passport's config: "
-            f"{', '.join(wrong[:5])}; write the codec again with "
-            "uniaudio_jax.codec.storage.save_codec"
-        )
+    arrays = {name: array for name, array in flatten(stored.params).items() if name in wanted}
+    remedy = "write the codec again with uniaudio_jax.codec.storage.save_codec"
+    check_arrays(f"{where}, {WEIGHTS_FILE} against the config in {PASSPORT_FILE}", arrays, wanted, remedy)

@@ -24,7 +24,7 @@ from uniaudio_jax.codec.discriminators import Discriminators, Scored, adversaria
 from uniaudio_jax.codec.losses import spectral_losses
 from uniaudio_jax.codec.module import build_module, with_params
 from uniaudio_jax.optim import guarded_update, make_optimizer
-from uniaudio_jax.sharding import axes_sharding, replicated
+from uniaudio_jax.sharding import axes_sharding, check_rows, divides, replicated, rows_sharding
 
 KMEANS_VECTORS_PER_ENTRY = 40
 BALANCED = ("spectral", "adversarial", "feature")
@@ -97,19 +97,24 @@ def _discriminate(config: CodecTrainConfig, params: dict, wav: Float[Array, "B S
 
 
 def state_shardings(state: State, mesh: Mesh) -> State:
-    """Matrices are cut along their last axis over fsdp where it divides them; the codebooks are whole everywhere."""
+    """The sharding of every array: the output channels of a matrix are cut where the mesh divides them.
 
-    def place(leaf: Any) -> Any:
-        axes = ("none",) * (leaf.ndim - 1) + ("embed",) if leaf.ndim > 1 else ("none",) * leaf.ndim
-        return axes_sharding(mesh, axes, leaf.shape)
+    Vectors, the codebooks and matrices of other sizes are whole on every device.
+    """
+
+    def sharding(leaf: Any) -> Any:
+        if leaf.ndim < 2 or not divides(mesh, "channels", leaf.shape[-1]):
+            return replicated(mesh)
+        return axes_sharding(mesh, ("none",) * (leaf.ndim - 1) + ("channels",), leaf.shape)
 
     whole = jax.tree.map(lambda _: replicated(mesh), state["statistics"])
-    return {**jax.tree.map(place, state), "statistics": whole}
+    return {**jax.tree.map(sharding, state), "statistics": whole}
 
 
 def place_wav(wav: Float[np.ndarray, "B S"], mesh: Mesh) -> jax.Array:
     """The batch, which every process has whole, with its rows spread over the mesh."""
-    return jax.make_array_from_callback(wav.shape, axes_sharding(mesh, ("act_rows", "none")), lambda part: wav[part])
+    check_rows(mesh, len(wav))
+    return jax.make_array_from_callback(wav.shape, rows_sharding(mesh), lambda part: wav[part])
 
 
 def random_levels(config: CodecTrainConfig, key: PRNGKeyArray, rows: int) -> Int[Array, " B"]:

@@ -11,6 +11,7 @@ from flax import traverse_util
 
 from uniaudio_jax.codec.config import CodecConfig
 from uniaudio_jax.codec.layouts.tensors import Tensor
+from uniaudio_jax.trees import check_arrays
 
 CODEBOOK_TENSORS = {"codebooks": "embed", "average": "embed_avg", "cluster_size": "cluster_size", "inited": "inited"}
 
@@ -30,19 +31,6 @@ def published_tensors(config: CodecConfig) -> tuple[Tensor, ...]:
     return (*config.layout.torch_tensors(config.quantizer.width), *_quantizer(config))
 
 
-def _check(where: str, arrays: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]], remedy: str) -> None:
-    """Raises one ValueError that names every missing, surplus and misshapen tensor."""
-    problems = [f"{name}: missing, wanted float32 {wanted[name]}" for name in wanted if name not in arrays]
-    problems += [f"{name}: surplus, got {arrays[name].shape}" for name in arrays if name not in wanted]
-    problems += [
-        f"{name}: wanted float32 {shape}, got {arrays[name].dtype} {arrays[name].shape}"
-        for name, shape in wanted.items()
-        if name in arrays and (arrays[name].shape != shape or arrays[name].dtype != np.float32)
-    ]
-    if problems:
-        raise ValueError(f"{where}: {len(problems)} tensors do not fit; {remedy}\n  " + "\n  ".join(problems))
-
-
 def from_torch(state_dict: Mapping[str, np.ndarray], config: CodecConfig) -> dict:
     """The parameters {"encoder", "decoder", "quantizer"} of a published state dict, as nested dicts of float32 arrays.
 
@@ -51,7 +39,7 @@ def from_torch(state_dict: Mapping[str, np.ndarray], config: CodecConfig) -> dic
     stacked over levels. Raises ValueError that names every missing, surplus or misshapen tensor.
     """
     tensors = published_tensors(config)
-    _check(
+    check_arrays(
         f"from_torch, codec {config.name!r}",
         state_dict,
         {tensor.name: tensor.shape for tensor in tensors},
@@ -82,7 +70,7 @@ def to_torch(params: Mapping, config: CodecConfig) -> dict[str, np.ndarray]:
         if tensor is not None and value.ndim == len(tensor.axes):
             value = np.transpose(value, np.argsort(tensor.axes))
         arrays[tensor.name if tensor else ".".join(map(str, path))] = np.ascontiguousarray(value)
-    _check(
+    check_arrays(
         f"to_torch, codec {config.name!r}",
         arrays,
         {tensor.name: tensor.shape for tensor in tensors.values()},

@@ -1,17 +1,18 @@
-"""Self-attention with the projections of the public checkpoints; the inner sum is handed in."""
+"""Self-attention with the projections of the public checkpoints, and how a stack's items see each other."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
+from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from uniaudio_jax.config import StackConfig
-from uniaudio_jax.model.kernels import cached_attention
-
-Attend = Callable[[Array, Array, Array], Array]
-"""(queries, keys, values), each [B, T, heads, head width] → mixed values: one of `kernels`."""
+from uniaudio_jax.model.kernels import choose_kernel
+from uniaudio_jax.model.kernels.kernel import Kernel
+from uniaudio_jax.model.positions import choose_positions
+from uniaudio_jax.model.positions.kind import Positions
 
 
 class Cache(NamedTuple):
@@ -19,6 +20,63 @@ class Cache(NamedTuple):
 
     keys: Array
     values: Array
+
+
+Mix = Callable[[Array, Array, Array, Cache | None], tuple[Array, Cache]]
+"""(queries, keys, values, each [B, T, H, E], the layer's cache) → mixed values [B, T, H, E] and the new cache."""
+
+
+class Attend(NamedTuple):
+    """One kernel and one kind of positions, for whole rows, for a step into a cache, and for a cache that grows."""
+
+    kernel: Kernel
+    positions: Positions
+
+    def rows(self, positions: Int[Array, "*B T"], segments: Int[Array, "B T"] | None = None) -> Mix:
+        """Causal attention of whole rows within each segment; the cache that comes back holds the rows."""
+
+        def mix(query: Array, key: Array, value: Array, _: Cache | None) -> tuple[Array, Cache]:
+            query, key = self.positions.turn(query, key, positions)
+            return self.kernel.rows(query, key, value, segments), _cache_of(key, value)
+
+        return mix
+
+    def step(self, position: Int[Array, " B"]) -> Mix:
+        """Attention of one more item at `position` of each row, which sees the cache up to itself."""
+
+        def mix(query: Array, key: Array, value: Array, cache: Cache | None) -> tuple[Array, Cache]:
+            assert cache is not None
+            query, key = self.positions.turn(query, key, position[:, None])
+            rows = jnp.arange(len(query))
+            cache = Cache(
+                cache.keys.at[rows, :, position].set(key[:, 0]), cache.values.at[rows, :, position].set(value[:, 0])
+            )
+            visible = jnp.arange(cache.keys.shape[2])[None] <= position[:, None]
+            return self.kernel.cached(query, *cache, visible), cache
+
+        return mix
+
+    def grow(self, position: int) -> Mix:
+        """Attention of the item at `position` over a cache that holds just the items before it (None for the first)."""
+
+        def mix(query: Array, key: Array, value: Array, cache: Cache | None) -> tuple[Array, Cache]:
+            query, key = self.positions.turn(query, key, jnp.array([position]))
+            grown = _cache_of(key, value)
+            if cache is not None:
+                grown = Cache(*(jnp.concatenate(pair, axis=2) for pair in zip(cache, grown, strict=True)))
+            visible = jnp.ones((len(query), grown.keys.shape[2]), bool)
+            return self.kernel.cached(query, *grown, visible), grown
+
+        return mix
+
+
+def choose_attend(kernel: str, stack: Literal["global", "local"], positions: str) -> Attend:
+    """The attention of a stack by the names in its config. Raises ValueError for unknown names."""
+    return Attend(choose_kernel(kernel, stack), choose_positions(positions))
+
+
+def _cache_of(key: Float[Array, "B T H E"], value: Float[Array, "B T H E"]) -> Cache:
+    return Cache(key.swapaxes(1, 2), value.swapaxes(1, 2))
 
 
 def linear(
@@ -41,46 +99,19 @@ class Attention(nnx.Module):
 
     def __init__(self, config: StackConfig, *, rngs: nnx.Rngs):
         width, std = config.width, config.init_std
-        self.heads, self.head_width = config.heads, config.head_width
+        self.heads = config.heads
         self.query = linear(width, width, ("embed", "heads"), std, rngs)
         self.key = linear(width, width, ("embed", "heads"), std, rngs, use_bias=False)
         self.value = linear(width, width, ("embed", "heads"), std, rngs)
         self.out = linear(width, width, ("heads", "embed"), std, rngs)
 
-    def __call__(self, x: Float[Array, "B T D"], attend: Attend) -> tuple[Float[Array, "B T D"], Cache]:
-        """The attention's output, and the keys and values for a cache."""
-        query, key, value = self.project(x)
-        return self.join(attend(query, key, value)), Cache(key.swapaxes(1, 2), value.swapaxes(1, 2))
-
-    def step(
-        self, x: Float[Array, "B 1 D"], cache: Cache, position: Int[Array, " B"]
-    ) -> tuple[Float[Array, "B 1 D"], Cache]:
-        """Attention of one more item at `position` of each row: it sees the cache up to itself."""
-        query, key, value = self.project(x)
-        rows = jnp.arange(len(x))
-        cache = Cache(
-            cache.keys.at[rows, :, position].set(key[:, 0]), cache.values.at[rows, :, position].set(value[:, 0])
+    def __call__(
+        self, x: Float[Array, "B T D"], mix: Mix, cache: Cache | None = None
+    ) -> tuple[Float[Array, "B T D"], Cache]:
+        """The attention's output, and the layer's new cache."""
+        query, key, value = (
+            rearrange(project(x), "B T (H E) -> B T H E", H=self.heads)
+            for project in (self.query, self.key, self.value)
         )
-        seen = jnp.arange(cache.keys.shape[2])[None] <= position[:, None]
-        return self.join(cached_attention(query, *cache, seen)), cache
-
-    def grow(self, x: Float[Array, "B 1 D"], cache: Cache | None) -> tuple[Float[Array, "B 1 D"], Cache]:
-        """Attention of one more item over a cache that holds just the items before it (none for the first)."""
-        query, key, value = self.project(x)
-        grown = Cache(key.swapaxes(1, 2), value.swapaxes(1, 2))
-        if cache is not None:
-            grown = Cache(*(jnp.concatenate(pair, axis=2) for pair in zip(cache, grown, strict=True)))
-        seen = jnp.ones((len(x), grown.keys.shape[2]), bool)
-        return self.join(cached_attention(query, *grown, seen)), grown
-
-    def project(self, x: Float[Array, "B T D"]) -> tuple[Array, Array, Array]:
-        """Queries, keys and values, split into heads: [B, T, H, E] each."""
-
-        def heads(y: Array) -> Array:
-            return y.reshape(*y.shape[:2], self.heads, self.head_width)
-
-        return heads(self.query(x)), heads(self.key(x)), heads(self.value(x))
-
-    def join(self, mixed: Float[Array, "B T H E"]) -> Float[Array, "B T D"]:
-        """The output projection of the heads' mixed values."""
-        return self.out(mixed.reshape(*mixed.shape[:2], -1))
+        mixed, cache = mix(query, key, value, cache)
+        return self.out(rearrange(mixed, "B T H E -> B T (H E)")), cache

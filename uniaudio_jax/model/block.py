@@ -1,14 +1,15 @@
 """One pre-LN Transformer block, and a stack of equal blocks held as one stacked block."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from uniaudio_jax.config import StackConfig
-from uniaudio_jax.model.attention import Attend, Attention, Cache, linear
+from uniaudio_jax.model.attention import Attention, Cache, Mix, linear
 
 
 class Norm(nnx.Module):
@@ -45,7 +46,7 @@ normalise.defvjp(_normalise, _normalise_back)
 
 @jax.custom_jvp
 def gelu(x: Float[Array, "*any D"]) -> Float[Array, "*any D"]:
-    """The exact GELU, x Φ(x); its derivative is made with it, and is all that the backward pass keeps."""
+    """The exact GELU, x Φ(x); the derivative is computed beside it, and is all that the backward pass keeps."""
     return x * _below(x)
 
 
@@ -82,20 +83,11 @@ class Block(nnx.Module):
         self.mlp_norm = Norm(config.width, rngs=rngs)
         self.mlp = Mlp(config, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "B T D"], attend: Attend) -> tuple[Float[Array, "B T D"], Cache]:
-        return self._after(x, *self.attention(self.attention_norm(x), attend))
-
-    def step(
-        self, x: Float[Array, "B 1 D"], cache: Cache, position: Int[Array, " B"]
-    ) -> tuple[Float[Array, "B 1 D"], Cache]:
-        """The block for one more item at `position` of each row, and the cache with it."""
-        return self._after(x, *self.attention.step(self.attention_norm(x), cache, position))
-
-    def grow(self, x: Float[Array, "B 1 D"], cache: Cache | None) -> tuple[Float[Array, "B 1 D"], Cache]:
-        """The block for the item after those of the cache, and the cache with it."""
-        return self._after(x, *self.attention.grow(self.attention_norm(x), cache))
-
-    def _after(self, x: Array, mixed: Array, cache: Cache) -> tuple[Array, Cache]:
+    def __call__(
+        self, x: Float[Array, "B T D"], mix: Mix, cache: Cache | None = None
+    ) -> tuple[Float[Array, "B T D"], Cache]:
+        """The block's output, and the layer's new cache."""
+        mixed, cache = self.attention(self.attention_norm(x), mix, cache)
         x = x + mixed
         return x + self.mlp(self.mlp_norm(x)), cache
 
@@ -109,7 +101,7 @@ def make_blocks(config: StackConfig, rngs: nnx.Rngs) -> Block:
     return stacked
 
 
-def run_blocks(blocks: Block, x: Float[Array, "B T D"], attend: Attend, remat: bool) -> Array:
+def run_blocks(blocks: Block, x: Float[Array, "B T D"], mix: Mix, remat: bool) -> Array:
     """The output of the last block; with `remat` the backward pass recomputes each block from its input.
 
     Without it the blocks follow one another in a plain loop: a scan would copy what each keeps for the backward pass
@@ -117,7 +109,7 @@ def run_blocks(blocks: Block, x: Float[Array, "B T D"], attend: Attend, remat: b
     """
 
     def body(x: Array, block: Block) -> tuple[Array, None]:
-        return block(x, attend)[0], None
+        return block(x, mix)[0], None
 
     if remat:
         return jax.lax.scan(jax.checkpoint(body), x, blocks)[0]
@@ -126,10 +118,25 @@ def run_blocks(blocks: Block, x: Float[Array, "B T D"], attend: Attend, remat: b
     return x
 
 
-def fill_blocks(blocks: Block, x: Float[Array, "B T D"], attend: Attend) -> tuple[Array, list[Cache]]:
-    """The output of the last block, and the keys and values [B, heads, T, head width] of each."""
-    x, caches = jax.lax.scan(lambda x, block: block(x, attend), x, blocks)
+def fill_blocks(blocks: Block, x: Float[Array, "B T D"], mix: Mix) -> tuple[Array, list[Cache]]:
+    """The output of the last block, and the cache of each."""
+    x, caches = jax.lax.scan(lambda x, block: block(x, mix), x, blocks)
     return x, unstack(caches)
+
+
+def step_blocks(
+    blocks: list[Block], x: Float[Array, "B 1 D"], mix: Mix, caches: Sequence[Cache | None]
+) -> tuple[Array, list[Cache]]:
+    """The output of the last block for one more item, and the new cache of each.
+
+    The layers come as a list, made once for many steps by `unstack`: a scan over layers would copy every cache in
+    each step.
+    """
+    new = []
+    for block, cache in zip(blocks, caches, strict=True):
+        x, cache = block(x, mix, cache)
+        new.append(cache)
+    return x, new
 
 
 def unstack(stacked: Any) -> list[Any]:

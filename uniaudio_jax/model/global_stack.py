@@ -1,16 +1,13 @@
 """The global stack: one vector for each frame, out of all frames before it (arXiv 2310.00704 section 2.3)."""
 
-from functools import partial
-
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from uniaudio_jax.config import ModelConfig
-from uniaudio_jax.model.attention import Cache, linear
-from uniaudio_jax.model.block import Block, Norm, fill_blocks, make_blocks, run_blocks
+from uniaudio_jax.model.attention import Cache, choose_attend, linear
+from uniaudio_jax.model.block import Block, Norm, fill_blocks, make_blocks, run_blocks, step_blocks
 from uniaudio_jax.model.embed import frame_vectors, place_text, shift_frames, shift_slots
-from uniaudio_jax.model.kernels import packed_attention
 from uniaudio_jax.sequence import Batch
 
 
@@ -19,42 +16,38 @@ class GlobalStack(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         width, std = config.global_stack.width, config.global_stack.init_std
-        normal = nnx.initializers.normal(std)
-        table = normal(rngs.params(), (config.vocabulary, config.token_width))
+        self.attend = choose_attend(config.global_stack.attention, "global", config.positions)
+        table = nnx.initializers.normal(std)(rngs.params(), (config.vocabulary_size, config.token_width))
         self.embedding = nnx.Param(table, axes=("vocab", "embed"))
-        places = normal(rngs.params(), (config.context_frames, width))
-        self.positions = nnx.Param(places, axes=("positions", "embed"))
+        shape = (config.context_frames, width)
+        self.positions = self.attend.positions.table(shape, ("positions", "embed"), std, rngs)
         self.text = linear(config.text_width, width, ("text", "embed"), std, rngs)
         self.blocks = make_blocks(config.global_stack, rngs)
         self.norm = Norm(width, rngs=rngs)
 
     def __call__(self, batch: Batch, remat: bool = False) -> Float[Array, "B T D"]:
-        attend = partial(packed_attention, segments=batch.segments)
-        return self.norm(run_blocks(self.blocks, self.inputs(batch), attend, remat))
+        mix = self.attend.rows(batch.positions, batch.segments)
+        return self.norm(run_blocks(self.blocks, self.inputs(batch), mix, remat))
 
     def inputs(self, batch: Batch) -> Float[Array, "B T D"]:
-        """The vector of the frame before each frame, text vectors in their places, plus the learned position."""
+        """The vector of the frame before each frame, text vectors in their places, with its position."""
         table = self.embedding[...]
         frames = frame_vectors(shift_frames(batch.tokens, batch.positions), table)
         mapped = self.text(batch.text_vectors.astype(table.dtype))
         frames = place_text(frames, mapped, shift_slots(batch.text_slots, batch.positions))
-        return frames + self.positions[...][batch.positions]
+        return self.attend.positions.add(frames, batch.positions, self.positions)
 
     def fill(self, batch: Batch) -> tuple[Float[Array, "B T D"], list[Cache]]:
         """The vectors of a whole prefix, and the cache of each layer that it leaves."""
-        attend = partial(packed_attention, segments=batch.segments)
-        x, caches = fill_blocks(self.blocks, self.inputs(batch), attend)
+        mix = self.attend.rows(batch.positions, batch.segments)
+        x, caches = fill_blocks(self.blocks, self.inputs(batch), mix)
         return self.norm(x), caches
 
-    def step(self, blocks: list[Block], frame: Int[Array, "B Q"], caches: list[Cache], position: Int[Array, " B"]):
-        """The vector [B, D] for the frame at `position`, given the frame before it, and the grown caches.
-
-        blocks: the layers as a list, made once for many steps by `unstack`; in a scan over layers each step would
-        copy every cache.
-        """
-        x = jnp.expand_dims(frame_vectors(frame, self.embedding[...]) + self.positions[...][position], 1)
-        grown = []
-        for block, cache in zip(blocks, caches, strict=True):
-            x, cache = block.step(x, cache, position)
-            grown.append(cache)
-        return self.norm(x)[:, 0], grown
+    def step(
+        self, blocks: list[Block], frame: Int[Array, "B Q"], caches: list[Cache], position: Int[Array, " B"]
+    ) -> tuple[Float[Array, "B D"], list[Cache]]:
+        """The vector for the frame at `position`, given the frame before it, and the new caches."""
+        vectors = frame_vectors(frame, self.embedding[...])
+        x = jnp.expand_dims(self.attend.positions.add(vectors, position, self.positions), 1)
+        x, caches = step_blocks(blocks, x, self.attend.step(position), caches)
+        return self.norm(x)[:, 0], caches

@@ -26,20 +26,18 @@ class UniAudio(nnx.Module):
 
 
 class ModelDefinition:
-    """The model without its weights: makes them, names their axes, and puts given ones back in."""
+    """The model without its weights: it creates them, names their axes, and puts given ones back in."""
 
     def __init__(self, config: ModelConfig):
         self.config = config
         model = nnx.eval_shape(lambda: UniAudio(config, rngs=nnx.Rngs(0)))
-        self.graph = {name: nnx.split(part) for name, part in (("global", model.global_), ("local", model.local))}
+        self.graph = {"global": nnx.split(model.global_), "local": nnx.split(model.local)}
 
     def init(self, key: Array) -> Params:
         """Fresh weights; under jit with out_shardings they are born sharded."""
         model = UniAudio(self.config, rngs=nnx.Rngs(key))
-        return {
-            name: nnx.to_pure_dict(nnx.state(part, nnx.Param))
-            for name, part in (("global", model.global_), ("local", model.local))
-        }
+        parts = {"global": model.global_, "local": model.local}
+        return {name: nnx.to_pure_dict(nnx.state(part, nnx.Param)) for name, part in parts.items()}
 
     def shapes(self) -> Params:
         """The tree of weights as ShapeDtypeStructs."""
@@ -47,7 +45,7 @@ class ModelDefinition:
 
     def axes(self) -> Params:
         """The tree of weights with the names of each one's axes, such as ("layers", "embed", "mlp")."""
-        return {name: _axes(nnx.to_pure_dict(state), state) for name, (_, state) in self.graph.items()}
+        return {name: _axes(state) for name, (_, state) in self.graph.items()}
 
     def merge(self, part: str, params: Params) -> Any:
         """The module `part` ("global" or "local") with these weights."""
@@ -75,7 +73,7 @@ def count_parameters(shapes: Params) -> dict[str, int]:
     return {"global": count(shapes["global"]) - text, "local": count(shapes["local"]), "text": text}
 
 
-def _axes(_: Params, state: nnx.State) -> Params:
+def _axes(state: nnx.State) -> Params:
     axes: Params = {}
     for path, weight in nnx.to_flat_state(state):
         node = axes

@@ -84,16 +84,16 @@ class TorchUniAudio(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config, width = config, config.global_stack.width
-        self.g_emb = nn.Embedding(config.vocabulary, config.token_width)
+        self.g_emb = nn.Embedding(config.vocabulary_size, config.token_width)
         self.g_pos = nn.Embedding(config.context_frames, width)
         self.g_layers = nn.ModuleList([Block(config.global_stack) for _ in range(config.global_stack.layers)])
         self.g_ln = nn.LayerNorm(width)
-        self.l_emb = nn.Embedding(config.vocabulary, width)
+        self.l_emb = nn.Embedding(config.vocabulary_size, width)
         self.l_pos = nn.Embedding(config.codebooks, width)
         self.l_layers = nn.ModuleList([Block(config.local_stack) for _ in range(config.local_stack.layers)])
         self.l_ln = nn.LayerNorm(width)
         self.g2l_linear = nn.Linear(config.token_width, width)
-        self.lm_head = nn.Linear(width, config.vocabulary, bias=False)
+        self.lm_head = nn.Linear(width, config.vocabulary_size, bias=False)
         self.continuous_mappings = nn.ModuleDict({"text_t5": nn.Linear(config.text_width, width)})
         for part in self.modules():
             if isinstance(part, nn.Linear | nn.Embedding):

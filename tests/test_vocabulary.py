@@ -1,0 +1,124 @@
+"""The vocabulary is stated once: sizes follow from the ranges, and what is too small is refused."""
+
+import json
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from configs import base
+from tests.small_run import finish, python, write_codec
+from uniaudio_jax import load_run
+from uniaudio_jax.checkpoint import check_same
+from uniaudio_jax.config import ModelConfig, RunConfig, StackConfig, check_codec, from_dict, to_dict
+from uniaudio_jax.convert import config_from_json, torch_shapes
+from uniaudio_jax.model.uniaudio import ModelDefinition
+from uniaudio_jax.vocab import ranges_within
+
+MODEL = base.get_config().model
+
+
+@pytest.mark.parametrize(("codebooks", "ids"), [(3, 4212), (8, 9332)])
+def test_the_number_of_ids_is_what_the_ranges_need(codebooks, ids):
+    model = replace(MODEL, codebooks=codebooks)
+    assert model.vocabulary_size == ids
+    shapes = ModelDefinition(replace(model, global_stack=TINY, local_stack=TINY)).shapes()
+    assert shapes["local"]["head"]["kernel"].shape == (24, ids)
+
+
+TINY = StackConfig(layers=1, width=24, heads=2)
+
+
+def test_a_stated_size_that_is_too_small_is_refused_with_both_numbers_and_a_larger_one_is_padding():
+    with pytest.raises(ValueError, match="got 4212 ids.*need 9332"):
+        replace(MODEL, codebooks=8, vocabulary=4212)
+    assert replace(MODEL, vocabulary=4224).vocabulary_size == 4224
+
+
+def test_the_codec_must_have_the_models_levels_and_entries():
+    codec = {"codec": "mine", "codebooks": 8, "entries": 1024}
+    check_codec(MODEL, codec)
+    for change, message in (({"codebooks": 2}, "2 codebooks of 1024.*wants 3 of 1024"), ({"entries": 512}, "of 512")):
+        with pytest.raises(ValueError, match=message):
+            check_codec(MODEL, codec | change)
+
+
+def test_the_config_of_an_older_checkpoint_loads_and_means_the_same():
+    now = json.loads(json.dumps(to_dict(base.get_config())))
+    older = json.loads(json.dumps(now))
+    for field in ("entries", "ranges", "positions"):
+        del older["model"][field]
+    older["model"]["vocabulary"] = 4212
+    for stack in ("global_stack", "local_stack"):
+        del older["model"][stack]["attention"]
+    older["optim"] = {
+        "peak_learning_rate": 1e-3,
+        "warmup_steps": 7,
+        "beta1": 0.9,
+        "beta2": 0.95,
+        "weight_decay": 0.1,
+        "clip_norm": 2.0,
+    }
+    del older["train"]["sinks"]
+    assert from_dict(RunConfig, older).model.vocabulary_size == 4212
+    metas = [{"config": config, "vocabulary": MODEL.ids.layout(), "codec": None} for config in (older, now)]
+    check_same(base.__file__, *metas)
+
+
+def test_a_checkpoint_with_fewer_ids_keeps_its_size_and_the_ranges_within_it():
+    assert ranges_within(3911, 3) == ("audio", "phone")
+    assert ranges_within(4212, 3) == MODEL.ranges
+    sizes = {"vocab": 3911, "context_frames": 61, "width": 24, "heads": 2, "global_layers": 1, "local_layers": 1}
+    model = config_from_json(sizes | {"codebooks": 3, "text_width": 7})
+    assert model.vocabulary_size == 3911 and model.ranges == ("audio", "phone")
+    assert model.ids.span("phone") == range(3201, 3506)
+    with pytest.raises(ValueError, match="no range 'semantic'.*it has audio, phone.*too few ids"):
+        model.ids.span("semantic")
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    """A run imported from a checkpoint of 3911 ids, and the folder of its weights."""
+    folder = tmp_path_factory.mktemp("imported")
+    model = ModelConfig(
+        vocabulary=3911,
+        ranges=("audio", "phone"),
+        context_frames=151,
+        codebooks=3,
+        text_width=7,
+        global_stack=TINY,
+        local_stack=TINY,
+    )
+    rng = np.random.default_rng(0)
+    state = {name: rng.normal(0, 0.05, shape).astype(np.float32) for name, shape in torch_shapes(model).items()}
+    save_file(state, folder / "model.safetensors")
+    sizes = {"vocab": 3911, "context_frames": 151, "width": 24, "heads": 2, "global_layers": 1, "local_layers": 1}
+    (folder / "config.json").write_text(json.dumps(sizes | {"codebooks": 3}))
+    codec = write_codec(folder / "codec")
+    words = ("--weights", folder / "model.safetensors", "--config", folder / "config.json", "--codec", codec)
+    out, _ = finish(python("uniaudio_jax.import_torch", *words, "--out", folder / "run"))
+    assert "3911 ids with the ranges audio, phone" in out
+    return folder, state
+
+
+def test_an_imported_run_of_fewer_ids_generates_what_its_ranges_allow(imported):
+    folder, _ = imported
+    run = load_run(folder / "run")
+    voice = np.random.default_rng(1).normal(0, 0.1, 4000).astype(np.float32)
+    wav = run.generate("tts", text="Good morning.", speaker_prompt=voice, seconds=0.2)
+    assert len(wav) % 320 == 0 and len(wav) <= 3200
+    with pytest.raises(ValueError, match="semantic"):
+        run.generate("voice_conversion", content_audio=voice, speaker_prompt=voice, seconds=0.2)
+
+
+def test_an_imported_run_of_fewer_ids_is_exported_bit_equal(imported, tmp_path):
+    pytest.importorskip("torch")
+    folder, state = imported
+    out, _ = finish(python("uniaudio_jax.export_torch", "--run", folder / "run", "--out", tmp_path))
+    assert "logits agree" in out
+    exported = load_file(tmp_path / "model.safetensors")
+    assert exported.keys() == state.keys()
+    jax.tree.map(np.testing.assert_array_equal, exported, state)
+    assert json.loads((tmp_path / "config.json").read_text())["vocab"] == 3911

@@ -1,0 +1,36 @@
+"""What an attention kernel is, and the attention over a cache that kernels share.
+
+Queries and mixed values are [B, T, heads, head width], and so are keys and values except those of a cache, which are
+[B, heads, C, head width]. Scores and softmax are in float32.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+MASKED = -1e30
+"""Score of a pair that must not be seen: finite, so that a row of padding alone gives no NaN."""
+
+
+class Kernel(NamedTuple):
+    """One way to compute attention, over whole rows and over a cache."""
+
+    rows: Callable[[Array, Array, Array, Array | None], Array]
+    """(queries, keys, values, segments [B, T] or None) → mixed values: causal, and within each segment alone."""
+    cached: Callable[[Array, Array, Array, Array], Array]
+    """(queries of one item, cached keys, cached values, visible [B, C]) → mixed values."""
+
+
+def cached_attention(
+    query: Float[Array, "B 1 H E"],
+    keys: Float[Array, "B H C E"],
+    values: Float[Array, "B H C E"],
+    visible: Bool[Array, "B C"],
+) -> Float[Array, "B 1 H E"]:
+    """Attention of one more item over the visible part of a cache."""
+    scores = jnp.einsum("bqhe,bhke->bhqk", query, keys, preferred_element_type=jnp.float32) * query.shape[-1] ** -0.5
+    weights = jax.nn.softmax(jnp.where(visible[:, None, None], scores, MASKED), axis=-1).astype(values.dtype)
+    return jnp.einsum("bhqk,bhke->bqhe", weights, values)
