@@ -33,6 +33,7 @@ import numpy as np
 import soxr
 import tyro
 from jaxtyping import Float, Float32
+from rapidfuzz.distance import Levenshtein
 from sklearn.cluster import MiniBatchKMeans, kmeans_plusplus
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
@@ -44,7 +45,6 @@ from data_pipelines.synthetic.sentences import sentence
 from data_pipelines.tokenizers.semantic import SpeechEncoder, load_encoder, nearest, reduce_runs, speech_features
 from uniaudio_jax.audio.files import read_audio
 from uniaudio_jax.cli import main_guard, use_compile_cache
-from uniaudio_jax.metrics.edits import edit_distance
 from uniaudio_jax.vocab import SEMANTIC_UNITS
 
 SUFFIXES = (".wav", ".flac", ".ogg")
@@ -180,7 +180,7 @@ def judge(encoder: SpeechEncoder, centroids: Float32[np.ndarray, "V D"]) -> dict
             pair for voice in JUDGE_VOICES for pair in zip(units[voice], units["piper"], strict=True)
         ]
     return {
-        name: float(np.mean([edit_distance(one, two) / max(len(one), len(two)) for one, two in found]))
+        name: float(np.mean([Levenshtein.normalized_distance(one, two) for one, two in found]))
         for name, found in pairs.items()
     }
 
