@@ -7,7 +7,7 @@ codebook level, two baselines on the same data, and metrics of what was generate
 resynthesis of the reference.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from uniaudio_jax.decoding import Sampling
 from uniaudio_jax.files import atomic_write, write_json
 from uniaudio_jax.metrics.plots import draw_evaluation
 from uniaudio_jax.metrics.registry import installed_metrics, scores_of
-from uniaudio_jax.metrics.sample import Sample, mean_score
+from uniaudio_jax.metrics.sample import Sample, Scores, mean_score
 from uniaudio_jax.metrics.tables import cell, markdown_table
 from uniaudio_jax.model.uniaudio import Params
 from uniaudio_jax.programs import Programs
@@ -85,6 +85,7 @@ def sample_of(run: Run, task: Task, example: Example, estimate: np.ndarray) -> S
         items = example.streams[stream.key]
         conditions[stream.key] = run.waveform_of(items) if KINDS[stream.kind].form == "codes" else items
     return Sample(
+        id=example.id,
         reference=run.waveform_of(reference) if task.makes_audio else reference,
         estimate=run.waveform_of(estimate) if task.makes_audio else estimate,
         sample_rate_hz=run.codec.sample_rate_hz,
@@ -114,15 +115,15 @@ def with_baselines(task: Task, samples: list[Sample]) -> dict[str, list[Sample]]
     return variants
 
 
-def task_metrics(task: Task, ids: list[str], samples: list[Sample], names: Iterable[str]) -> dict[str, Any]:
+def task_metrics(task: Task, samples: list[Sample], names: Sequence[str]) -> dict[str, Any]:
     """The metrics of one task over its samples, and under "samples" the [total, weight] of each sample and metric."""
-    rows = [{} for _ in samples]
+    all_scores: list[Scores] = [{} for _ in samples]
     for suffix, variant in with_baselines(task, samples).items():
-        for row, sample in zip(rows, variant, strict=True):
-            row |= {name + suffix: score for name, score in scores_of(sample, names).items()}
+        for scores, sample in zip(all_scores, variant, strict=True):
+            scores |= {name + suffix: score for name, score in scores_of(sample, names).items()}
     return {
-        "metrics": {name: mean_score(row[name] for row in rows) for name in rows[0]},
-        "samples": [{"id": name, "scores": row} for name, row in zip(ids, rows, strict=True)],
+        "metrics": {name: mean_score(scores[name] for scores in all_scores) for name in all_scores[0]},
+        "samples": [{"id": sample.id, "scores": scores} for sample, scores in zip(samples, all_scores, strict=True)],
     }
 
 
@@ -175,12 +176,10 @@ def evaluate(run: Run, options: EvaluateOptions) -> tuple[dict[str, dict[str, An
     entries, shown = {}, {}
     for task in tasks:
         heldout = HeldOut(run.config, task.name, run.codec.passport())
-        examples = heldout.examples(options.count)
-        samples = generated_samples(run, task, examples, options.sampling)
-        names = [name for name in task.metrics if name in installed]
-        entries[task.name] = task_losses(run, programs, untrained, task, heldout) | task_metrics(
-            task, [example.id for example in examples], samples, names
-        )
+        losses = task_losses(run, programs, untrained, task, heldout)
+        samples = generated_samples(run, task, heldout.examples(options.count), options.sampling)
+        metrics = task_metrics(task, samples, [name for name in task.metrics if name in installed])
+        entries[task.name] = {**losses, **metrics}
         if task.makes_audio:
             shown[task.name] = samples[0]
     return entries, shown

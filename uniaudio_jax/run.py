@@ -52,10 +52,6 @@ class Run:
     def generator(self) -> Generator:
         return Generator(self.definition, self.params, self.vocabulary)
 
-    @property
-    def prompt_frames(self) -> int:
-        return round(self.config.data.prompt_seconds * self.codec.sample_rate_hz / self.codec.hop_samples)
-
     def logits(
         self, tokens: Int[ArrayLike, "B T Q"], text_vectors: Float[ArrayLike, "B M W"] | None = None
     ) -> Float[Array, "B T Q V"]:
@@ -142,7 +138,9 @@ class Run:
         row = get_task(task)
         streams = self.tokenizers.streams(row, clip_of_conditions(row, conditions))
         self._check_tokenizers(row)
-        return {key: value[: self.prompt_frames] if key == DRAWN else value for key, value in streams.items()}
+        if DRAWN in streams:
+            streams[DRAWN] = streams[DRAWN][: self.codec.clock.frames(self.config.data.prompt_seconds)]
+        return streams
 
     def _check_tokenizers(self, task: Task) -> None:
         """Raises ValueError when a tokenizer of `task` is not the one that made the run's datasets."""
@@ -158,9 +156,7 @@ class Run:
                     )
 
     def _frames(self, seconds: float | None) -> int | None:
-        if seconds is None:
-            return None
-        return max(1, round(seconds * self.codec.sample_rate_hz / self.codec.hop_samples))
+        return None if seconds is None else max(1, self.codec.clock.frames(seconds))
 
     def generate_streams(
         self,
@@ -178,7 +174,8 @@ class Run:
     def generate_like(
         self, task: str, examples: Sequence[Mapping[str, np.ndarray]], sampling: Sampling
     ) -> list[np.ndarray]:
-        """As `generate_streams` for whole examples, each result at most SPARE times as long as its target, and one item."""
+        """As `generate_streams` for whole examples, each result at most SPARE times as long as its target and one item
+        more."""
         key = get_task(task).target.key
         lengths = [1 + int(SPARE * len(example[key])) for example in examples]
         results = self.generate_streams(task, examples, sampling=sampling, frames=max(lengths))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from uniaudio_jax.files import atomic_write
 from uniaudio_jax.metrics.sample import Sample
 
 
@@ -26,10 +27,7 @@ def draw_evaluation(run: Path, tasks: dict[str, dict[str, Any]], shown: Mapping[
         else:
             for axis in spectrograms:
                 axis.set_axis_off()
-    path = run / "evaluation.png"
-    figure.savefig(path, dpi=80)
-    plt.close(figure)
-    return path
+    return _save(plt, figure, run / "evaluation.png")
 
 
 def draw_metrics(path: Path, lines: list[dict[str, Any]], panels: Mapping[str, Iterable[str]]) -> Path | None:
@@ -44,9 +42,7 @@ def draw_metrics(path: Path, lines: list[dict[str, Any]], panels: Mapping[str, I
             axis.plot(list(points), list(points.values()), label=name, linewidth=1)
         axis.set(title=title, xlabel="step")
         axis.legend()
-    figure.savefig(path, dpi=80)
-    plt.close(figure)
-    return path
+    return _save(plt, figure, path)
 
 
 def _pyplot() -> Any:
@@ -59,6 +55,13 @@ def _pyplot() -> Any:
     import matplotlib.pyplot as plt
 
     return plt
+
+
+def _save(plt: Any, figure: Any, path: Path) -> Path:
+    with atomic_write(path) as partial:
+        figure.savefig(partial, format="png", dpi=80)
+    plt.close(figure)
+    return path
 
 
 def _draw_losses(axis: Any, run: Path, name: str, entry: dict[str, Any]) -> None:

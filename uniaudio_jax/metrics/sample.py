@@ -12,14 +12,15 @@ from jaxtyping import Num
 class Sample:
     """An estimate beside its reference: waveforms [S] at `sample_rate_hz`, or ids [n] where a task generates text.
 
-    text, estimate_text: the words of the reference and of the estimate, where they are known. conditions: what the
-    estimate was generated from, audio as waveforms. speaker: the reference's, or the clip's id where the corpus names
-    no speaker.
+    id: of the clip. text, estimate_text: the words of the reference and of the estimate, where they are known.
+    conditions: what the estimate was generated from, audio as waveforms. speaker: the reference's, or the clip's id
+    where the corpus names no speaker.
     """
 
     reference: Num[np.ndarray, " S"]
     estimate: Num[np.ndarray, " E"]
     sample_rate_hz: int
+    id: str = ""
     text: str | None = None
     estimate_text: str | None = None
     conditions: Mapping[str, np.ndarray] = field(default_factory=dict)
