@@ -185,3 +185,9 @@ def test_a_rate_is_all_errors_over_all_references_and_undefined_samples_change_n
 def test_every_task_names_metrics_that_there_are():
     for task in TASKS.values():
         assert set(task.metrics) <= set(METRICS), task.name
+
+
+def test_only_a_task_that_is_given_the_audio_of_its_target_is_compared_sample_by_sample():
+    for task in TASKS.values():
+        aligned = any(stream.kind == task.target.kind == "audio" for stream in task.conditions)
+        assert aligned or not {"stoi", "pesq", "si_sdr_db"} & set(task.metrics), task.name

@@ -23,7 +23,7 @@ from uniaudio_jax.decoding import Sampling
 from uniaudio_jax.files import atomic_write, write_json
 from uniaudio_jax.metrics.plots import draw_evaluation
 from uniaudio_jax.metrics.registry import installed_metrics, scores_of
-from uniaudio_jax.metrics.sample import Sample, Scores, mean_score
+from uniaudio_jax.metrics.sample import NO_SCORE, Sample, Scores, mean_score
 from uniaudio_jax.metrics.tables import cell, markdown_table
 from uniaudio_jax.model.uniaudio import Params
 from uniaudio_jax.programs import Programs
@@ -128,6 +128,7 @@ def task_metrics(task: Task, samples: list[Sample], names: Sequence[str]) -> dic
 
 
 def loss_table(tasks: dict[str, dict[str, Any]], codebooks: int) -> str:
+    """Losses and accuracies of every task, all levels together and each alone."""
     levels = range(1, codebooks + 1)
     head = ["task", "loss", "unigram", "untrained", "under unigram"]
     head += [f"loss {level}" for level in levels] + [f"accuracy {level}" for level in levels]
@@ -141,11 +142,12 @@ def loss_table(tasks: dict[str, dict[str, Any]], codebooks: int) -> str:
 
 
 def metric_table(tasks: dict[str, dict[str, Any]]) -> str:
-    rows = [
-        [task, name, cell(value), str(len(entry["samples"]))]
-        for task, entry in tasks.items()
-        for name, value in entry["metrics"].items()
-    ]
+    """Every metric with the number of examples that it is defined on."""
+    rows = []
+    for task, entry in tasks.items():
+        for name, value in entry["metrics"].items():
+            defined = sum(sample["scores"][name] != NO_SCORE for sample in entry["samples"])
+            rows.append([task, name, cell(value), str(defined)])
     return markdown_table(["task", "metric", "value", "examples"], rows)
 
 
@@ -159,7 +161,7 @@ ids (text, labels) has one level: the other tokens of its frames repeat it.
 {loss_table(tasks, run.config.model.codebooks)}
 
 Generated audio against the codec's resynthesis of the reference, generated text against the reference. `_of_input` is
-the condition itself, `_of_another_reference` is chance; an empty value is undefined on every example.
+the condition itself, `_of_another_reference` is chance. Examples: those that the metric is defined on.
 
 {metric_table(tasks)}
 """
