@@ -9,12 +9,12 @@ folders by name (`--audio runs/codec_data/speech_espeak …`).
 The shipped weights are not the bytes of such a run. They were trained in eight stretches. The first five (to steps
 2000, 2500, 3500, 4000 and 6500) were on forerunners of the first command's audio, with a learning rate that fell
 towards another last step in some of them. The others started from the weights before them (`--start-from`,
-`--warmup-steps 0`): 5000 steps on 123 minutes (`--peak-learning-rate 5e-4 --mix-share 0.2`), 5400 on 396 minutes of two
-seeds, the Piper voice twice (`--batch 16 --peak-learning-rate 5e-4 --mix-share 0.15`, its last step lowered as it was
-resumed), and 1500 on the same without revived entries (`--batch 16 --peak-learning-rate 2.5e-4 --mix-share 0.1
---learning-rate-warmup-steps 50`). The command made the music, sounds and clean and noisy espeak speech of that time in
-other folders than today. So a rerun in one go will not be bit-equal, and its figures will differ somewhat from those
-below. curve.png, beside the weights, shows the last two stretches.
+`--warmup-steps 0`): 5000 steps on 123 minutes (`--optim.peak-learning-rate 5e-4 --mix-share 0.2`), 5400 on 396
+minutes of two seeds, the Piper voice twice (`--batch 16 --optim.peak-learning-rate 5e-4 --mix-share 0.15`, its last
+step lowered as it was resumed), and 1500 on the same without replaced dead codes (`--batch 16
+--optim.peak-learning-rate 2.5e-4 --mix-share 0.1 --optim.warmup-steps 50`). The command made the music, sounds and
+clean and noisy espeak speech of that time in other folders than today. So a rerun in one go will not be bit-equal,
+and its figures will differ somewhat from those below. curve.png, beside the weights, shows the last two stretches.
 """
 
 from uniaudio_jax.codec.config import CodecConfig, CodecTrainConfig, QuantizerConfig

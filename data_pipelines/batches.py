@@ -10,6 +10,7 @@ import numpy as np
 
 from data_pipelines.plan import Examples, Limits, Member, Plan
 from data_pipelines.views import View, open_views
+from uniaudio_jax.clock import FrameClock
 from uniaudio_jax.config import DataConfig
 from uniaudio_jax.sequence import Batch, Frames, audio_frames, pack, to_frames
 from uniaudio_jax.tasks import DRAWN, KINDS, Stream, Task, get_task
@@ -85,13 +86,13 @@ class Rows:
         return tokens[:, : self.vocabulary.codebooks] if KINDS[stream.kind].form == "codes" else tokens
 
 
-def limits_of(config: DataConfig, loss_on: str, frame_rate_hz: float) -> Limits:
+def limits_of(config: DataConfig, loss_on: str, clock: FrameClock) -> Limits:
     """The limits of a row that a config asks for."""
     return Limits(
         config.row_frames,
         config.row_frames if loss_on == "all" else config.target_frames,
         config.text_frames,
-        round(config.prompt_seconds * frame_rate_hz),
+        clock.frames(config.prompt_seconds),
         loss_on,
     )
 
@@ -152,8 +153,8 @@ def open_training_data(
     several corpora shares it out by their frames. Raises ValueError when the tokens were made by another codec than the
     run's, and for a task whose ranges are not in the vocabulary.
     """
-    rate = codec_passport["sample_rate_hz"] / codec_passport["hop_samples"]
-    limits = limits_of(config, loss_on, rate)
+    clock = FrameClock.from_passport(codec_passport)
+    limits = limits_of(config, loss_on, clock)
     sources: list[Source] = []
     shares: list[float] = []
     opened: list[View] = []
@@ -166,7 +167,7 @@ def open_training_data(
             of_task.append(Source(Examples(view.index, view.task, limits, seed), view))
             opened.append(view)
         frames = [len(source.examples) * source.examples.mean_frames for source in of_task]
-        hours = sum(view.hours(rate) for view in views)
+        hours = sum(view.hours(clock) for view in views)
         weight = config.tasks[name] * (hours**config.hours_power if hours else 1.0)
         sources += of_task
         shares += [weight * count / sum(frames) for count in frames]
@@ -193,7 +194,7 @@ def check_codec(view: View, codec_passport: dict) -> None:
             f"run wants {wanted['codec']!r} ({wanted['weights_sha256'][:12]}); build them again with "
             f"`python -m data_pipelines.builder --codec {wanted['codec']} --task {view.task.name} …`"
         )
-    rate = wanted["sample_rate_hz"] / wanted["hop_samples"]
+    rate = FrameClock.from_passport(wanted).frame_rate_hz
     if view.passport["frame_rate_hz"] != rate:
         raise ValueError(
             f"{view.name}: its streams have {view.passport['frame_rate_hz']:g} frames a second, but the run's codec "

@@ -128,7 +128,7 @@ def make_passports(options: BuilderOptions, worker: Worker, streams: Sequence[St
             "corpus": options.corpus_name,
             "corpus_place": worker.corpus.place,
             "corpus_sha256": corpus_sha256,
-            "frame_rate_hz": codec.config.frame_rate_hz,
+            "frame_rate_hz": codec.clock.frame_rate_hz,
             "codec": codec.passport() if is_code else None,
             "tokenizer": worker.tokenizers.tokenizer_of(stream),
             "mixing": mixing if stream.mixer else None,

@@ -35,7 +35,7 @@ LOCK = threading.Lock()
 
 
 class EventValue(ctypes.Union):
-    """What an event tells: the phoneme's symbols, for one of PHONEME_EVENT."""
+    """The value of an event: the phoneme's symbols, for one of PHONEME_EVENT."""
 
     _fields_ = (("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8))
 
@@ -70,7 +70,7 @@ class Speech(NamedTuple):
 
 
 class Engine:
-    """The one engine of a process; all its state is static in the library, so every use of it holds `LOCK`."""
+    """The one engine of a process. Its state is static in the library, so that every use must hold `LOCK`."""
 
     def __init__(self) -> None:
         try:
@@ -104,20 +104,20 @@ class Engine:
     def reopen(self) -> None:
         """Unloads the library and loads it again, about 6 ms.
 
-        Phases of the synthesiser live on from one utterance to the next, so only a fresh library makes the samples
-        a function of text and voice.
+        The synthesiser's phases carry over from one utterance to the next, so that samples are a function of text and
+        voice only in a fresh library.
         """
         self.library.espeak_Terminate()
         _ctypes.dlclose(self.library._handle)
         self.open()
 
     def set_voice(self, voice: str) -> None:
-        """Selects a voice. espeak speaks without an unknown variant, so that the variant's file is checked here."""
+        """Selects a voice. espeak ignores an unknown variant silently, so that its file is looked for here."""
         _, plus, variant = voice.partition("+")
         known = not plus or (bool(variant) and (self.data / "voices" / "!v" / variant).is_file())
         if not known or self.library.espeak_SetVoiceByName(voice.encode()) != 0:
             raise ValueError(
-                f"espeak: got voice {voice!r}, wanted one that it has, such as 'en-us', 'en-gb-x-rp+f2' "
+                f"espeak: got voice {voice!r}, wanted one that it knows, such as 'en-us', 'en-gb-x-rp+f2' "
                 "or 'de'; its folder espeak-ng-data holds them in lang/ and voices/!v/"
             )
 
@@ -149,10 +149,9 @@ def speak(
 def speak_with_phones(text: str, voice: str, *, words_per_minute: int = WORDS_PER_MINUTE, pitch: int = PITCH) -> Speech:
     """`text` spoken by `voice` (such as "en-us+m3") at 22050 Hz.
 
-    words_per_minute: 80 to 450. pitch: 0 to 99, around the voice's own at 50. What is said depends on the arguments
-    alone, whatever was said before. Variants with breath noise (`f2`, `f3`, `f5`, `whisper` and others) are the
-    exception: they differ from process to process. Raises ValueError for an unknown voice, a setting out of range or a
-    text without sound.
+    words_per_minute: 80 to 450. pitch: 0 to 99, with the voice's own at 50. The samples depend only on the arguments,
+    except for variants with breath noise (`f2`, `f3`, `f5`, `whisper` and others), which differ between processes.
+    Raises ValueError for an unknown voice, a setting out of range, or a text without sound.
     """
     settings = (
         (RATE_PARAMETER, "words_per_minute", words_per_minute, WORDS_PER_MINUTE_RANGE),
@@ -180,7 +179,7 @@ def speak_with_phones(text: str, voice: str, *, words_per_minute: int = WORDS_PE
 def phonemes(text: str, language: str = "en-us") -> list[str]:
     """The IPA symbols of `text`, one code point each: stress, length, nasal and tone marks are symbols of their own.
 
-    Words are parted by " " and clauses by "|". Text without words gives an empty list. Raises ValueError for an
+    Words are separated by " " and clauses by "|". A text without words gives an empty list. Raises ValueError for an
     unknown language.
     """
     clauses = []

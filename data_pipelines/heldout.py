@@ -10,6 +10,7 @@ import numpy as np
 from data_pipelines.batches import Rows, Source, check_codec, limits_of, stack_rows
 from data_pipelines.plan import Examples, Member, one_epoch
 from data_pipelines.views import open_views
+from uniaudio_jax.clock import FrameClock
 from uniaudio_jax.config import RunConfig
 from uniaudio_jax.sequence import Batch, from_frames
 from uniaudio_jax.tasks import KINDS, get_task
@@ -30,8 +31,8 @@ class HeldOut:
 
     def __init__(self, config: RunConfig, task: str, codec_passport: dict[str, Any], host: int = 0, hosts: int = 1):
         self.vocabulary = config.model.ids
-        rate = codec_passport["sample_rate_hz"] / codec_passport["hop_samples"]
-        limits = limits_of(config.data, "items", rate)
+        clock = FrameClock.from_passport(codec_passport)
+        limits = limits_of(config.data, "items", clock)
         self.views = open_views(Path(config.data.root), [task], "heldout")[task]
         self.rows = []
         for view in self.views:

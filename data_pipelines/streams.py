@@ -68,7 +68,7 @@ class Tokenizers:
 
     @cached_property
     def midi(self) -> MidiTokenizer:
-        return MidiTokenizer()
+        return MidiTokenizer(self.codec.clock.frame_rate_hz)
 
     @cached_property
     def text_vectors(self) -> MiniLmVectors | T5Vectors:
@@ -111,18 +111,19 @@ class Tokenizers:
     def _masked_span(self, clip: Clip) -> np.ndarray:
         """The first masked frame and the one after the last, [2]."""
         assert clip.audio is not None and clip.masked_seconds is not None
-        rate, frames = self.codec.config.frame_rate_hz, -(-len(clip.audio) // self.codec.hop_samples)
-        start, stop = (round(seconds * rate) for seconds in clip.masked_seconds)
+        clock = self.codec.clock
+        frames = clock.frames_of_samples(len(clip.audio))
+        start, stop = map(clock.frames, clip.masked_seconds)
         if not 0 <= start < stop <= frames:
             raise ValueError(
                 f"clip {clip.id!r}: got masked_seconds {clip.masked_seconds}, wanted a span within its "
-                f"{frames / rate:.2f} s"
+                f"{clock.seconds(frames):.2f} s"
             )
         return np.array([start, stop], np.int32)
 
     @cached_property
     def _encoders(self) -> Mapping[str, Callable[[Clip, Any], np.ndarray]]:
-        rate = self.codec.config.frame_rate_hz
+        rate = self.codec.clock.frame_rate_hz
         return {
             "phone": lambda clip, text: (
                 with_durations(self.phone, clip.phones, rate)
@@ -141,7 +142,9 @@ class Tokenizers:
     def encode_batch(self, stream: Stream, clips: Sequence[Clip]) -> list[np.ndarray]:
         """The tokens of a stream of audio of many clips, in batches of similar length: codes [T, K] or units [T]."""
         wavs = [getattr(clip, stream.source) for clip in clips]
-        return self.semantic.encode_many(wavs) if stream.kind == "semantic" else self._codes(wavs)
+        if stream.kind == "semantic":
+            return self.semantic.encode_many(wavs, self.codec.sample_rate_hz)
+        return self._codes(wavs)
 
     def _codes(self, wavs: list[np.ndarray]) -> list[np.ndarray]:
         return self.codec.encode_many(wavs, self.codebooks)
@@ -201,9 +204,11 @@ def check_audio(clip: Clip, name: str) -> None:
         )
 
 
-def clip_of_conditions(task: Task, given: Mapping[str, Any]) -> Clip:
-    """A clip of what a user gave for generation: the fields of the task's conditions by name, `speaker_prompt` a
-    waveform. Raises ValueError for what is missing, and for what is not the task's.
+def clip_of_conditions(task: Task, given: Mapping[str, Any], sample_rate_hz: int) -> Clip:
+    """A clip with the conditions of a task that a user gave for generation, waveforms at this rate.
+
+    given: fields of a clip by name, and `speaker_prompt`, a waveform. Raises ValueError for conditions that are
+    missing, and for those of another task.
     """
     wanted = {name for stream in task.conditions for name in fields_of(stream)}
     allowed = wanted | ({"language"} if {"text"} & wanted else set())
@@ -215,4 +220,4 @@ def clip_of_conditions(task: Task, given: Mapping[str, Any]) -> Clip:
         )
     fields = {("paired_audio" if name == DRAWN else name): value for name, value in given.items()}
     assert set(fields) <= set(CLIP_FIELDS)
-    return Clip(id="given", split="heldout", **fields)
+    return Clip(id="given", split="heldout", sample_rate_hz=sample_rate_hz, **fields)

@@ -15,6 +15,7 @@ import numpy as np
 from data_pipelines.corpora import Split
 from data_pipelines.store import Column, Speakers, column_folder, group_speakers
 from data_pipelines.streams import mask_codes
+from uniaudio_jax.clock import FrameClock
 from uniaudio_jax.files import atomic_write
 from uniaudio_jax.sequence import audio_frames
 from uniaudio_jax.tasks import MASKED, Task, get_task
@@ -64,10 +65,9 @@ class View:
     def name(self) -> str:
         return f"{self.task.name}/{self.corpus}"
 
-    def hours(self, frame_rate_hz: float) -> float:
-        """Hours of audio that the examples are about."""
-        frames = np.sum(audio_frames(self.task, self.index.lengths), dtype=np.float64)
-        return float(frames) / frame_rate_hz / 3600
+    def hours(self, clock: FrameClock) -> float:
+        """Hours of audio in the longest timed stream of each example."""
+        return clock.hours(float(np.sum(audio_frames(self.task, self.index.lengths), dtype=np.float64)))
 
     def tokens(self, number: int, key: str) -> np.ndarray:
         """What the column of stream `key` holds for an example, a masked stream as the codes that are left."""

@@ -2,43 +2,23 @@
 # Tokenises a corpus on Apache Beam: on this machine, or on Dataflow, Flink or Spark.
 #
 #   bash launch/encode_beam.sh direct   -- --corpus DIR --task tts --out TOKENS
-#   bash launch/encode_beam.sh dataflow --project ID --region REGION --bucket gs://B --image IMAGE -- --corpus … --out …
-#   bash launch/encode_beam.sh flink    --master HOST:8081 --image IMAGE -- --corpus … --out …
-#   bash launch/encode_beam.sh spark    --master HOST:8099 --image IMAGE -- --corpus … --out …
+#   bash launch/encode_beam.sh dataflow --project ID --region REGION --bucket gs://B --image IMAGE -- --corpus …
+#   bash launch/encode_beam.sh flink    --master HOST:8081 --image IMAGE -- --corpus …
+#   bash launch/encode_beam.sh spark    --master HOST:8099 --image IMAGE -- --corpus …
 #
-#   --workers N    processes on this machine (direct, default: all cores), or most workers (dataflow, default 64)
+#   --workers N    processes on this machine (direct, default: all cores), or the most workers (dataflow, default 64)
 #   --dry-run      print the command, do not run it
 #
-# What follows -- goes to `python -m data_pipelines.builder`. Every worker must see the corpus and TOKENS under the same
-# path (NFS, Filestore, a mounted bucket): parts of the dataset are kept there, so that a run which was killed goes on
-# where it stopped. IMAGE is a container of Beam's Python SDK with this checkout and `bash launch/install.sh beam` in it.
+# Arguments after -- go to `python -m data_pipelines.builder`. Every worker must see the corpus and TOKENS under the same
+# path (NFS, Filestore, a mounted bucket): finished parts of the dataset are kept there, and a run that was killed
+# continues from them. IMAGE is a container of Beam's Python SDK with this checkout and `bash launch/install.sh beam` in it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source launch/common.sh
 
-fail() {
-  echo "error: $*" >&2
-  exit 2
-}
-
-runner="" project="" region="" bucket="" image="" master="" workers="" dry_run="" builder=()
-while (($#)); do
-  case $1 in
-    direct | dataflow | flink | spark)
-      [[ -z $runner ]] || fail "one runner at a time: got '$runner' and '$1'"
-      runner=$1 ;;
-    --project | --region | --bucket | --image | --master | --workers)
-      if (($# < 2)) || [[ $2 == -* ]]; then fail "option $1 needs a value"; fi
-      printf -v "${1#--}" %s "$2"
-      shift ;;
-    --dry-run) dry_run=yes ;;
-    --)
-      shift
-      builder=("$@")
-      break ;;
-    *) fail "unknown word '$1'; wanted direct, dataflow, flink or spark, its options, and -- BUILDER OPTIONS" ;;
-  esac
-  shift
-done
+project="" region="" bucket="" image="" master="" workers=""
+parse_options runner "--project --region --bucket --image --master --workers" "--dry-run" "$@"
+runner=$word builder=("${command[@]}")
 [[ -n $runner ]] || fail "no runner; wanted direct, dataflow, flink or spark"
 ((${#builder[@]})) || fail "no options of the builder after --, such as: -- --corpus DIR --task tts --out TOKENS"
 
@@ -65,14 +45,12 @@ case $runner in
     need master image
     options=(--runner PortableRunner "--beam-options=--job_endpoint=$master" "--environment_type=DOCKER"
       "--environment_config=$image") ;;
+  *) fail "unknown word '$runner'; wanted direct, dataflow, flink or spark, its options, and -- BUILDER OPTIONS" ;;
 esac
 
 command=(.venv/bin/python -m data_pipelines.builder "${builder[@]}" "${options[@]}")
-if [[ -n $dry_run ]]; then
-  printf '+'
-  printf ' %q' "${command[@]}"
-  printf '\n'
-else
+show "${command[@]}"
+if [[ -z $dry_run ]]; then
   export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}"
   exec "${command[@]}"
 fi

@@ -5,7 +5,7 @@
 #   bash launch/install.sh quickstart torch   what launch/quickstart.sh needs
 #   bash launch/install.sh test               lint, types and tests (with quickstart and torch)
 #   bash launch/install.sh dev                test, and the commit hooks
-#   bash launch/install.sh voices judges      neural voices for the corpora, and listeners for the codec's table
+#   bash launch/install.sh voices metrics     neural voices for the corpora, and Whisper and PESQ for the evaluations
 #   bash launch/install.sh beam               Apache Beam for the builder (brings its own, older protobuf and pyarrow)
 #   bash launch/install.sh tpu | cuda         drivers of an accelerator
 #
@@ -13,13 +13,8 @@
 # index that has CPU builds of PyTorch, a small CPU build is taken instead of a CUDA build of several GB.
 # A second run with the same pins does nothing.
 set -euo pipefail
-repository="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-cd "$repository"
-
-fail() {
-  echo "error: $*" >&2
-  exit 1
-}
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source launch/common.sh
 
 # Succeeds for an interpreter that starts and is Python 3.11 or newer.
 is_new_enough() {
@@ -87,15 +82,15 @@ main() {
       quickstart) with_no_deps=yes ;;
       beam) with_beam=yes with_no_deps=yes; continue ;;
       voices) with_kokoro=yes ;;
-      judges | tpu | cuda) ;;
-      *) fail "unknown extra '$extra'; known: quickstart torch test dev voices judges beam tpu cuda" ;;
+      metrics | tpu | cuda) ;;
+      *) fail "unknown extra '$extra'; known: quickstart torch test dev voices metrics beam tpu cuda" ;;
     esac
     extras+="${extras:+,}$extra"
   done
   if [[ -n $with_beam && -z $extras ]]; then extras=quickstart; fi
 
-  # The stamp holds the place too: an environment that was moved or copied points at another checkout.
-  pins="$({ echo "$repository"; cat requirements.txt pyproject.toml launch/*.txt; } | sha256sum | cut -c1-16)"
+  # The checkout's path is part of the stamp: an environment that was moved or copied points at another checkout.
+  pins="$({ pwd; cat requirements.txt pyproject.toml launch/*.txt; } | sha256sum | cut -c1-16)"
   stamp=".venv/.installed-$pins${extras:+-$extras}${with_beam:+-beam}"
   if [[ -e $stamp ]] && .venv/bin/python -c '' >/dev/null 2>&1; then
     echo ".venv is up to date (${extras:-no extras})"
@@ -104,8 +99,8 @@ main() {
 
   make_environment
   find .venv -maxdepth 1 -name '.installed-*' ! -name ".installed-$pins*" -delete
-  # The pinned builders come first, and build without isolation: otherwise pip fetches some for each source package,
-  # and hides what went wrong when it cannot. numpy and cython are what pesq is compiled with.
+  # The pinned build tools come first, and packages are built without isolation: otherwise pip downloads build tools
+  # for each source package, and hides the error when it cannot. numpy and cython are what pesq is compiled with.
   pip_install "$(pinned setuptools)" "$(pinned numpy)" "$(pinned cython)"
   if [[ -n $with_torch ]]; then
     echo "installing PyTorch: a CPU build where pip's indexes have one, else a CUDA build of several GB"

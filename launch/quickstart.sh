@@ -4,13 +4,13 @@
 #   bash launch/quickstart.sh                  install, then all stages; results in runs/quickstart
 #   bash launch/quickstart.sh --install-only   stop after the installation
 #   bash launch/quickstart.sh --clean          delete the earlier results first
-#   RUN=/data/first bash launch/quickstart.sh  put the results elsewhere
+#   RUN=/data/first bash launch/quickstart.sh  write the results to another folder
 #
-# Run it again after an interruption: each stage skips what is done and the training goes on from its checkpoint.
+# Run it again after an interruption: each stage skips what is done, and training continues from its checkpoint.
 set -Eeuo pipefail  # -E: the trap below also holds inside functions
-repository="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-run="${RUN:+$(realpath -m -- "$RUN")}"  # against the caller's folder
-cd "$repository"
+run="${RUN:+$(realpath -m -- "$RUN")}"  # relative to the caller's folder
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source launch/common.sh
 run="${run:-runs/quickstart}"
 
 # Domain of the synthetic corpus → the tasks that are built from it.
@@ -23,23 +23,18 @@ declare -A tasks_of=(
   [music]="text_to_music"
 )
 domains=(speech parallel singing instructed sound music)
-# Minutes of all domains together, of which each has its share. Music and sounds are more varied than speech, and quick to
-# make.
+# Minutes of audio in all domains together. Music and sounds are more varied than speech and quick to make.
 minutes=36
 varied_minutes=160
 stage="0/6 install"
+install_only="" clean=""
 
-fail() {
-  echo "error: $*" >&2
-  exit 1
-}
-
-# Deletes the results, unless that would take more than results with it.
-clean() {
-  local folder
+# Deletes the results, and refuses to where the folder holds more than results.
+delete_results() {
+  local folder advice="set RUN to a folder of its own"
   folder="$(realpath -m -- "$run")"
-  case "$repository/" in "${folder%/}/"*) fail "--clean would delete $folder, which holds this checkout; set RUN to a folder of its own" ;; esac
-  case "$HOME/" in "${folder%/}/"*) fail "--clean would delete $folder, which holds your home; set RUN to a folder of its own" ;; esac
+  case "$(pwd -P)/" in "${folder%/}/"*) fail "--clean would delete $folder, which holds this checkout; $advice" ;; esac
+  case "$HOME/" in "${folder%/}/"*) fail "--clean would delete $folder, which holds your home; $advice" ;; esac
   echo "deleting $run"
   rm -rf -- "$folder"
 }
@@ -49,27 +44,19 @@ begin() {
   echo "[$stage]"
 }
 
-# Runs a module of this repository, and shows its command.
 module() {
-  echo "  \$ python -m $*"
-  .venv/bin/python -m "$@"
+  execute .venv/bin/python -m "$@"
 }
 
 main() {
-  local domain install_only="" clean_first=""
-  for option in "$@"; do
-    case $option in
-      --install-only) install_only=yes ;;
-      --clean) clean_first=yes ;;
-      *) fail "unknown option '$option'; known: --install-only --clean" ;;
-    esac
-  done
-  if [[ -n $clean_first ]]; then clean; fi
+  local domain
+  parse_options "" "" "--install-only --clean" "$@"
+  if [[ -n $clean ]]; then delete_results; fi
   bash launch/install.sh quickstart torch
   if [[ -n $install_only ]]; then return; fi
 
   export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}"
-  trap 'echo "error: stage $stage failed; run this script again to go on from there" >&2' ERR
+  trap 'echo "error: stage $stage failed; run this script again to continue from there" >&2' ERR
   SECONDS=0
   begin "1/6 corpus"
   module data_pipelines.synthetic.corpus --out "$run/data/corpus" --minutes "$minutes" --voices espeak \
@@ -84,7 +71,7 @@ main() {
   begin "3/6 train"
   module uniaudio_jax.train configs/quickstart.py --out "$run" --data.root "$run/data/tokens"
   begin "4/6 generate"
-  # shellcheck disable=SC2086
+  # shellcheck disable=SC2048,SC2086
   module uniaudio_jax.generate --run "$run" --task ${tasks_of[*]} --split heldout --count 2 --out "$run/samples"
   begin "5/6 evaluate"
   module uniaudio_jax.evaluate --run "$run" --count 2

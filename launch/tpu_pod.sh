@@ -11,53 +11,26 @@
 #   --project ID      default: gcloud's own setting
 #   --type TYPE       default v5litepod-256
 #   --version NAME    TPU software version, default v2-alpha-tpuv5-lite
-#   --spot            cheaper, may be taken away
-#   --queued          ask by a queued resource, and wait until it is active; give it to status and delete too
+#   --spot            cheaper, but may be preempted
+#   --queued          request a queued resource and wait until it is active; status and delete need the option too
 #   --dry-run         print the commands, run none
 #
 # What is committed is copied (git archive HEAD), not the changes beside it. Every worker runs the same command from
-# the copy, with .venv's python first in PATH. They share no disk: RUN and the data must lie on a
-# share that all of them mount. The command runs as long as this script: should either stop, `run` again goes on from the checkpoint.
+# the copy, with .venv's python first in PATH. The workers have no disk in common: RUN and the data must lie on a share
+# that all of them mount. The command ends with this script; `run` again continues from the last checkpoint.
 set -euo pipefail
-repository="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source launch/common.sh
 
-name="" zone="" project="" type="v5litepod-256" version="v2-alpha-tpuv5-lite" spot="" queued="" dry_run=""
-action="" command=()
-
-fail() {
-  echo "error: $*" >&2
-  exit 2
-}
-
-parse() {
-  while (($#)); do
-    case $1 in
-      --name | --zone | --project | --type | --version)
-        if (($# < 2)) || [[ $2 == -* ]]; then fail "option $1 needs a value"; fi
-        printf -v "${1#--}" %s "$2"
-        shift ;;
-      --spot) spot=yes ;;
-      --queued) queued=yes ;;
-      --dry-run) dry_run=yes ;;
-      --)
-        shift
-        command=("$@")
-        break ;;
-      -*) fail "unknown option '$1'; known: --name --zone --project --type --version --spot --queued --dry-run" ;;
-      *)
-        [[ -z $action ]] || fail "one action at a time: got '$action' and '$1' (the command to run goes after --)"
-        action=$1 ;;
-    esac
-    shift
-  done
-}
+name="" zone="" project="" type="v5litepod-256" version="v2-alpha-tpuv5-lite" spot="" queued=""
 
 check() {
   case $action in
     create | copy | install | status | delete)
       ((${#command[@]} == 0)) || fail "'$action' takes no command after --; use run or all" ;;
     run | all)
-      ((${#command[@]})) || fail "'$action' needs a command after --, such as: -- python -m uniaudio_jax.train CONFIG --out RUN" ;;
+      ((${#command[@]})) ||
+        fail "'$action' needs a command after --, such as: -- python -m uniaudio_jax.train CONFIG --out RUN" ;;
     "") fail "which action? one of: create copy install run status delete all" ;;
     *) fail "unknown action '$action'; known: create copy install run status delete all" ;;
   esac
@@ -67,23 +40,7 @@ check() {
     fail "gcloud is not installed; install the Google Cloud CLI, or see the commands with --dry-run"
 }
 
-# Prints a command as one would type it.
-show() {
-  local word
-  printf '+'
-  for word in "$@"; do
-    if [[ $word =~ ^[A-Za-z0-9_./:,=@%+-]+$ ]]; then printf ' %s' "$word"; else printf ' %s' "${word@Q}"; fi
-  done
-  printf '\n'
-}
-
-# Runs a command, or only prints it in a dry run.
-execute() {
-  show "$@"
-  if [[ -z $dry_run ]]; then "$@"; fi
-}
-
-# gcloud compute tpus GROUP VERB NAME …, at our place.
+# Runs gcloud compute tpus GROUP VERB NAME …, in the zone and project of the slice.
 tpus() {
   execute gcloud compute tpus "$@" "--zone=$zone" ${project:+"--project=$project"}
 }
@@ -97,7 +54,8 @@ create() {
     tpus tpu-vm create "$name" "--accelerator-type=$type" "--version=$version" ${spot:+--spot}
     return
   fi
-  tpus queued-resources create "$name" "--node-id=$name" "--accelerator-type=$type" "--runtime-version=$version" ${spot:+--spot}
+  tpus queued-resources create "$name" "--node-id=$name" "--accelerator-type=$type" "--runtime-version=$version" \
+    ${spot:+--spot}
   wait_until_active
 }
 
@@ -119,21 +77,22 @@ wait_until_active() {
 
 copy() {
   local archive="$scratch/uniaudio_jax.tar.gz"
-  if [[ -n $(git -C "$repository" status --porcelain) ]]; then
+  if [[ -n $(git status --porcelain) ]]; then
     echo "warning: changes that are not committed are not copied" >&2
   fi
-  execute git -C "$repository" archive --format=tar.gz "--output=$archive" HEAD
+  execute git archive --format=tar.gz "--output=$archive" HEAD
   tpus tpu-vm scp "$archive" "$name:uniaudio_jax.tar.gz" --worker=all
   on_all_workers "mkdir -p uniaudio_jax && tar -xzf uniaudio_jax.tar.gz -C uniaudio_jax"
 }
 
 # The TPU images carry Python 3.10: a newer one is installed beside it.
 install() {
-  on_all_workers "command -v python3.11 >/dev/null || (sudo apt-get update && sudo apt-get install -y python3.11-venv python3.11-dev)"
+  local packages="sudo apt-get update && sudo apt-get install -y python3.11-venv python3.11-dev"
+  on_all_workers "command -v python3.11 >/dev/null || ($packages)"
   on_all_workers "cd uniaudio_jax && bash launch/install.sh tpu"
 }
 
-# A TPU VM learns of its fellow workers from the metadata server, not from its environment: the variable says so.
+# A TPU VM finds the other workers through the metadata server, which this variable tells the trainer to ask.
 run() {
   local words
   printf -v words ' %q' "${command[@]}"
@@ -145,7 +104,11 @@ status() {
 }
 
 delete() {
-  if [[ -n $queued ]]; then tpus queued-resources delete "$name" --force --quiet; else tpus tpu-vm delete "$name" --quiet; fi
+  if [[ -n $queued ]]; then
+    tpus queued-resources delete "$name" --force --quiet
+  else
+    tpus tpu-vm delete "$name" --quiet
+  fi
 }
 
 all() {
@@ -155,7 +118,8 @@ all() {
   run
 }
 
-parse "$@"
+parse_options action "--name --zone --project --type --version" "--spot --queued --dry-run" "$@"
+action=$word
 check
 scratch="$(mktemp -d)"
 trap 'rm -rf -- "$scratch"' EXIT

@@ -345,7 +345,7 @@ def test_a_clip_without_the_field_of_a_task_is_told_so(codec, tmp_path):
 )
 def test_conditions_that_do_not_fit_the_task_are_named(given, said):
     with pytest.raises(ValueError, match=said):
-        clip_of_conditions(get_task("voice_conversion"), given)
+        clip_of_conditions(get_task("voice_conversion"), given, 16000)
 
 
 @pytest.mark.slow

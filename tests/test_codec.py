@@ -13,6 +13,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_pipelines.synthetic.voices import speech_clip
 from uniaudio_jax.audio.files import read_audio, write_audio
 from uniaudio_jax.audio.spectra import mel_distance
 from uniaudio_jax.codec.codec import SHIPPED, Codec, load_codec, save_codec
@@ -24,7 +25,6 @@ from uniaudio_jax.codec.module import build_module
 QUANTIZER = QuantizerConfig(codebooks=5, entries=31, width=7)
 FRAME_RATE = FrameRateConfig(width=13, hidden=17, mel_bands=11, encoder_blocks=2, decoder_blocks=3)
 SEANET = SeanetConfig(filters=2, ratios=(4, 5), lstm_layers=1)
-needs_shipped = pytest.mark.skipif(not (SHIPPED / "tiny_16k").is_dir(), reason="no shipped weights in this checkout")
 
 
 def random_params(config: CodecConfig) -> dict:
@@ -163,7 +163,6 @@ def test_weights_of_another_shape_are_refused(tmp_path):
         load_codec(tmp_path)
 
 
-@needs_shipped
 def test_an_unknown_codec_gets_a_suggestion():
     with pytest.raises(ValueError, match="did you mean 'tiny_16k'"):
         load_codec("tiny16k")
@@ -239,7 +238,6 @@ def run_module(module: str, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1], check=False)
 
 
-@needs_shipped
 def test_files_pass_through_the_command_lines_with_their_length(tmp_path):
     write_audio(tmp_path / "a.wav", noise(3001), 16000)
     soundfile.write(tmp_path / "b.wav", np.stack([noise(4801)] * 2, 1), 48000)
@@ -259,13 +257,11 @@ def test_a_users_mistake_is_one_line_and_exit_2(tmp_path):
 
 
 def spoken_clips() -> list[np.ndarray]:
-    speak = pytest.importorskip("data_pipelines.synthetic.voices").speech_clip
     pytest.importorskip("espeakng_loader")
     texts = ("Bright umbrellas filled the market square.", "Nobody expected such a gentle answer from him.")
-    return [speak(voice, text) for voice, text in zip(("en-us+m3", "en-us+f2"), texts, strict=True)]
+    return [speech_clip(voice, text) for voice, text in zip(("en-us+m3", "en-us+f2"), texts, strict=True)]
 
 
-@needs_shipped
 def test_more_codebooks_of_the_shipped_codec_come_closer_on_new_speech():
     codec, clips = load_codec("tiny_16k"), spoken_clips()
     codes = codec.encode_many(clips)
@@ -276,6 +272,5 @@ def test_more_codebooks_of_the_shipped_codec_come_closer_on_new_speech():
     assert all(later < earlier for earlier, later in zip(distances, distances[1:], strict=False)), distances
 
 
-@needs_shipped
 def test_the_shipped_codec_is_small():
     assert sum(path.stat().st_size for path in (SHIPPED / "tiny_16k").iterdir()) <= 10e6

@@ -1,9 +1,11 @@
 """Laws of codec training, on tones and noise."""
 
+import functools
 import json
 import socket
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ import soundfile
 
 from tests.small_run import finish, python
 from uniaudio_jax.codec import train as training
+from uniaudio_jax.codec import training as codec_training
 from uniaudio_jax.codec.audio_data import Audio
 from uniaudio_jax.codec.balancer import balanced_gradient
 from uniaudio_jax.codec.codec import load_codec, save_codec
@@ -20,9 +23,18 @@ from uniaudio_jax.codec.config import AdversarialConfig, CodecConfig, CodecTrain
 from uniaudio_jax.codec.layouts.frame_rate import FrameRateConfig
 from uniaudio_jax.codec.layouts.seanet import SeanetConfig
 from uniaudio_jax.codec.losses import spectral_losses
-from uniaudio_jax.codec.training import check_trainable, codebook_report, initial_state, place_wav, train_step
-from uniaudio_jax.config import MeshConfig, load_config
+from uniaudio_jax.codec.training import (
+    check_trainable,
+    codebook_report,
+    initial_state,
+    place_wav,
+    random_levels,
+    train_step,
+)
+from uniaudio_jax.config import MeshConfig, OptimConfig
+from uniaudio_jax.distributed import ProcessInfo
 from uniaudio_jax.sharding import make_mesh
+from uniaudio_jax.sinks.jsonl import read_metrics
 
 LAYOUT = FrameRateConfig(width=23, hidden=29, mel_bands=19, encoder_blocks=1, decoder_blocks=1)
 
@@ -51,8 +63,9 @@ def config_for(folder: Path) -> CodecTrainConfig:
         warmup_steps=11,
         batch=3,
         segment_seconds=0.5,
-        peak_learning_rate=3e-3,
-        learning_rate_warmup_steps=5,
+        optim=OptimConfig(
+            schedule="warmup_cosine", peak_learning_rate=3e-3, warmup_steps=5, beta2=0.99, decayed="all", clip_norm=1.0
+        ),
         save_every_steps=7,
         log_every_steps=1,
         dead_code_every_steps=5,
@@ -60,20 +73,32 @@ def config_for(folder: Path) -> CodecTrainConfig:
     )
 
 
+class StopAfter:
+    """Asks a training to stop once it has taken `steps` steps of those that ask."""
+
+    asked_by = "SIGTERM"
+
+    def __init__(self, steps: int = 10**9):
+        self.left = steps + 1
+
+    @property
+    def asked(self) -> bool:
+        self.left -= 1
+        return self.left <= 0
+
+
+def train(config: CodecTrainConfig, out: Path, audio: Audio, stop: Any = None):
+    trainer = training.CodecTrainer(config, out, audio, ProcessInfo(0, 1, "single"), jax.devices()[:1])
+    return trainer.run(stop or StopAfter())
+
+
 @pytest.fixture(scope="module")
 def finished(folder, tmp_path_factory):
     """(config, audio, state, metrics by step, folder) of an uninterrupted run."""
     config, out = config_for(folder), tmp_path_factory.mktemp("run")
-    audio, metrics = Audio(config.audio, 16000), {}
-    board = training.Board(out, config, audio)
-
-    def report(step, values):
-        metrics[step] = values
-        board.report(step, values)
-
-    state = training.train(config, out, audio, report, board.show, jax.devices()[:1])
-    board.close()
-    return config, audio, state, metrics, out
+    audio = Audio(config.audio, 16000)
+    state = train(config, out, audio)
+    return config, audio, state, {line["step"]: line for line in read_metrics(out / "metrics.jsonl")}, out
 
 
 def test_training_lowers_the_loss_before_and_after_the_codebooks_start(finished):
@@ -101,9 +126,7 @@ def test_codebook_use_is_reported_by_level(finished):
 def test_pictures_and_sound_are_on_the_board(finished):
     *_, out = finished
     board = b"".join(path.read_bytes() for path in (out / "tensorboard").iterdir())
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == list(range(1, 31))
-    assert lines[29]["mel"] == finished[3][30]["mel"]
+    assert list(finished[3]) == list(range(1, 31))
     assert b"speech_like/3_codebooks" in board and b"speech_like/original_above_3_codebooks" in board
 
 
@@ -179,29 +202,65 @@ def test_the_balancer_gives_each_loss_its_share_whatever_its_scale():
 def test_a_resumed_run_equals_one_that_was_not_stopped(finished, tmp_path):
     config, audio, state, _, _ = finished
 
-    class Stopped(Exception):
-        pass
+    train(config, tmp_path, audio, StopAfter(17))
+    assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == list(range(1, 18))
+    resumed = train(config, tmp_path, audio)
+    for wanted, leaf in zip(jax.tree.leaves(state), jax.tree.leaves(resumed), strict=True):
+        np.testing.assert_array_equal(wanted, leaf)
 
-    def stop(step, _):
-        if step == 17:
-            raise Stopped
 
-    with pytest.raises(Stopped):
-        training.train(config, tmp_path, audio, stop, devices=jax.devices()[:1])
-    resumed = training.train(config, tmp_path, audio, devices=jax.devices()[:1])
-    for wanted, got in zip(jax.tree.leaves(state), jax.tree.leaves(resumed), strict=True):
-        np.testing.assert_array_equal(wanted, got)
+def killed() -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_run_that_was_killed_logs_each_step_once(finished, tmp_path, monkeypatch):
+    config, audio, _, metrics, _ = finished
+
+    trainer = training.CodecTrainer(config, tmp_path, audio, ProcessInfo(0, 1, "single"), jax.devices()[:1])
+    save = trainer._save
+    monkeypatch.setattr(trainer, "_save", lambda step: save(step) if step < 21 else killed())
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run(StopAfter())
+    trainer.log.close()
+    trainer.checkpoints.close()
+    assert read_metrics(tmp_path / "metrics.jsonl")[-1]["step"] == 21
+    train(config, tmp_path, audio)
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert [line["step"] for line in lines] == list(range(1, 31))
+    assert lines[29]["mel"] == metrics[30]["mel"]
+
+
+def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(finished):
+    config, audio, state, *_ = finished
+    mesh = make_mesh(config.mesh, jax.devices()[:1])
+    wav = audio.batch(config, 0, 0)
+    wav[1, 5] = np.nan
+    before = jax.device_get(state)
+    after, metrics = train_step(
+        jax.tree.map(jnp.array, state),
+        place_wav(wav, mesh),
+        jax.random.key(0),
+        jnp.asarray(True),
+        config=config,
+        mesh=mesh,
+        quantised=True,
+        adversarial=True,
+    )
+    assert int(after["skipped"]) == int(before["skipped"]) + 1 and not np.isfinite(metrics["gradient_norm"])
+    for name in before.keys() - {"skipped"}:
+        for wanted, leaf in zip(jax.tree.leaves(before[name]), jax.tree.leaves(after[name]), strict=True):
+            np.testing.assert_array_equal(wanted, leaf)
 
 
 def test_a_checkpoint_of_another_config_is_refused(finished):
     config, audio, _, _, out = finished
     with pytest.raises(ValueError, match="another config .*batch: checkpoint 3, this run 5"):
-        training.train(replace(config, batch=5), out, audio, devices=jax.devices()[:1])
+        train(replace(config, batch=5), out, audio)
 
 
 def test_the_end_of_a_run_is_a_codec_and_a_table(finished, tmp_path):
     config, audio, state, _, _ = finished
-    folder = training.finish(config, state, audio, tmp_path, {"licence": "none"})
+    folder = training.finish(config, training.codec_params(state), audio, tmp_path, {"licence": "none"})
     codec = load_codec(folder)
     assert codec.name == "tones" and codec.passport()["licence"] == "none"
     table = json.loads((tmp_path / "reconstruction.json").read_text())
@@ -228,6 +287,20 @@ def test_a_batch_depends_on_its_step_only(finished):
     assert audio.batch(config, 0, 5).shape == (3, 8000)
 
 
+def test_half_of_the_rows_train_at_the_main_codebooks_and_the_others_at_any_number(folder, monkeypatch):
+    config = replace(config_for(folder), main_codebooks=2)
+    levels = np.asarray(random_levels(config, jax.random.key(0), 3001))
+    shares = np.bincount(levels, minlength=4)[1:] / 3001
+    np.testing.assert_allclose(shares, [1 / 6, 2 / 3, 1 / 6], atol=0.03)
+    rows = []
+    monkeypatch.setattr(codec_training, "random_levels", lambda *given: rows.append(given[2]) or random_levels(*given))
+    step = functools.partial(
+        train_step, config=config, mesh=make_mesh(MeshConfig(), jax.devices()[:1]), quantised=True, adversarial=False
+    )
+    jax.eval_shape(step, initial_state(config), jnp.zeros((3, 8000)), jax.random.key(0), jnp.asarray(False))
+    assert rows == [3]
+
+
 def test_a_manifest_names_the_splits(tmp_path):
     for name in "abc":
         soundfile.write(tmp_path / f"{name}.wav", np.full(1601, 0.1), 16000)
@@ -242,13 +315,9 @@ def test_a_folder_without_audio_is_refused(tmp_path):
         Audio((str(tmp_path),), 16000)
 
 
-def test_the_config_of_the_shipped_codec_loads():
-    config = load_config(Path(__file__).parents[1] / "configs" / "codec_tiny_16k.py")
-    assert isinstance(config, CodecTrainConfig) and config.codec.name == "tiny_16k"
-
-
 CONFIG_FILE = """
 from pathlib import Path
+from typing import Any
 from tests.test_codec_train import config_for
 from dataclasses import replace
 def get_config():

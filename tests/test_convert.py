@@ -71,7 +71,6 @@ def bits(tree: dict) -> dict:
     }
 
 
-@pytest.mark.skipif(not FORMAT.exists(), reason="the published format does not lie beside the checkout")
 def test_names_and_shapes_are_the_published_ones():
     lm = json.loads(FORMAT.read_text())["lm"]
     example = lm["example_config"]

@@ -1,12 +1,16 @@
 """Laws of the launch scripts: they parse, dry runs print the commands in order, mistakes end with one clear line."""
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import tomllib
 from pathlib import Path
 
 import pytest
+
+from uniaudio_jax.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted(path.relative_to(ROOT) for path in (*ROOT.glob("launch/*.sh"), *ROOT.glob("launch/*.sbatch")))
@@ -36,11 +40,50 @@ def test_every_script_parses(script):
     assert bash("-n", str(script)).returncode == 0
 
 
-def test_continuous_integration_runs_what_a_developer_runs():
-    assert "bash launch/test.sh" in (ROOT / ".ci/run").read_text()
-    steps = (ROOT / "launch/test.sh").read_text()
-    for step in ("ruff check", "ruff format --check", "pyright", "pytest"):
-        assert step in steps
+def copy_with_fake_python(folder: Path, exit_codes: dict[str, int]) -> Path:
+    """Returns the log of the fake install.sh and Python that it puts, with copies of the scripts, into `folder`.
+
+    They only log their arguments. A call of Python fails with the code in `exit_codes` whose key the arguments contain.
+    """
+    shutil.copytree(ROOT / "launch", folder / "launch")
+    shutil.copytree(ROOT / ".ci", folder / ".ci")
+    log, python = folder / "log", folder / ".venv/bin/python"
+    cases = "".join(f"*{shlex.quote(word)}*) exit {code} ;;\n" for word, code in exit_codes.items())
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/bash\necho "$*" >>{log}\ncase "$*" in\n{cases}esac\n')
+    python.chmod(0o755)
+    (folder / "launch/install.sh").write_text(f'echo "install $*" >>{log}\n')
+    return log
+
+
+def test_continuous_integration_runs_every_check_and_fails_with_the_first_failure(tmp_path):
+    log = copy_with_fake_python(tmp_path, {"ruff format": 7, "pyright": 5})
+    run = bash(".ci/run", folder=tmp_path)
+    assert run.returncode == 7 and run.stdout.endswith("failed: ruff-format pyright\n")
+    checks = ["install test", "-m ruff check .", "-m ruff format --check .", "-m pyright", "-m pytest"]
+    calls = log.read_text().splitlines()
+    assert [call.startswith(check) for call, check in zip(calls, checks, strict=True)] == [True] * 5
+
+
+def test_the_quickstart_builds_and_generates_the_eleven_tasks_of_the_paper(tmp_path):
+    log = copy_with_fake_python(tmp_path, {})
+    run = bash("launch/quickstart.sh", folder=tmp_path, RUN="results")
+    assert run.returncode == 0 and f"results in {tmp_path / 'results'}" in run.stdout
+    calls = [shlex.split(call) for call in log.read_text().splitlines()]
+    modules = ["data_pipelines.synthetic.corpus", "data_pipelines.builder"]
+    modules += [f"uniaudio_jax.{name}" for name in ("train", "generate", "evaluate", "export_torch")]
+    assert calls[0] == ["install", "quickstart", "torch"]
+    assert list(dict.fromkeys(call[1] for call in calls[1:])) == modules
+    for module in ("data_pipelines.builder", "uniaudio_jax.generate"):
+        words = [word for call in calls if call[1] == module for word in call]
+        assert sorted(set(words) & set(TASKS)) == sorted(list(TASKS)[:11])
+
+
+def test_a_failed_stage_of_the_quickstart_is_named_and_ends_it(tmp_path):
+    log = copy_with_fake_python(tmp_path, {"uniaudio_jax.train": 3})
+    run = bash("launch/quickstart.sh", folder=tmp_path)
+    assert run.returncode == 3 and run.stderr.startswith("error: stage 3/6 train failed")
+    assert "uniaudio_jax.train" in log.read_text().splitlines()[-1]
 
 
 def test_a_pod_is_created_filled_and_started_in_this_order():
@@ -113,8 +156,18 @@ def test_slurm_installs_then_runs_one_task_per_gpu(tmp_path):
     assert printed[0] == "bash launch/install.sh cuda"
     assert printed[1].startswith("srun ") and "--gpu-bind=none" in printed[1]
     assert printed[1].endswith(f"-m uniaudio_jax.train {config} --out RUN --train.steps 7")
-    header = (ROOT / "launch/gpu_slurm.sbatch").read_text()
-    assert "#SBATCH --ntasks-per-node=8\n#SBATCH --gpus-per-node=8\n" in header
+    script = (ROOT / "launch/gpu_slurm.sbatch").read_text()
+    header = dict(re.findall(r"^#SBATCH --([a-z-]+)=(\S+)$", script, re.MULTILINE))
+    assert header["ntasks-per-node"] == header["gpus-per-node"]
+
+
+def test_a_slurm_job_runs_in_the_folder_it_was_submitted_from(tmp_path):
+    script = shutil.copy(ROOT / "launch/gpu_slurm.sbatch", tmp_path / "slurm_script")
+    words = (str(script), "--dry-run", "configs/paper.py", "--out", "RUN")
+    run = bash(*words, folder=tmp_path, SLURM_JOB_ID="7", SLURM_SUBMIT_DIR=str(ROOT))
+    assert commands(run)[0] == "bash launch/install.sh cuda"
+    run = bash(*words, folder=tmp_path, SLURM_JOB_ID="7", SLURM_SUBMIT_DIR=str(tmp_path))
+    assert run.returncode == 2 and run.stderr.startswith(f"error: {tmp_path} is not the checkout")
 
 
 @pytest.mark.parametrize(
@@ -135,7 +188,7 @@ def test_a_mistake_in_a_slurm_job_is_one_line(arguments, message):
     [
         (
             ("launch/install.sh", "tests"),
-            "unknown extra 'tests'; known: quickstart torch test dev voices judges beam tpu cuda",
+            "unknown extra 'tests'; known: quickstart torch test dev voices metrics beam tpu cuda",
         ),
         (("launch/quickstart.sh", "--cleen"), "unknown option '--cleen'; known: --install-only --clean"),
     ],
@@ -181,20 +234,21 @@ def test_each_beam_runner_gets_its_own_options():
         ("flink", "--master", "h:8081", "--image", "i"): ("FlinkRunner", "--flink_master=h:8081"),
         ("spark", "--master", "h:8099", "--image", "i"): ("PortableRunner", "--job_endpoint=h:8099"),
     }
-    for words, wanted in runners.items():
-        (command,) = commands(bash("launch/encode_beam.sh", *words, "--dry-run", *BUILD))
-        assert "-m data_pipelines.builder --corpus a\\ corpus --task tts --out tokens --runner" in command
-        assert all(word in command.split() or f"--beam-options={word}" in command.split() for word in wanted)
+    for arguments, wanted in runners.items():
+        (command,) = commands(bash("launch/encode_beam.sh", *arguments, "--dry-run", *BUILD))
+        words = shlex.split(command)
+        assert words[1:11] == ["-m", "data_pipelines.builder", *BUILD[1:], "--runner", wanted[0]]
+        assert set(wanted[1:]) <= {word.removeprefix("--beam-options=") for word in words}
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "message"),
     [
         (("dataflow", "--project", "p", *BUILD), "dataflow needs --region"),
         (("direct",), "no options of the builder"),
         (("beam", *BUILD), "unknown word 'beam'"),
     ],
 )
-def test_a_mistake_with_beam_is_one_clear_line(words, said):
-    run = bash("launch/encode_beam.sh", *words)
-    assert run.returncode == 2 and run.stderr.count("\n") == 1 and said in run.stderr
+def test_a_mistake_with_beam_is_one_clear_line(arguments, message):
+    run = bash("launch/encode_beam.sh", *arguments)
+    assert run.returncode == 2 and run.stderr.count("\n") == 1 and message in run.stderr

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.tiny import MODEL, TRAIN, make_programs, random_batch, random_example, stack_rows, start
+from tests.tiny import MODEL, make_programs, random_batch, random_example, stack_rows, start
 from uniaudio_jax.bench.fused import fused_loss_and_gradients
 from uniaudio_jax.config import MeshConfig
 from uniaudio_jax.loss import cross_entropy
@@ -168,11 +168,10 @@ def test_a_non_finite_gradient_changes_no_weight_and_no_moment():
     )
 
 
-def test_bfloat16_losses_stay_near_float32():
+def test_bfloat16_losses_are_near_those_of_float32_and_not_the_same():
     batch, losses = random_batch(), {}
     for dtype in ("float32", "bfloat16"):
         programs = make_programs(compute_dtype=dtype)
         state, placed = start(programs, batch)
         losses[dtype] = float(programs.evaluate(state.params, placed).mean_loss)
-    assert abs(losses["bfloat16"] - losses["float32"]) < 0.01 * losses["float32"]
-    assert TRAIN.compute_dtype == "float32"
+    assert 0 < abs(losses["bfloat16"] - losses["float32"]) < 0.01 * losses["float32"]

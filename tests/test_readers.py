@@ -588,7 +588,7 @@ def test_nemo_lines_are_cut_at_their_samples(tmp_path):
     ("bad", "message"),
     [
         (cut(type="MixedCut"), "got a MixedCut, wanted a MonoCut; save the audio first"),
-        (cut(supervisions=[{}, {}]), "got a cut with 2 supervisions, wanted one; part it first"),
+        (cut(supervisions=[{}, {}]), "got a cut with 2 supervisions, wanted one; split it first"),
         (cut(supervisions="none"), "got supervisions = 'none', wanted a list"),
         (cut(recording=None), "got recording = None, wanted an object with sources"),
         (cut(recording=recording("x", transforms=[{"name": "Speed"}])), "with the transforms [{'name': 'Speed'}]"),
@@ -676,10 +676,10 @@ def test_a_format_is_named_or_told_by_what_lies_at_a_path(tmp_path):
     assert [entry.id for entry in open_corpus(str(tmp_path / "kaldi")).entries] == ["b"]
 
 
-def test_an_unknown_format_and_a_path_where_nothing_is_are_refused_with_the_nearest_names(tmp_path):
+def test_an_unknown_format_and_a_path_that_does_not_exist_are_refused_with_the_nearest_names(tmp_path):
     with refused(f"got the format 'caption', wanted one of {', '.join(FORMATS)}; did you mean 'captions'?"):
         open_corpus(f"caption:{tmp_path}")
-    with refused("got a path where nothing is, wanted a folder, a file or FORMAT:PLACE"):
+    with refused("got a path that does not exist, wanted a folder, a file or FORMAT:PLACE"):
         open_corpus(str(tmp_path / "gone"))
     with refused("got no place, wanted kaldi:PLACE"):
         open_corpus("kaldi:")

@@ -8,8 +8,8 @@ from tests.test_layouts import cut, random_codec
 from uniaudio_jax.codec.codec import Codec
 from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig, SegmentConfig
 from uniaudio_jax.codec.layouts.seanet import SeanetConfig
+from uniaudio_jax.codec.layouts.streaming import Chain, Recurrent, Windowed
 from uniaudio_jax.codec.segments import SegmentedCodec
-from uniaudio_jax.codec.streaming import Chain, Recurrent, Windowed
 from uniaudio_jax.codec.weights import from_torch
 
 QUANTIZER = QuantizerConfig(codebooks=3, entries=31, width=7)

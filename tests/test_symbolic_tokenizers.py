@@ -1,4 +1,4 @@
-"""Sung phones, lexica and alignments, melodies, labels, languages, word pieces."""
+"""Sung phones, lexica, durations, melodies, labels, languages, word pieces."""
 
 import subprocess
 import sys
@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines.espeak import phonemes
+from data_pipelines.synthetic.singing import write_midi
 from data_pipelines.tokenizers.labels import LABELS, LabelTokenizer
 from data_pipelines.tokenizers.languages import LANGUAGE_NAMES, LanguageTokenizer
-from data_pipelines.tokenizers.lexicon import LexiconPhones, read_alignment, with_durations
-from data_pipelines.tokenizers.midi import REST, MidiTokenizer
+from data_pipelines.tokenizers.lexicon import LexiconPhones, with_durations
+from data_pipelines.tokenizers.midi import REST, MidiTokenizer, read_midi
 from data_pipelines.tokenizers.phone import ARPABET, SYMBOLS, PhoneTokenizer, phone_symbols
 from data_pipelines.tokenizers.sung_phone import NEAREST, SUNG_SYMBOLS, SungPhoneTokenizer
-from data_pipelines.tokenizers.words import SHIPPED, WordPieces, train_pieces
+from data_pipelines.tokenizers.words import MODEL, WordPieces, train_pieces
 from uniaudio_jax.vocab import CLASS_EVENTS, LANGUAGES, MIDI_NOTES, SUNG_PHONES
 
 REPO = Path(__file__).parents[1]
@@ -41,43 +42,6 @@ def cmudict(tmp_path) -> Path:
     path = tmp_path / "cmudict.txt"
     path.write_text(CMUDICT)
     return path
-
-
-def textgrid(tier: str, intervals: list[tuple[float, float, str]]) -> str:
-    """A Praat file with a tier of words before that of phones."""
-    lines = [
-        'File type = "ooTextFile"',
-        'Object class = "TextGrid"',
-        "",
-        "xmin = 0",
-        "xmax = 1",
-        "tiers? <exists>",
-        "size = 2",
-        "item []:",
-    ]
-    for number, (name, rows) in enumerate([("words", [(0, 1, 'say ""hi""')]), (tier, intervals)], 1):
-        lines += [
-            f"    item [{number}]:",
-            '        class = "IntervalTier"',
-            f'        name = "{name}"',
-            f"        intervals: size = {len(rows)}",
-        ]
-        for place, (start, end, text) in enumerate(rows, 1):
-            lines += [
-                f"        intervals [{place}]:",
-                f"            xmin = {start}",
-                f"            xmax = {end}",
-                f'            text = "{text}" ',
-            ]
-    return "\n".join(lines) + "\n"
-
-
-def tone(pitch: int, seconds: float) -> np.ndarray:
-    """A note of five harmonics at 16 kHz."""
-    f0_hz = 440 * 2 ** ((pitch - 69) / 12)
-    time = np.arange(round(seconds * 16000)) / 16000
-    harmonics = np.arange(1, 6)[:, None]
-    return (0.15 / harmonics * np.sin(2 * np.pi * f0_hz * harmonics * time)).sum(axis=0).astype(np.float32)
 
 
 # Sung phones
@@ -197,56 +161,7 @@ def test_a_text_without_words_is_refused_by_a_lexicon(cmudict):
             LexiconPhones(cmudict).encode(text)
 
 
-# Alignments
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
-@pytest.mark.parametrize("tier", ["phones", "Anna - phones"])
-def test_a_textgrid_gives_its_phones_and_silence_between_them(tmp_path, tier, encoding):
-    text = textgrid(tier, [(0.11, 0.23, "h"), (0.23, 0.3, "aɪ"), (0.3, 0.41, "")])
-    (tmp_path / "a.TextGrid").write_text(text, encoding=encoding)
-    found = read_alignment(tmp_path / "a.TextGrid")
-    assert [name for name, _ in found] == ["sil", "h", "aɪ", ""]
-    np.testing.assert_allclose([seconds for _, seconds in found], [0.11, 0.12, 0.07, 0.11], atol=1e-9)
-
-
-@pytest.mark.parametrize(
-    "lines",
-    [
-        "0 1100000 sil\n1100000 2300000 hh\n2300000 3000000 ay\n",
-        "0 0.11 sil\n0.11\t0.23\thh\n\n0.23 0.3 ay -7.5\n",
-        "0 1100000 x^x-sil+hh=ay@1\n1100000 2300000 x^sil-hh+ay=x@2\n2300000 3000000 sil^hh-ay+x=x@3\n",
-    ],
-)
-def test_a_lab_gives_its_phones_in_either_unit(tmp_path, lines):
-    (tmp_path / "a.lab").write_text(lines)
-    found = read_alignment(tmp_path / "a.lab")
-    assert [name for name, _ in found] == ["sil", "hh", "ay"]
-    np.testing.assert_allclose([seconds for _, seconds in found], [0.11, 0.12, 0.07], atol=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "told"),
-    [
-        ("a.lab", "0 0.2 a\n0.1 0.3 b\n", "do not overlap"),
-        ("a.lab", "0.3 0.2 a\n", "an end after its start"),
-        ("a.lab", "-0.3 0.2 a\n", "do not overlap"),
-        ("a.lab", "0 0.2 a\n0.2 b\n", ":2: got '0.2 b'"),
-        ("a.lab", "0 inf a\n", "an end after its start"),
-        ("a.lab", "nan 0.3 a\n", "an end after its start"),
-        ("a.lab", "\n", "got no phone"),
-        ("a.txt", "0 1 a", "named '.txt'"),
-        ("a.TextGrid", "1 2 3", "long text format"),
-        ("a.TextGrid", textgrid("sounds", [(0, 1, "a")]), "tiers of intervals words, sounds"),
-        ("a.TextGrid", textgrid("phones", []), "got no phone"),
-        ("a.TextGrid", textgrid("phones", [(0, 0.2, "a"), (0.1, 0.3, "b")]), "do not overlap"),
-        ("a.TextGrid", textgrid("phones", [(0, 1, "a")]).replace('text = "a"', ""), "of 0 of the 1 intervals"),
-    ],
-)
-def test_a_broken_alignment_is_refused(tmp_path, name, content, told):
-    (tmp_path / name).write_text(content)
-    with pytest.raises(ValueError, match=told):
-        read_alignment(tmp_path / name)
+# Durations
 
 
 @settings(deadline=None, derandomize=True)
@@ -269,20 +184,14 @@ def test_frames_of_phones_do_not_drift(lengths, rate):
 
 def test_the_letters_of_a_phone_share_its_frames_and_marks_take_none():
     tokenizer = PhoneTokenizer()
-    ids = with_durations(tokenizer, [("HH", 0.06), ("AY1", 0.1), ("sil", 0.02), ("IY1", 0.04)])
+    ids = with_durations(tokenizer, [("HH", 0.06), ("AY1", 0.1), ("sil", 0.02), ("IY1", 0.04)], 50)
     assert "".join(tokenizer.decode(ids)) == "hhhaaaɪɪ|ii"
 
 
-def test_breath_is_a_pause_where_the_tokenizer_has_no_breath_and_noise_is_unknown():
-    phones = [("AP", 0.02), ("a", 0.04), ("spn", 0.02)]
-    for tokenizer, breath in ((PhoneTokenizer(), "|"), (SungPhoneTokenizer(), "<breath>")):
-        assert tokenizer.decode(with_durations(tokenizer, phones)) == [breath, "a", "a", "<unknown>"]
-
-
-def test_a_tone_alone_prolongs_what_it_marks_where_it_has_no_id():
-    phones = [("˥", 0.02), ("a", 0.04), ("˥", 0.02), ("t", 0.02)]
-    for tokenizer, wanted in ((PhoneTokenizer(), "˥aa˥t"), (SungPhoneTokenizer(), "|aaat")):
-        assert "".join(tokenizer.decode(with_durations(tokenizer, phones))) == wanted
+def test_breath_is_a_pause_noise_is_unknown_and_a_tone_has_its_own_frames():
+    tokenizer = PhoneTokenizer()
+    phones = [("AP", 0.02), ("a", 0.04), ("˥", 0.02), ("spn", 0.02)]
+    assert tokenizer.decode(with_durations(tokenizer, phones, 50)) == ["|", "a", "a", "˥", "<unknown>"]
 
 
 @pytest.mark.parametrize(
@@ -297,7 +206,7 @@ def test_a_tone_alone_prolongs_what_it_marks_where_it_has_no_id():
 )
 def test_durations_that_are_none_are_refused(phones, told):
     with pytest.raises(ValueError, match=told):
-        with_durations(PhoneTokenizer(), phones)
+        with_durations(PhoneTokenizer(), phones, 50)
 
 
 # Melodies
@@ -308,13 +217,12 @@ def test_durations_that_are_none_are_refused(phones, told):
 def test_a_melody_round_trips_through_a_midi_file(tmp_path_factory, runs):
     ids = np.repeat(*np.array(runs).T)
     path = tmp_path_factory.mktemp("midi") / "a.mid"
-    tokenizer = MidiTokenizer()
+    assert write_midi(path, ids)
     if (ids == REST).all():
-        with pytest.raises(ValueError, match="rests and no note"):
-            tokenizer.to_file(ids, path)
+        with pytest.raises(ValueError, match="got no note"):
+            read_midi(path)
     else:
-        tokenizer.to_file(ids, path)
-        assert np.array_equal(tokenizer.from_file(path), ids)
+        assert np.array_equal(read_midi(path), ids)
 
 
 def midi_file(path: Path, *messages: mido.Message | mido.MetaMessage) -> Path:
@@ -342,35 +250,28 @@ def test_the_highest_sounding_note_wins_and_percussion_is_not_heard(tmp_path):
             )
         ),
     )
-    tokenizer = MidiTokenizer()
-    assert tokenizer.from_file(path).tolist() == [REST, 60, 67, 67, 60, REST, 59]
-    assert tokenizer.from_file(path, seconds=0.06).tolist() == [REST, 60, 67]
-    assert tokenizer.from_file(path, seconds=0.17).tolist() == [REST, 60, 67, 67, 60, REST, 59, REST, REST]
+    assert read_midi(path).tolist() == [REST, 60, 67, 67, 60, REST, 59]
 
 
 def test_a_note_that_never_ends_lasts_to_the_end_of_the_file(tmp_path):
     path = midi_file(tmp_path / "a.mid", mido.Message("note_on", note=61), mido.MetaMessage("end_of_track", time=24))
-    assert MidiTokenizer().from_file(path).tolist() == [61, 61, 61]
+    assert read_midi(path).tolist() == [61, 61, 61]
 
 
 def test_a_midi_file_without_notes_is_refused(tmp_path):
     rest = mido.MetaMessage("end_of_track", time=24)
     drums = mido.Message("note_on", note=38, channel=9)
-    late = mido.Message("note_on", note=38, time=80)
-    for messages, seconds in (([rest], None), ([drums, rest], None), ([late, rest], 0.1)):
+    for messages in ([rest], [drums, rest]):
         path = midi_file(tmp_path / "a.mid", *messages)
         with pytest.raises(ValueError, match="got no note"):
-            MidiTokenizer().from_file(path, seconds)
+            read_midi(path)
 
 
 def test_a_file_that_is_no_midi_is_refused(tmp_path):
     (tmp_path / "a.mid").write_bytes(b"RIFF")
     for name in ("a.mid", "none.mid"):
         with pytest.raises(ValueError, match="cannot be read as MIDI"):
-            MidiTokenizer().from_file(tmp_path / name)
-    for seconds in (0, -1.0, float("nan")):
-        with pytest.raises(ValueError, match="wanted more than 0 s"):
-            MidiTokenizer().from_file(tmp_path / "a.mid", seconds)
+            read_midi(tmp_path / name)
 
 
 def test_melodies_out_of_range_are_refused():
@@ -381,36 +282,20 @@ def test_melodies_out_of_range_are_refused():
             tokenizer.encode(np.array(bad))
 
 
-TRACKERS = ["swift-f0", pytest.param("librosa.pyin", marks=pytest.mark.slow)]
-
-
-@pytest.mark.parametrize("tracker", TRACKERS)
-def test_notes_of_a_tone_are_found_and_silence_is_a_rest(tracker):
-    tokenizer = MidiTokenizer()
-    if tracker == "swift-f0":
-        pytest.importorskip("swift_f0")
-    tokenizer.pitch_tracker = tracker
-    wav = np.concatenate([tone(57, 0.46), np.zeros(4800, np.float32), tone(72, 0.4), tone(45, 0.42)])[:-7]
-    wanted = np.repeat([57, REST, 72, 45], [23, 15, 20, 21])
-    midi = tokenizer.from_audio(wav)
-    assert len(midi) == len(wanted) and np.mean(midi == wanted) > 0.85
-
-
-@pytest.mark.parametrize("tracker", TRACKERS)
-def test_noise_silence_and_a_single_sample_are_rests(tracker):
-    tokenizer = MidiTokenizer()
-    if tracker == "swift-f0":
-        pytest.importorskip("swift_f0")
-    tokenizer.pitch_tracker = tracker
-    noise = np.random.default_rng(0).standard_normal(4801).astype(np.float32) / 10
-    for wav, frames in ((noise, 16), (np.zeros(3199), 10), (np.ones(1), 1)):
-        assert tokenizer.from_audio(wav).tolist() == [REST] * frames
-
-
-def test_audio_that_is_none_is_refused():
-    for bad in ([], [np.nan, 0.1], [[0.1, 0.2]]):
-        with pytest.raises(ValueError, match="wanted finite mono audio"):
-            MidiTokenizer().from_audio(np.array(bad))
+@pytest.mark.parametrize(
+    ("rate", "wanted"),
+    [
+        (50, [60, 60, REST, 61, 61, 61, 62]),
+        (100, [60, 60, 60, 60, REST, REST, 61, 61, 61, 61, 61, 61, 62, 62]),
+        (25, [60, 61, 61, 62]),
+        (12.5, [REST, 62]),
+        (75, [60, 60, 60, REST, 61, 61, 61, 61, 61, 62, 62]),
+    ],
+)
+def test_each_frame_of_a_melody_has_the_pitch_in_its_middle(rate, wanted):
+    tokenizer = MidiTokenizer(rate)
+    assert tokenizer.name == f"midi_{rate:g}hz"
+    assert tokenizer.encode(np.array([60, 60, REST, 61, 61, 61, 62])).tolist() == wanted
 
 
 # Labels and languages
@@ -508,7 +393,7 @@ def test_signs_that_word_pieces_use_themselves_round_trip(words, text):
 
 
 def test_the_shipped_model_is_small_and_short_on_english(words):
-    assert words.size == 1000 and SHIPPED.stat().st_size < 100_000
+    assert words.size == 1000 and MODEL.stat().st_size < 100_000
     text = "Please paint the garden gate before noon, said the old fisherman quietly."
     assert len(words.encode(text)) < len(text) / 3
 
@@ -561,11 +446,7 @@ def test_ids_out_of_range_are_refused(made):
 @pytest.mark.parametrize(
     ("package", "call", "told"),
     [
-        (
-            "mido",
-            "midi import MidiTokenizer as T; import pathlib; T().from_file(pathlib.Path('a'))",
-            "pip install mido==",
-        ),
+        ("mido", "midi import read_midi; import pathlib; read_midi(pathlib.Path('a'))", "pip install mido=="),
         ("sentencepiece", "words import WordPieces; WordPieces()", "pip install sentencepiece=="),
     ],
 )

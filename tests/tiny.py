@@ -55,11 +55,11 @@ def random_batch(
 ) -> Batch:
     """Rows of two examples of different tasks, on the host."""
     rng = np.random.default_rng(seed)
-    made = []
+    packed = []
     for row in range(rows):
         examples = [random_example(get_task(tasks[(row + n) % len(tasks)]), rng) for n in range(2)]
-        made.append(pack(examples, frames, loss_frames, 17, loss_on))
-    return stack_rows(made)
+        packed.append(pack(examples, frames, loss_frames, 17, loss_on))
+    return stack_rows(packed)
 
 
 def make_programs(devices: int = 1, mesh: MeshConfig | None = None, train: TrainConfig = TRAIN, **changes) -> Programs:

@@ -1,8 +1,9 @@
-"""Checkpoints, everything or nothing: weights, moments, counters, config, vocabulary, codec in one Orbax step."""
+"""Checkpoints, everything or nothing: in one Orbax step the arrays of a training, and what they were made with."""
 
 import json
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,10 @@ def describe(config: RunConfig, codec_passport: dict[str, Any] | None) -> dict[s
 
 
 class Checkpoints:
-    """The checkpoints of one run folder. Saving happens in the background; a step that was cut off never counts."""
+    """The checkpoints of one run folder. Saving happens in the background; a step that was cut off never counts.
+
+    A checkpoint is a set of named items, trees of arrays, and `meta`, JSON values beside them.
+    """
 
     def __init__(self, run: Path, keep: int = 2):
         self.folder = (run / FOLDER).resolve()
@@ -35,20 +39,16 @@ class Checkpoints:
         """The newest complete step."""
         return self.manager.latest_step()
 
-    def save(self, step: int, state: TrainState, meta: dict[str, Any]) -> None:
+    def save(self, step: int, items: Mapping[str, Any], meta: dict[str, Any]) -> None:
         """Starts to save. Raises OSError when there is no room, or when this or the save before it failed; earlier
         checkpoints stay."""
-        needed, free = sum(leaf.nbytes for leaf in jax.tree.leaves(state)), shutil.disk_usage(self.folder).free
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(dict(items)))
+        free = shutil.disk_usage(self.folder).free
         if free < needed:
             raise self._failed(step, OSError(f"{needed / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free"))
-        items = {
-            "params": ocp.args.StandardSave(state.params),
-            "optimizer": ocp.args.StandardSave(state.optimizer),
-            "counters": ocp.args.StandardSave({"step": state.step, "skipped": state.skipped}),
-            "meta": ocp.args.JsonSave(meta),
-        }
+        arguments = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         try:
-            self.manager.save(step, args=ocp.args.Composite(**items))
+            self.manager.save(step, args=ocp.args.Composite(**arguments, meta=ocp.args.JsonSave(meta)))
         except Exception as error:
             raise self._failed(step, error) from error
 
@@ -66,36 +66,23 @@ class Checkpoints:
     def read_meta(self, step: int | None = None) -> dict[str, Any]:
         """The JSON part of a checkpoint, of the newest by default."""
         args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        return self.manager.restore(self._chosen(step), args=args)["meta"]
+        return self.manager.restore(self._existing(step), args=args)["meta"]
 
-    def restore(self, shapes: TrainState, meta: dict[str, Any], step: int | None = None) -> TrainState:
-        """The saved state, placed as `shapes` says, on whatever devices those are.
+    def restore(self, shapes: Mapping[str, Any], step: int | None = None) -> dict[str, Any]:
+        """The items that `shapes` names, each placed as its shapes say, on whatever devices those are."""
+        arguments = {name: ocp.args.StandardRestore(tree) for name, tree in shapes.items()}
+        restored = self.manager.restore(self._existing(step), args=ocp.args.Composite(**arguments))
+        return {name: restored[name] for name in shapes}
 
-        Raises ValueError when the checkpoint's model, vocabulary or codec is not that of `meta`.
-        """
-        chosen = self._chosen(step)
-        check_same(self.folder / str(chosen), self.read_meta(chosen), meta)
-        items = {
-            "params": ocp.args.StandardRestore(shapes.params),
-            "optimizer": ocp.args.StandardRestore(shapes.optimizer),
-            "counters": ocp.args.StandardRestore({"step": shapes.step, "skipped": shapes.skipped}),
-        }
-        got = self.manager.restore(chosen, args=ocp.args.Composite(**items))
-        return TrainState(got["params"], got["optimizer"], got["counters"]["step"], got["counters"]["skipped"])
-
-    def restore_params(self, shapes: Any, step: int | None = None) -> Any:
-        """The weights alone."""
-        args = ocp.args.Composite(params=ocp.args.StandardRestore(shapes))
-        return self.manager.restore(self._chosen(step), args=args)["params"]
-
-    def _chosen(self, step: int | None) -> int:
-        chosen = self.latest() if step is None else step
-        if chosen is None or chosen not in self.manager.all_steps():
+    def _existing(self, step: int | None) -> int:
+        """`step`, by default the newest. Raises ValueError when there is no such checkpoint."""
+        wanted = self.latest() if step is None else step
+        if wanted is None or wanted not in self.manager.all_steps():
             raise ValueError(
                 f"{self.folder}: no checkpoint{'' if step is None else f' of step {step}'}, there are "
                 f"{list(self.manager.all_steps())}; train with `python -m uniaudio_jax.train`"
             )
-        return chosen
+        return wanted
 
     def _failed(self, step: int | None, error: Exception) -> OSError:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -104,6 +91,22 @@ class Checkpoints:
             f"{self.folder}: saving{'' if step is None else f' step {step}'} failed: {first}; the complete "
             f"checkpoints {kept} stay; make room on the disk and start again, training goes on from there"
         )
+
+
+def state_items(state: TrainState) -> dict[str, Any]:
+    """The items of a language model's checkpoint."""
+    counters = {"step": state.step, "skipped": state.skipped}
+    return {"params": state.params, "optimizer": state.optimizer, "counters": counters}
+
+
+def restore_state(checkpoints: Checkpoints, shapes: TrainState, meta: dict[str, Any]) -> TrainState:
+    """The newest state of a language model.
+
+    Raises ValueError when the checkpoint's model, vocabulary or codec is not that of `meta`.
+    """
+    check_same(checkpoints.folder / str(checkpoints.latest()), checkpoints.read_meta(), meta)
+    items = checkpoints.restore(state_items(shapes))
+    return TrainState(items["params"], items["optimizer"], **items["counters"])
 
 
 def check_same(where: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:

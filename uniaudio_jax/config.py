@@ -10,7 +10,7 @@ import typing
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -131,11 +131,14 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MeshConfig:
-    """Devices along each mesh axis; data=-1 takes what the other two leave."""
+    """Devices along each axis of the mesh."""
 
     data: int = -1
+    """Copies of the weights; -1 takes the devices that the other two axes leave."""
     fsdp: int = 1
+    """Parts that each weight is cut into, gathered where it is used."""
     tensor: int = 1
+    """Parts of heads, MLP and vocabulary that are computed apart."""
 
     def __post_init__(self):
         require(
@@ -148,47 +151,50 @@ class MeshConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerPaths:
-    """Files of the tokenizers, instead of what the packages and this repository carry.
-
-    semantic_encoder: folder of a HuBERT model (Hugging Face layout), with its semantic_clusters; Whisper-tiny's encoder
-        and the shipped clusters without them. text_encoder: folder of a T5 encoder; MiniLM without it.
-    word_pieces: a sentencepiece model. labels: a text file with one name of a sound event a line.
-    lexicon: a pronunciation lexicon, whose words are not asked of espeak.
-    """
+    """Files of the tokenizers, instead of what the packages and this repository carry."""
 
     semantic_encoder: str | None = None
+    """Folder of a HuBERT model in the Hugging Face layout; without it, Whisper-tiny's encoder."""
     semantic_clusters: str | None = None
+    """Clusters of the semantic encoder's vectors; needed beside semantic_encoder."""
     text_encoder: str | None = None
+    """Folder of a T5 encoder; without it, MiniLM."""
     word_pieces: str | None = None
+    """A sentencepiece model; without it, the shipped one of 1000 English pieces."""
     labels: str | None = None
+    """A text file with the name of one sound event a line; without it, AudioSet's."""
     lexicon: str | None = None
+    """A pronunciation lexicon, whose words are looked up before espeak is asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Packed rows of frames out of tokenised datasets.
-
-    root: folder that holds the TFDS datasets; tasks: weight of each task, its share of the rows' frames.
-    loss_weights: how much a counted frame of a task counts in the loss, for targets of few tokens beside long ones; 1
-        for tasks that are not named.
-    hours_power: α; a task's weight is multiplied by (its hours of audio)^α, so 0 leaves the weights as they are and 1
-        follows the hours; the paper draws old tasks with 0.05 while it fine-tunes.
-    row_frames: T; target_frames: N, the static number of target frames of a row; rows: rows in a global batch.
-    text_frames: the most text vectors in a row. prompt_seconds: length of a speaker prompt.
-    tokenizers: what generation turns texts, labels and notes into tokens with; those that made the datasets.
-    """
+    """Packed rows of frames out of tokenised corpora."""
 
     root: str
+    """Folder that holds the tokenised corpora."""
     tasks: TaskWeights
+    """Weight of each task: its share of the rows' frames, up to a common factor."""
     row_frames: int
+    """T, the frames of a row."""
     target_frames: int
+    """N, the most target frames of a row."""
     rows: int
+    """Rows in a global batch."""
     text_frames: int
+    """The most text vectors in a row."""
     prompt_seconds: float = 3.0
+    """Length of a speaker prompt."""
     hours_power: float = 0.0
+    """α: a task's weight is multiplied by (its hours of audio)^α. 0 leaves the weights as they are, 1 follows the
+    hours; the paper draws old tasks with 0.05 while it fine-tunes."""
     loss_weights: TaskWeights = field(default_factory=dict)
+    """How much a counted frame of a task counts in the loss, for targets of few tokens beside long ones; 1 by
+    default."""
     tokenizers: TokenizerPaths = field(default_factory=TokenizerPaths)
+    """What generation turns texts, labels and notes into tokens with: the tokenizers that made the corpora."""
     seed: int = 0
+    """Of the order of the examples and the choice of speaker prompts."""
 
     def __post_init__(self):
         require(
@@ -217,47 +223,67 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW with linear warm-up and inverse square root decay."""
+    """The optimizer and its learning rate; by default the paper's public recipe."""
 
+    name: str = "adamw"
+    """Optimizer, by its name in optim.py."""
+    schedule: str = "inverse_sqrt"
+    """Learning rate by step, by its name in schedules.py: inverse_sqrt, warmup_cosine or constant."""
     peak_learning_rate: float = 5e-4
+    """Learning rate at the end of the warm-up."""
     warmup_steps: int = 1000
+    """Updates over which the learning rate rises linearly."""
     beta1: float = 0.9
+    """Decay of the running mean of gradients."""
     beta2: float = 0.95
+    """Decay of the running mean of squared gradients."""
+    epsilon: float = 1e-8
+    """Added to the root of the running mean of squared gradients."""
     weight_decay: float = 0.1
+    """Share of a weight that is taken off it at each update, times the learning rate."""
+    decayed: str = "kernels"
+    """Weights that decay: kernels (of linear maps) or all."""
     clip_norm: float = 2.0
+    """Length that a longer gradient is scaled down to."""
 
     def __post_init__(self):
         require("OptimConfig.warmup_steps", self.warmup_steps >= 1, str(self.warmup_steps), "at least 1")
-        require(
-            "OptimConfig.peak_learning_rate", self.peak_learning_rate > 0, str(self.peak_learning_rate), "more than 0"
-        )
+        for name in ("peak_learning_rate", "epsilon", "clip_norm"):
+            require(f"OptimConfig.{name}", getattr(self, name) > 0, str(getattr(self, name)), "more than 0")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """The training loop.
-
-    steps: optimizer updates; accumulate: batches per update; loss_on: frames that count, the target's or all.
-    local_chunk_frames: frames that the local program holds at once.
-    evaluate_every_steps: how often the held-out loss of every task is measured (also before the first step), over at
-        most evaluate_batches batches of each; None for never.
-    remat: recompute the layers of a stack in the backward pass instead of keeping their activations.
-    peak_tflops: peak of one device for the model FLOP utilisation; None measures a matmul on this machine.
-    """
+    """The training loop."""
 
     steps: int
+    """Optimizer updates to train for."""
     accumulate: int = 1
+    """Batches of one update."""
     loss_on: Literal["target", "all"] = "target"
+    """Frames that the loss counts: those of the target, or all."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Number format of the forward and backward pass; the weights are float32."""
     local_chunk_frames: int = 512
+    """Frames that the local program holds at once."""
     remat: bool = True
+    """Recompute the layers of a stack in the backward pass instead of keeping their activations."""
     save_every_steps: int = 1000
+    """Updates between two checkpoints."""
     keep_checkpoints: int = 2
+    """Newest checkpoints that are kept."""
     log_every_steps: int = 10
+    """Updates between two lines of metrics."""
     evaluate_every_steps: int | None = None
+    """Updates between two measurements of every task's held-out loss, the first before training; None for none."""
     evaluate_batches: int = 8
+    """The most held-out batches of a task that are measured while training."""
     peak_tflops: float | None = None
+    """Peak of one device in 1e12 operations a second, for the utilisation; None measures a product of matrices."""
+    sinks: tuple[str, ...] = ("jsonl", "tensorboard")
+    """Where metrics go: jsonl, tensorboard, and with their packages wandb, aim, trackio."""
     seed: int = 0
+    """Of the fresh weights."""
 
     def __post_init__(self):
         counts = (
@@ -277,21 +303,20 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """One run of the language model.
-
-    codec: name of a shipped codec, or path of a codec's folder; None where only weights were imported.
-    start_from: a run folder whose newest weights a fresh training begins with (fine-tuning); its ids must mean the same
-        here, further ranges and tasks may be added.
-    """
+    """One run of the language model."""
 
     name: str
+    """Name of the run, for its tables."""
     codec: str | None
+    """A shipped codec's name, or the folder of one; None where only weights were imported."""
     model: ModelConfig
     data: DataConfig
     train: TrainConfig
     optim: OptimConfig = field(default_factory=OptimConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     start_from: str | None = None
+    """A run folder whose newest weights a fresh training begins with (fine-tuning); its ids must mean the same here,
+    further ranges and tasks may be added."""
 
     def __post_init__(self):
         require(
@@ -325,8 +350,11 @@ def from_dict(kind: type, values: dict):
     known = {field.name for field in dataclasses.fields(kind)}
     if surplus := sorted(set(values) - known):
         raise ValueError(f"{kind.__name__}: got fields {surplus}, wanted some of {sorted(known)}")
-    nested = {
-        name: from_dict(hints[name], value) if dataclasses.is_dataclass(hints[name]) else value
-        for name, value in values.items()
-    }
-    return kind(**nested)
+    fields: dict[str, Any] = {}
+    for name, value in values.items():
+        if dataclasses.is_dataclass(hints[name]):
+            value = from_dict(hints[name], value)
+        elif typing.get_origin(hints[name]) is tuple:  # JSON has lists instead
+            value = tuple(value)
+        fields[name] = value
+    return kind(**fields)

@@ -20,14 +20,14 @@ _TPU_HOSTS = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")
 
 @dataclass(frozen=True, kw_only=True)
 class DistributedOptions:
-    """Processes by hand: all three fields, or none to let the environment decide.
-
-    coordinator: "host:port" of process 0; processes: how many there are; process: the index of this one.
-    """
+    """Processes by hand: all three fields, or none to let the environment decide."""
 
     coordinator: str | None = None
+    """HOST:PORT of process 0."""
     processes: int | None = None
+    """How many processes there are."""
     process: int | None = None
+    """The number of this process, from 0."""
 
     def __post_init__(self):
         given = (self.coordinator, self.processes, self.process)

@@ -59,8 +59,8 @@ def unigram_loss(counts: np.ndarray, targets: list[np.ndarray]) -> list[float]:
 
 def task_losses(run: Run, programs: Programs, untrained: Params, task: Task, heldout: HeldOut) -> dict[str, Any]:
     """Held-out losses of one task, of the run and of two baselines: training frequencies and untrained weights."""
-    trained = losses_of(task, heldout_tally(programs, run.params, heldout, f"{task.name} held out"))
-    fresh = losses_of(task, heldout_tally(programs, untrained, heldout, f"{task.name} untrained"))
+    trained = losses_of(task, heldout_tally(programs, run.params, heldout.batches(), f"{task.name} held out"))
+    fresh = losses_of(task, heldout_tally(programs, untrained, heldout.batches(), f"{task.name} untrained"))
     targets = [example.streams[task.target.key] for example in heldout.examples(10**9)]
     unigram = unigram_loss(target_histogram(run.config, task.name), targets)
     baselines = {

@@ -19,7 +19,7 @@ import tyro
 from tqdm import tqdm
 
 from data_pipelines.heldout import Example, HeldOut
-from data_pipelines.tokenizers.midi import MidiTokenizer
+from data_pipelines.tokenizers.midi import read_midi
 from uniaudio_jax.audio.files import read_audio, write_audio, write_growing
 from uniaudio_jax.cli import main_guard, use_compile_cache
 from uniaudio_jax.decoding import Sampling
@@ -104,7 +104,7 @@ def read_conditions(options: Conditions, rate_hz: int) -> dict[str, Any]:
     conditions = options.given()
     for name, value in conditions.items():
         if name == "midi":
-            conditions[name] = MidiTokenizer().from_file(value)
+            conditions[name] = read_midi(value)
         elif isinstance(value, Path):
             audio = read_audio(value, rate_hz)
             if audio.converted:

@@ -26,7 +26,7 @@ def start_weights(run: Path, meta: dict[str, Any], definition: ModelDefinition, 
     targets = jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places
     )
-    known = checkpoints.restore_params(targets)
+    known = checkpoints.restore({"params": targets})["params"]
     checkpoints.close()
     axes = definition.axes()
 

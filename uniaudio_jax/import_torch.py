@@ -20,7 +20,7 @@ import tyro
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from uniaudio_jax.checkpoint import Checkpoints, describe
+from uniaudio_jax.checkpoint import Checkpoints, describe, state_items
 from uniaudio_jax.cli import main_guard
 from uniaudio_jax.codec.codec import load_codec
 from uniaudio_jax.codec.exchange import config_from_json as config_from_codec_json
@@ -104,13 +104,13 @@ def import_run(state: dict[str, np.ndarray], sizes: dict[str, Any], out: Path, c
         root="tokens", tasks={"tts": 1.0}, row_frames=frames, target_frames=frames, rows=8, text_frames=128
     )
     config = RunConfig(name="imported", codec=codec, model=model, data=data, train=TrainConfig(steps=100_000))
-    optimizer = make_optimizer(config.optim)
+    optimizer = make_optimizer(config.optim, config.train.steps)
     zero = jnp.zeros((), jnp.int32)
     checkpoints = Checkpoints(out)
     if checkpoints.latest() is not None:
         raise ValueError(f"{out}: holds checkpoints up to step {checkpoints.latest()}; give an --out that does not")
     meta = describe(config, load_codec(codec).passport() if codec else None)
-    checkpoints.save(0, TrainState(params, optimizer.init(params), zero, zero), meta)
+    checkpoints.save(0, state_items(TrainState(params, optimizer.init(params), zero, zero)), meta)
     checkpoints.close()
     return config
 

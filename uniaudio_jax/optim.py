@@ -1,13 +1,18 @@
-"""AdamW with warm-up and inverse square root decay; a non-finite gradient changes nothing."""
+"""Optimizers by name, and the update that a non-finite gradient leaves out.
 
+A new optimizer is a function here and a line in OPTIMIZERS; schedules stand in `schedules.py`.
+"""
+
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, Bool, Float
 
-from uniaudio_jax.config import OptimConfig
+from uniaudio_jax.config import OptimConfig, did_you_mean
+from uniaudio_jax.schedules import Schedule, make_schedule
 
 
 class TrainState(NamedTuple):
@@ -19,28 +24,54 @@ class TrainState(NamedTuple):
     skipped: Any
 
 
-def learning_rate(config: OptimConfig, step: ArrayLike) -> Float[Array, ""]:
-    """Rises linearly to the peak at `warmup_steps`, then falls with 1 / sqrt(step)."""
-    step = jnp.maximum(jnp.asarray(step) + 1.0, 1.0)
-    return config.peak_learning_rate * jnp.minimum(step / config.warmup_steps, jnp.sqrt(config.warmup_steps / step))
-
-
-def make_optimizer(config: OptimConfig) -> optax.GradientTransformation:
-    """Clips to `clip_norm`, then AdamW; only the kernels of linear maps decay."""
-
-    def kernels(params: Any) -> Any:
-        return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
-
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(
-            lambda step: learning_rate(config, step),
-            config.beta1,
-            config.beta2,
-            weight_decay=config.weight_decay,
-            mask=kernels,
-        ),
+def adamw(config: OptimConfig, schedule: Schedule) -> optax.GradientTransformation:
+    """AdamW (arXiv 1711.05101); the weights that `config.decayed` names decay."""
+    return optax.adamw(
+        schedule,
+        config.beta1,
+        config.beta2,
+        config.epsilon,
+        weight_decay=config.weight_decay,
+        mask=DECAYED[config.decayed],
     )
+
+
+OPTIMIZERS: dict[str, Callable[[OptimConfig, Schedule], optax.GradientTransformation]] = {"adamw": adamw}
+
+
+def kernels(params: Any) -> Any:
+    """Which weights are the kernels of linear maps, as a tree of booleans."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+DECAYED: dict[str, Callable[[Any], Any] | None] = {"kernels": kernels, "all": None}
+"""Name of a rule → the mask of the weights that decay; None for all of them."""
+
+
+def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
+    """The optimizer of a training of `steps` updates: gradients are clipped to `clip_norm` first."""
+    for field, name, known in (("name", config.name, OPTIMIZERS), ("decayed", config.decayed, DECAYED)):
+        if name not in known:
+            raise ValueError(
+                f"OptimConfig.{field}: got {name!r}, wanted one of {', '.join(known)}{did_you_mean(name, known)}"
+            )
+    update = OPTIMIZERS[config.name](config, make_schedule(config, steps))
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
+
+
+def guarded_update(
+    optimizer: optax.GradientTransformation, gradients: Any, moments: Any, params: Any
+) -> tuple[Any, Any, Float[Array, ""], Bool[Array, ""]]:
+    """The weights and moments after one update, the gradient's norm, and whether it was finite.
+
+    Where it was not, weights and moments stay as they are.
+    """
+    norm = optax.tree.norm(gradients)
+    finite = jnp.isfinite(norm)
+    updates, new_moments = optimizer.update(gradients, moments, params)
+    new = (optax.apply_updates(params, updates), new_moments)
+    params, moments = jax.tree.map(lambda fresh, old: jnp.where(finite, fresh, old), new, (params, moments))
+    return params, moments, norm, finite
 
 
 def apply_gradients(
@@ -48,13 +79,9 @@ def apply_gradients(
 ) -> tuple[TrainState, Float[Array, ""]]:
     """The state after one update, and the gradient's norm.
 
-    gradients: of the loss summed over `tokens` tokens. When their norm is not finite, weights and moments stay as
-    they are; the step still counts, so that the data moves on.
+    gradients: of the loss summed over `tokens` tokens. A step whose gradient is not finite still counts, so that the
+    data moves on.
     """
     gradients = jax.tree.map(lambda g: g / jnp.maximum(tokens, 1.0), gradients)
-    norm = optax.tree.norm(gradients)
-    good = jnp.isfinite(norm)
-    updates, moments = optimizer.update(gradients, state.optimizer, state.params)
-    fresh = (optax.apply_updates(state.params, updates), moments)
-    params, moments = jax.tree.map(lambda new, old: jnp.where(good, new, old), fresh, (state.params, state.optimizer))
-    return TrainState(params, moments, state.step + 1, state.skipped + jnp.where(good, 0, 1)), norm
+    params, moments, norm, finite = guarded_update(optimizer, gradients, state.optimizer, state.params)
+    return TrainState(params, moments, state.step + 1, state.skipped + jnp.where(finite, 0, 1)), norm

@@ -35,7 +35,7 @@ class Programs:
     def __init__(self, model: ModelConfig, train: TrainConfig, optim: OptimConfig, mesh: Mesh):
         self.model, self.train, self.mesh = model, train, mesh
         self.definition = ModelDefinition(model)
-        self.optimizer = make_optimizer(optim)
+        self.optimizer = make_optimizer(optim, train.steps)
         self.dtype = jnp.dtype(train.compute_dtype)
         shardings = self.state_shardings()
         weights, whole = shardings.params, replicated(mesh)

@@ -30,7 +30,7 @@ class Run:
         self.vocabulary = self.config.model.ids
         self.definition = ModelDefinition(self.config.model)
         checkpoints = Checkpoints(path)
-        self.params: Params = checkpoints.restore_params(one_device(self.definition.shapes()))
+        self.params: Params = checkpoints.restore({"params": one_device(self.definition.shapes())})["params"]
         self.step = checkpoints.latest()
         checkpoints.close()
         self._forward = jax.jit(self.definition.logits)
@@ -136,7 +136,7 @@ class Run:
         from data_pipelines.streams import clip_of_conditions
 
         row = get_task(task)
-        streams = self.tokenizers.streams(row, clip_of_conditions(row, conditions))
+        streams = self.tokenizers.streams(row, clip_of_conditions(row, conditions, self.codec.sample_rate_hz))
         self._check_tokenizers(row)
         if DRAWN in streams:
             streams[DRAWN] = streams[DRAWN][: self.codec.clock.frames(self.config.data.prompt_seconds)]

@@ -39,8 +39,8 @@ class Batch(NamedTuple):
     tokens: [B, T, Q]; segments: [B, T], 0 is padding, 1… number the examples of a row; positions: [B, T], from 0 in
     each segment; loss_frames: [B, N], indices of the frames that count; loss_weights: [B, N], how much each counts, 0
     for unused entries; task: [B, N], the row of TASKS that each belongs to; text_slots: [B, T], index into text_vectors
-    or -1; text_vectors: [B, M, W]; audio_frames: [B, S], 20 ms of audio that the row's examples of each of the run's S
-    datasets are about.
+    or -1; text_vectors: [B, M, W]; audio_frames: [B, S], frames of audio that the row's examples of each of the run's S
+    datasets hold.
     """
 
     tokens: Any
@@ -70,7 +70,7 @@ def target_count(task: Task, lengths: Mapping[str, Any]) -> Any:
 
 
 def audio_frames(task: Task, lengths: Mapping[str, Any]) -> Any:
-    """20 ms of audio that an example is about: the longest of its streams that run along time, 0 without any."""
+    """The length of an example's audio in frames: that of its longest timed stream, 0 without any."""
     timed = [lengths[stream.key] for stream in task.streams if KINDS[stream.kind].timed and stream.key in lengths]
     return functools.reduce(np.maximum, timed, 0)
 

@@ -1,20 +1,18 @@
-"""What a run tells: losses per task and level, frames per second, utilisation; to TensorBoard and to a JSON log."""
+"""What a training reports: losses per task and level, hours seen, and the arithmetic of a step."""
 
-import json
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from uniaudio_jax.clock import FrameClock
 from uniaudio_jax.config import ModelConfig, StackConfig
 from uniaudio_jax.loss import Tally
 from uniaudio_jax.sequence import Batch
 from uniaudio_jax.sharding import replicated
 from uniaudio_jax.tasks import TASKS
-from uniaudio_jax.tensorboard import open_board
 
 
 def forward_flops(model: ModelConfig, frames: int, loss_frames: int, row_frames: int) -> float:
@@ -65,52 +63,31 @@ def tally_report(tally: Tally) -> dict[str, float]:
 class HoursSeen:
     """Hours of audio that a run has trained on, of each of its datasets, over all processes."""
 
-    def __init__(self, names: list[str], frames_per_hour: float, mesh: Mesh):
-        self.names, self.frames_per_hour = names, frames_per_hour
+    def __init__(self, names: list[str], clock: FrameClock, mesh: Mesh):
+        self.names, self.clock = names, clock
         self.frames = np.zeros(len(names))
         self._count = jax.jit(lambda frames: frames.sum(axis=0), out_shardings=replicated(mesh))
         self._waiting: list[jax.Array] = []
 
     def start_from(self, hours: dict[str, float]) -> None:
         """Goes on from what a checkpoint had counted."""
-        self.frames = np.array([hours.get(name, 0.0) for name in self.names]) * self.frames_per_hour
+        self.frames = np.array([hours.get(name, 0.0) for name in self.names]) / self.clock.hours(1)
 
     def add(self, batches: list[Batch]) -> None:
         """Counts the rows of these batches; nothing waits for it."""
         self._waiting += [self._count(batch.audio_frames) for batch in batches]
 
     def by_dataset(self) -> dict[str, float]:
+        """Hours so far by dataset."""
         self.frames += sum((np.asarray(counts, np.float64) for counts in self._waiting), np.zeros(len(self.names)))
         self._waiting = []
-        return dict(zip(self.names, (self.frames / self.frames_per_hour).tolist(), strict=True))
+        return dict(zip(self.names, (self.frames * self.clock.hours(1)).tolist(), strict=True))
 
     def report(self) -> dict[str, float]:
         """Hours by dataset and by task, by TensorBoard tag."""
-        found = {f"hours/{name}": hours for name, hours in self.by_dataset().items()}
-        for name, hours in self.by_dataset().items():
+        by_dataset = self.by_dataset()
+        report = {f"hours/{name}": hours for name, hours in by_dataset.items()}
+        for name, hours in by_dataset.items():
             tag = f"hours/{name.split('/')[0]}"
-            found[tag] = found.get(tag, 0.0) + hours
-        return found
-
-
-class Log:
-    """Writes reports to RUN/tensorboard and RUN/metrics.jsonl; on every process but the first it writes nothing."""
-
-    def __init__(self, run: Path, process: int):
-        self.active = process == 0
-        if self.active:
-            run.mkdir(parents=True, exist_ok=True)
-            self.board = open_board(run / "tensorboard")
-            self.lines = open(run / "metrics.jsonl", "a")
-
-    def write(self, step: int, report: dict[str, float]) -> None:
-        if self.active:
-            for tag, value in report.items():
-                self.board.add_scalar(tag, value, step)
-            self.lines.write(json.dumps({"step": step, **{tag: float(value) for tag, value in report.items()}}) + "\n")
-            self.lines.flush()
-
-    def close(self) -> None:
-        if self.active:
-            self.board.close()
-            self.lines.close()
+            report[tag] = report.get(tag, 0.0) + hours
+        return report

@@ -3,10 +3,9 @@
     python -m uniaudio_jax.train configs/quickstart.py --out runs/mine --train.steps 1000
 
 Any field of the config can be given on the command line. A run folder that holds checkpoints is resumed, exactly;
-SIGTERM saves and exits with 0. `configs/finetune.py` goes on from a finished run, with new tasks.
+SIGTERM and Ctrl-C save and exit with 0. `configs/finetune.py` goes on from a finished run, with new tasks.
 """
 
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -19,43 +18,49 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from data_pipelines.batches import BatchStream, open_training_data
+from data_pipelines.batches import BatchStream, TrainingData, open_training_data
 from data_pipelines.heldout import HeldOut
-from uniaudio_jax.checkpoint import Checkpoints, describe
+from uniaudio_jax.checkpoint import Checkpoints, describe, restore_state, state_items
 from uniaudio_jax.cli import main_guard, parse_with_config, use_compile_cache
+from uniaudio_jax.clock import FrameClock
 from uniaudio_jax.codec.codec import load_codec
 from uniaudio_jax.config import RunConfig
 from uniaudio_jax.distributed import DistributedOptions, ProcessInfo, join
 from uniaudio_jax.growth import start_weights
 from uniaudio_jax.loss import Tally, add_tallies
-from uniaudio_jax.optim import TrainState, learning_rate
-from uniaudio_jax.programs import Programs
+from uniaudio_jax.optim import TrainState
+from uniaudio_jax.programs import Metrics, Programs
+from uniaudio_jax.schedules import make_schedule
 from uniaudio_jax.sequence import Batch
 from uniaudio_jax.sharding import make_mesh, place_batch
+from uniaudio_jax.sinks import Log
+from uniaudio_jax.stopping import Stop, StopOnSignal
 from uniaudio_jax.tasks import get_task
-from uniaudio_jax.telemetry import HoursSeen, Log, forward_flops, measure_peak_tflops, tally_report
+from uniaudio_jax.telemetry import HoursSeen, forward_flops, measure_peak_tflops, tally_report
 from uniaudio_jax.validation import heldout_tally, losses_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """out: the run folder. distributed: how several processes find each other; SLURM and TPU pods need no flags."""
+    """Train the language model of a config file."""
 
     config: tyro.conf.Positional[Path]
+    """A Python file whose get_config() returns a RunConfig."""
     out: Path
+    """The run folder."""
     run: Annotated[RunConfig, tyro.conf.arg(name="")]
     distributed: DistributedOptions = field(default_factory=DistributedOptions)
 
 
-class StopOnSignal:
-    """Notes SIGTERM, so that the loop can save and leave in order."""
+class Window:
+    """What was measured since the last report."""
 
-    def __init__(self):
-        self.asked = False
-        signal.signal(signal.SIGTERM, self._note)
+    def __init__(self, step: int):
+        self.tally: Tally | None = None
+        self.step, self.start = step, time.perf_counter()
 
-    def _note(self, *_: Any) -> None:
-        self.asked = True
+    def add(self, tally: Tally) -> None:
+        self.tally = tally if self.tally is None else add_tallies(self.tally, tally)
 
 
 class Trainer:
@@ -67,93 +72,74 @@ class Trainer:
                 "RunConfig.codec: got None, wanted the codec that made the tokens, such as --codec tiny_16k"
             )
         self.config, self.process = config, process
+        codec = load_codec(config.codec).passport()
         self.mesh = make_mesh(config.mesh)
         self.programs = Programs(config.model, config.train, config.optim, self.mesh)
-        codec = load_codec(config.codec).passport()
-        self.frames_per_hour = codec["sample_rate_hz"] / codec["hop_samples"] * 3600
-        self.data = open_training_data(
-            config.data,
-            config.train.loss_on,
-            config.model.ids,
-            config.model.text_width,
-            codec,
-            process.index,
-            process.count,
-        )
-        self.heldout = {}
-        if config.train.evaluate_every_steps is not None:
-            self.heldout = {
-                task: HeldOut(config, task, codec, process.index, process.count) for task in config.data.tasks
-            }
+        self.data = self._open_data(codec)
+        self.heldout = self._open_heldout(codec)
         self.meta = describe(config, codec)
         self.meta["datasets"] = {view.name: view.passport for view in self.data.views}
         self.checkpoints = Checkpoints(out, config.train.keep_checkpoints)
-        self.log = Log(out, process.index)
+        self.resumed_from = self.checkpoints.latest() or 0
+        self.log = Log(config.train.sinks, out, self.resumed_from, process.is_first)
+        self.learning_rate = make_schedule(config.optim, config.train.steps)
         self.flops = 3 * forward_flops(config.model, *self._frames_of_step(), config.data.row_frames)
         self.peak = config.train.peak_tflops or measure_peak_tflops()
-        self.hours = HoursSeen([view.name for view in self.data.views], self.frames_per_hour, self.mesh)
+        names = [view.name for view in self.data.views]
+        self.hours = HoursSeen(names, FrameClock.from_passport(codec), self.mesh)
+
+    def _open_data(self, codec: dict[str, Any]) -> TrainingData:
+        config, process = self.config, self.process
+        model, loss_on = config.model, config.train.loss_on
+        return open_training_data(
+            config.data, loss_on, model.ids, model.text_width, codec, process.index, process.count
+        )
+
+    def _open_heldout(self, codec: dict[str, Any]) -> dict[str, HeldOut]:
+        """The held-out examples of each task, where the config asks for their losses."""
+        if self.config.train.evaluate_every_steps is None:
+            return {}
+        index, count = self.process.index, self.process.count
+        return {task: HeldOut(self.config, task, codec, index, count) for task in self.config.data.tasks}
 
     def start(self) -> TrainState:
         """The newest checkpoint's state, or a fresh one, or one with the weights of another run."""
-        if self.checkpoints.latest() is not None:
+        if self.resumed_from:
             meta = self.checkpoints.read_meta()
             self.hours.start_from(meta.get("hours_seen", {}))
             if "plan" in meta:
                 self.data.rows.plan.start_at(meta["plan"])
-            return self.checkpoints.restore(self.programs.state_shapes(), self.meta)
+            return restore_state(self.checkpoints, self.programs.state_shapes(), self.meta)
         state = self.programs.init(jax.random.key(self.config.train.seed))
         if self.config.start_from is None:
             return state
-        known = start_weights(
+        weights = start_weights(
             Path(self.config.start_from), self.meta, self.programs.definition, state.params, self.mesh
         )
-        return state._replace(params=known)
+        return state._replace(params=weights)
 
-    def run(self, stop: StopOnSignal) -> TrainState:
-        """Trains to the last step or to a SIGTERM; the state is saved either way."""
+    def run(self, stop: Stop) -> TrainState:
+        """Trains to the last step or to a signal; the state is saved either way."""
         train, state = self.config.train, self.start()
         first = step = int(state.step)
-        stream = self._stream(step * train.accumulate)
-        bar = tqdm(
-            total=train.steps,
-            initial=step,
-            desc="train",
-            unit="step",
-            disable=self.process.index > 0,
-            mininterval=1.0,
-            dynamic_ncols=True,
-        )
+        stream, bar, window = self._stream(step * train.accumulate), self._bar(step), Window(step)
         if not step:
             self._evaluate(0, state, bar)
-        window: Tally | None = None
-        since, start = step, time.perf_counter()
         while step < train.steps and not stop.asked:
             batches = [next(stream) for _ in range(train.accumulate)]
             state, metrics = self.programs.step(state, batches)
             self.hours.add(batches)
+            window.add(metrics.tally)
             step += 1
-            window = metrics.tally if window is None else add_tallies(window, metrics.tally)
             bar.update()
             if step % train.log_every_steps == 0 or step in (first + 1, train.steps):
-                report = tally_report(jax.device_get(window))
-                seconds, start = time.perf_counter() - start, time.perf_counter()
-                report |= (
-                    self._speed(step - since, seconds)
-                    | self.hours.report()
-                    | {
-                        "gradient_norm": float(metrics.gradient_norm),
-                        "skipped_updates": int(state.skipped),
-                        "learning_rate": float(learning_rate(self.config.optim, np.float32(step - 1))),
-                    }
-                )
-                self.log.write(step, report)
-                bar.set_postfix_str(f"loss {report['loss/all']:.3f}, {report['frames_per_second']:.0f} frames/s")
-                window, since = None, step
+                self._report(step, state, metrics, window, bar)
+                window = Window(step)
             if step % train.save_every_steps == 0:
                 self._save(step, state)
             if train.evaluate_every_steps and (step % train.evaluate_every_steps == 0 or step == train.steps):
                 self._evaluate(step, state, bar)
-                start = time.perf_counter()
+                window.start = time.perf_counter()
         bar.close()
         if step != first and step % train.save_every_steps:
             self._save(step, state)
@@ -161,22 +147,39 @@ class Trainer:
         self.log.close()
         return state
 
+    def _bar(self, step: int) -> tqdm:
+        steps = self.config.train.steps
+        hidden = not self.process.is_first
+        return tqdm(
+            total=steps, initial=step, desc="train", unit="step", disable=hidden, mininterval=1.0, dynamic_ncols=True
+        )
+
+    def _report(self, step: int, state: TrainState, metrics: Metrics, window: Window, bar: tqdm) -> None:
+        """Logs the losses and the speed of a window, and shows them in the bar."""
+        report = tally_report(jax.device_get(window.tally))
+        report |= self._speed(step - window.step, time.perf_counter() - window.start) | self.hours.report()
+        report["gradient_norm"] = float(metrics.gradient_norm)
+        report["skipped_updates"] = int(state.skipped)
+        report["learning_rate"] = float(self.learning_rate(np.float32(step - 1)))
+        self.log.scalars(step, report)
+        bar.set_postfix_str(f"loss {report['loss/all']:.3f}, {report['frames_per_second']:.0f} frames/s")
+
     def _save(self, step: int, state: TrainState) -> None:
         row = step * self.config.train.accumulate * self.config.data.rows
         progress = {"hours_seen": self.hours.by_dataset(), "plan": self.data.rows.plan.anchor_of(row)}
-        self.checkpoints.save(step, state, self.meta | progress)
+        self.checkpoints.save(step, state_items(state), self.meta | progress)
 
     def _evaluate(self, step: int, state: TrainState, bar: tqdm) -> None:
         """Logs the held-out loss of every task, and prints them as one line."""
-        report = {}
+        report, batches = {}, self.config.train.evaluate_batches
         for name, heldout in self.heldout.items():
-            tally = heldout_tally(self.programs, state.params, heldout, most_batches=self.config.train.evaluate_batches)
+            tally = heldout_tally(self.programs, state.params, heldout.batches(), most_batches=batches)
             report[f"heldout/{name}"] = losses_of(get_task(name), tally)["loss"]
         if report:
-            self.log.write(step, report)
-            if self.process.index == 0:
-                told = ", ".join(f"{tag.removeprefix('heldout/')} {value:.3f}" for tag, value in report.items())
-                bar.write(f"held out at step {step}: {told}")
+            self.log.scalars(step, report)
+            if self.process.is_first:
+                losses = ", ".join(f"{tag.removeprefix('heldout/')} {value:.3f}" for tag, value in report.items())
+                bar.write(f"held out at step {step}: {losses}")
 
     def _stream(self, batch: int) -> Iterator[Batch]:
         """Batches on the mesh from number `batch` on; the next one is made while the step before it runs."""
@@ -203,26 +206,28 @@ def main() -> None:
         process = join(options.distributed)
         stop = StopOnSignal()
         trainer = Trainer(options.run, options.out, process)
-        before = trainer.checkpoints.latest()
-        if process.index == 0:
-            print(_opening(trainer, before))
+        if process.is_first:
+            print(opening_line(trainer))
         state = trainer.run(stop)
-        if process.index == 0:
-            print(_closing(trainer, state, options.out, stop.asked))
+        if process.is_first:
+            print(closing_line(trainer, state, options.out, stop))
     sys.stdout.flush()
 
 
-def _opening(trainer: Trainer, before: int | None) -> str:
-    config, data = trainer.config, trainer.data
-    place = "a fresh start" if before is None else f"resuming after step {before}"
+def opening_line(trainer: Trainer) -> str:
+    """What the run trains on, and with."""
+    data, resumed = trainer.data, trainer.resumed_from
+    frames, full = trainer.config.data.row_frames, data.rows.plan.fill(1)
+    start = f"resuming after step {resumed}" if resumed else "a fresh start"
     return (
-        f"{place} on {trainer.mesh.size} {jax.devices()[0].platform} device(s); {len(data.views)} datasets in rows of "
-        f"{config.data.row_frames} frames, {data.rows.plan.fill(1):.0%} full; {data.skipped} examples fit no row"
+        f"{start} on {trainer.mesh.size} {jax.devices()[0].platform} device(s); {len(data.views)} datasets in rows of "
+        f"{frames} frames, {full:.0%} full; {data.skipped} examples fit no row"
     )
 
 
-def _closing(trainer: Trainer, state: TrainState, out: Path, stopped: bool) -> str:
-    end = "stopped by SIGTERM and saved at" if stopped else "trained to"
+def closing_line(trainer: Trainer, state: TrainState, out: Path, stop: Stop) -> str:
+    """Where the run stands, and where its results are."""
+    end = f"stopped by {stop.asked_by} and saved at" if stop.asked else "trained to"
     skipped = f", {int(state.skipped)} updates skipped for a non-finite gradient" if int(state.skipped) else ""
     return (
         f"{end} step {int(state.step)} of {trainer.config.train.steps}{skipped}; {out}/checkpoints, {out}/metrics.jsonl"

@@ -1,29 +1,31 @@
-"""Held-out losses of a run's tasks, while it trains and afterwards."""
+"""Held-out losses, while a run trains and afterwards."""
 
+import itertools
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
-from data_pipelines.heldout import HeldOut
 from uniaudio_jax.loss import Tally, add_tallies, empty_tally
 from uniaudio_jax.model.uniaudio import Params
 from uniaudio_jax.programs import Programs
+from uniaudio_jax.sequence import Batch
 from uniaudio_jax.sharding import place_batch
 from uniaudio_jax.tasks import TASK_NUMBERS, Task
 
 
 def heldout_tally(
-    programs: Programs, params: Params, heldout: HeldOut, about: str = "", most_batches: int | None = None
+    programs: Programs, params: Params, batches: Iterable[Batch], about: str = "", most_batches: int | None = None
 ) -> Tally:
-    """The tally of the held-out target items of one task, of the first `most_batches` batches or of all."""
+    """The tally of the counted tokens of host batches, of the first `most_batches` or of all.
+
+    about: title of a progress bar; no bar without one.
+    """
     tally = empty_tally(programs.model.codebooks)
-    for number, batch in enumerate(
-        tqdm(heldout.batches(), desc=about, unit=" batches", leave=False, disable=not about)
-    ):
-        if number == most_batches:
-            break
+    batches = itertools.islice(batches, most_batches)
+    for batch in tqdm(batches, desc=about, unit=" batches", leave=False, disable=not about):
         tally = add_tallies(tally, programs.evaluate(params, place_batch(batch, programs.mesh)))
     return jax.device_get(tally)
 

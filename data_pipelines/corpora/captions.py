@@ -11,8 +11,8 @@ from data_pipelines.corpora import Corpus, Entry, EntryTable, Segment, hashes_of
 from data_pipelines.corpora.listing import (
     AUDIO_SUFFIXES,
     clip_fields,
-    found_path,
     json_lines,
+    listed_path,
     needed_text,
     optional_seconds,
     optional_text,
@@ -31,19 +31,19 @@ START_KEYS = ("start_time", "start_s")
 AUDIO_FOLDERS = ("", "audio", "wav")
 
 Row = tuple[str, Mapping[str, Any]]
-"""Place of a row, and what it holds."""
+"""Where a row stands, for errors, and its cells by key."""
 
 
 def open_captions(path: str | Path) -> Corpus:
     """The clips of a file of captions; a caption is a clip's text, and labels, aspect_list or tags are its labels.
 
     CSV with a header, JSONL, or JSON (a list of rows, or WavCaps's {"data": [...]}). A row has caption or text, and a
-    path (path, audio_filepath or audio, from the working directory or the file's folder) or an id (youtube_id, ytid or
-    id): then the audio is <id>.wav, .flac or .ogg, or <id>_<start second>.wav …, beside the file or in audio/ or wav/
-    there. It is taken to be the captioned part alone. Other keys are passed over. Captions of the same audio are in the
-    same split, by a hash.
+    path (path, audio_filepath or audio, relative to the working directory or to the file's folder) or an id
+    (youtube_id, ytid or id). With an id the audio is <id>.wav, .flac or .ogg, or <id>_<start second>.wav and so on,
+    beside the file or in its folders audio/ and wav/, and should hold the captioned part only. Other keys are ignored.
+    Captions of the same audio are in the same split, which a hash decides.
 
-    Raises ValueError for a broken file or row. A row without audio or with an empty caption is refused when it is read.
+    Raises ValueError for a broken file or row. Reading a clip raises it for missing audio and for an empty caption.
     """
     path = Path(path)
     below = _audio_below(path.parent)
@@ -77,19 +77,19 @@ def _rows(path: Path) -> Iterator[Row]:
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:
-    places: list[str] = []  # of the lines of one row: a quoted caption may have several
+    lines_of_row: list[str] = []  # where they stand: a quoted caption may have several lines
 
     def lines() -> Iterator[str]:
         for where, line in text_lines(path):
-            places.append(where)
+            lines_of_row.append(where)
             yield line
 
     header: list[str] = []
     reader = csv.reader(lines(), strict=True)
     try:
         for cells in reader:
-            where = places[0]
-            places.clear()
+            where = lines_of_row[0]
+            lines_of_row.clear()
             if header and cells:
                 if len(cells) != len(header):
                     raise ValueError(
@@ -99,7 +99,9 @@ def _csv_rows(path: Path) -> Iterator[Row]:
                 yield where, dict(zip(header, cells, strict=True))
             header = header or [cell.strip() for cell in cells]
     except csv.Error as error:
-        raise ValueError(f"{places[0]}: got a row that is not CSV ({error}), wanted cells between commas") from error
+        raise ValueError(
+            f"{lines_of_row[0]}: got a row that is not CSV ({error}), wanted cells between commas"
+        ) from error
 
 
 def _json_rows(path: Path) -> Iterator[Row]:
@@ -120,23 +122,23 @@ def _json_rows(path: Path) -> Iterator[Row]:
 
 
 def _audio_below(folder: Path) -> dict[str, Path]:
-    """Name → path of the audio files beside a listing; those in the first of `AUDIO_FOLDERS` prevail."""
-    found: dict[str, Path] = {}
-    for place in (folder / name for name in AUDIO_FOLDERS):
-        for path in place.iterdir() if place.is_dir() else ():
+    """Name → path of the audio files beside a listing; earlier folders of `AUDIO_FOLDERS` take precedence."""
+    paths: dict[str, Path] = {}
+    for audio_folder in (folder / name for name in AUDIO_FOLDERS):
+        for path in audio_folder.iterdir() if audio_folder.is_dir() else ():
             if path.suffix.lower() in AUDIO_SUFFIXES:
-                found.setdefault(path.name, path)
-    return found
+                paths.setdefault(path.name, path)
+    return paths
 
 
 def _audio(where: str, row: Mapping[str, Any], folder: Path, below: Mapping[str, Path]) -> Path:
-    """The file of a row: the named one if it is there, else the one that has its id; perhaps there is none."""
+    """The audio file of a row: the named one if it exists, else the one with the row's id; it may not exist."""
     key, named = _first(row, AUDIO_ID_KEYS), _first(row, PATH_KEYS)
     if not key and not named:
         raise ValueError(
             f"{where}: got the keys {', '.join(row)}, wanted also one of {', '.join((*PATH_KEYS, *AUDIO_ID_KEYS))}"
         )
-    path = found_path(needed_text(where, row, named), folder) if named else None
+    path = listed_path(needed_text(where, row, named), folder) if named else None
     if path and (not key or path.is_file()):
         return path
     assert key
@@ -153,7 +155,7 @@ def _first(row: Mapping[str, Any], keys: Sequence[str]) -> str | None:
 
 
 def _labels(where: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Labels as a list, or in text as a list in brackets or parted by semicolons or commas."""
+    """The labels of a row, given as a list, or as text: a list in brackets, or names between semicolons or commas."""
     key = _first(row, LABEL_KEYS)
     value = row[key] if key else None
     if isinstance(value, str) and value.lstrip().startswith("["):

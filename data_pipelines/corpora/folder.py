@@ -1,7 +1,6 @@
 """Any folder of audio as a corpus: one with a `manifest.jsonl`, or plain audio files with texts beside them."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -9,6 +8,7 @@ from typing import Any, TextIO
 from data_pipelines.corpora import ALIGNED_FIELDS, AUDIO_FIELDS, SPLITS, Corpus, Entry, EntryTable, Segment
 from data_pipelines.corpora.layouts import plain_corpus
 from data_pipelines.corpora.listing import clip_fields, json_lines, require_keys
+from uniaudio_jax.files import atomic_write
 
 MANIFEST = "manifest.jsonl"
 
@@ -16,13 +16,14 @@ MANIFEST = "manifest.jsonl"
 def open_folder(place: str | Path) -> Corpus:
     """The corpus in a folder, or of a manifest that has another name.
 
-    With a manifest.jsonl, each line is an object with id, split (train or heldout) and any fields of `Clip`: audio as
-    paths relative to the manifest, midi as a list, phones as a list of [symbol, seconds]; null is as if not there.
-    Without one, every wav, flac or ogg file is a clip. Beside `x.wav`, its words are x.normalized.txt, x.original.txt,
-    x.txt or x.lab, and x.json may hold text, language, speaker, instruction and labels. The top folder is the speaker.
-    LibriTTS is read so (dev and test are held out), and VCTK, of which only microphone 1 is taken; see `layouts.py`.
+    Each line of manifest.jsonl is an object with id, split (train or heldout) and any fields of `Clip`: audio as paths
+    relative to the manifest, midi as a list, phones as a list of [symbol, seconds]; null means that a field is absent.
+    In a folder without a manifest, every wav, flac or ogg file is a clip: the words of `x.wav` are read from
+    x.normalized.txt, x.original.txt, x.txt or x.lab, and x.json may hold text, language, speaker, instruction and
+    labels. The top folder is the speaker. This reads LibriTTS (dev and test are held out) and VCTK (microphone 1 only);
+    see `layouts.py`.
 
-    Raises ValueError for a missing folder, one without clips, and a bad line of the manifest, named with its number.
+    Raises ValueError for a missing folder, one without clips, and a bad line of the manifest, with its number.
     """
     root = Path(place)
     manifest = root if root.is_file() else root / MANIFEST
@@ -37,16 +38,11 @@ def open_folder(place: str | Path) -> Corpus:
 def write_manifest(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes a manifest that `open_folder` reads, whole or not at all; fields that are None are left out.
 
-    rows: what each line holds; lists may be arrays. Raises ValueError for a row that could not be read back.
+    rows: the fields of each line; lists may be arrays. Raises ValueError for a row that could not be read back.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            Corpus(place=str(path), entries=EntryTable(_written(file, path, rows)))  # refuses an id that comes twice
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_write(path) as partial, partial.open("w", encoding="utf-8") as file:
+        Corpus(place=str(path), entries=EntryTable(_written(file, path, rows)))  # refuses an id that comes twice
 
 
 def _written(file: TextIO, path: Path, rows: Iterable[Mapping[str, Any]]) -> Iterator[Entry]:
@@ -59,7 +55,7 @@ def _written(file: TextIO, path: Path, rows: Iterable[Mapping[str, Any]]) -> Ite
 
 
 def _entry(fields: dict[str, Any], where: str, root: Path) -> Entry:
-    """One line of a manifest. Raises ValueError with its place, what it holds and what it should hold."""
+    """The entry of one line of a manifest. Raises ValueError that names the line for fields that no clip can have."""
     require_keys(where, fields, ("id", "split"))
     if not isinstance(fields["id"], str) or not fields["id"]:
         raise ValueError(f"{where}: got id = {fields['id']!r}, wanted a string that is not empty")
@@ -69,6 +65,7 @@ def _entry(fields: dict[str, Any], where: str, root: Path) -> Entry:
     audio = {name: Segment(path=root / about.pop(name)) for name in AUDIO_FIELDS if name in about}
     if not audio and not about:
         raise ValueError(f"{where}: got a clip of nothing but id and split, wanted audio or another field")
-    if "audio" not in audio and (alone := [name for name in ALIGNED_FIELDS if name in audio]):
-        raise ValueError(f"{where}: got {alone[0]} without audio, wanted both: they have the same length")
+    aligned = [name for name in ALIGNED_FIELDS if name in audio]
+    if aligned and "audio" not in audio:
+        raise ValueError(f"{where}: got {aligned[0]} without audio, wanted both: they have the same length")
     return Entry(where=where, id=fields["id"], split=fields["split"], audio=audio, about=about)

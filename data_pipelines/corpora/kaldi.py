@@ -1,29 +1,29 @@
-"""Kaldi data folders as a corpus: wav.scp, and if there segments, text, utt2spk and utt2lang."""
+"""Kaldi data folders as a corpus: wav.scp, and where they exist segments, text, utt2spk and utt2lang."""
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from data_pipelines.corpora import Corpus, Entry, EntryTable, Segment, splits_of
-from data_pipelines.corpora.listing import found_path, optional_seconds, text_lines
+from data_pipelines.corpora.listing import listed_path, optional_seconds, text_lines
 
 TABLES = {"text": "text", "utt2spk": "speaker", "utt2lang": "language"}
 """File → the field of a clip that it gives."""
 ARCHIVE = re.compile(r"\.ark:\d+$")
 
 Table = Mapping[str, tuple[str, str]]
-"""Key → its place, and the rest of its line."""
+"""Key → its file and line, and the rest of the line."""
 
 
 def open_kaldi(folder: str | Path) -> Corpus:
-    """The utterances of a Kaldi data folder: those of `segments` if it is there, else whole files of `wav.scp`.
+    """The utterances of a Kaldi data folder: those of `segments` if it exists, else the whole files of `wav.scp`.
 
-    A relative path is looked for from the working directory, as Kaldi does, and then from the folder. Some utterances
+    A relative path is taken from the working directory, as Kaldi does, and otherwise from the folder. Some utterances
     are held out by a hash of their id. An utterance that `text` or another table does not list lacks that field. The
-    tables are joined in memory, with a few hundred bytes for each utterance until all are listed.
+    tables are joined in memory, which takes a few hundred bytes for each utterance while they are read.
 
-    Raises ValueError for a missing wav.scp, a command or an archive in it, a key that comes twice or that the other
-    files do not know, and segments that end before they begin; each with its file and line.
+    Raises ValueError for a missing wav.scp, a command or an archive in it, a repeated key or one that the other
+    files lack, and segments that end before they begin; each with its file and line.
     """
     root = Path(folder)
     recordings = _recordings(root)
@@ -65,7 +65,7 @@ def _table(path: Path) -> Table:
 
 
 def _recordings(root: Path) -> dict[str, tuple[str, Path]]:
-    """Recording → its place and its file."""
+    """Recording → its file and line in wav.scp, and its audio file."""
     recordings = {}
     for key, (where, rest) in _table(root / "wav.scp").items():
         if rest.endswith("|") or ARCHIVE.search(rest):
@@ -76,7 +76,7 @@ def _recordings(root: Path) -> dict[str, tuple[str, Path]]:
             )
         if not rest:
             raise ValueError(f"{where}: got the recording {key!r} without a file, wanted `{key} PATH`")
-        recordings[key] = where, found_path(rest, root)
+        recordings[key] = where, listed_path(rest, root)
     return recordings
 
 

@@ -1,4 +1,4 @@
-"""Folders of plain audio files: what their names and the files beside them say of text, speaker and split."""
+"""Folders of plain audio files: text, speaker and split from their names and from the files beside them."""
 
 import os
 import re
@@ -19,11 +19,12 @@ BESIDE_FIELDS = ("text", "language", "speaker", "instruction", "labels")
 
 
 def plain_corpus(root: Path) -> Corpus:
-    """Each wav, flac and ogg file below `root` as a clip, with what the files beside it say.
+    """Each wav, flac and ogg file below `root` as a clip, with the fields that the files beside it give.
 
-    The speaker is the top folder, after those that `SUBSET` or `WAVES` describe. Clips in dev, test and heldout subsets
-    are held out; where there are none, some of all are, by a hash. Of two microphones in VCTK only mic1 is taken.
-    Hidden files and folders are passed over. Reading a clip whose text or .json file is broken raises ValueError.
+    The speaker is the first folder on the way to the file that neither `SUBSET` nor `WAVES` describes. Clips in dev,
+    test and heldout subsets are held out; without such subsets, a hash of the id decides. Of VCTK's two microphones
+    only mic1 is used. Hidden files and folders are ignored. Reading a clip whose text or .json file is broken raises
+    ValueError.
     """
     entries = EntryTable(_entry(path, path.relative_to(root), names) for path, names in _audio_below(root))
     if not entries:
@@ -71,7 +72,7 @@ def _in_vctk(path: Path) -> bool:
 
 
 def _subset(below_root: Path) -> str | None:
-    """train, dev, test or heldout, if one of the folders above the speaker says so."""
+    """train, dev, test or heldout, if a folder above the speaker is named so."""
     for part in below_root.parts[:-1]:
         if match := SUBSET.fullmatch(part):
             return match[1]
@@ -90,19 +91,19 @@ def _speaker(below_root: Path) -> dict[str, str]:
 def _beside(path: Path, names: Collection[str]) -> dict[str, Any]:
     """Fields from the text and .json files, among the `names` beside an audio file; those of the .json file prevail."""
     texts = [path.with_name(path.stem + suffix) for suffix in TEXT_SUFFIXES if path.stem + suffix in names]
-    if not texts and _in_vctk(path):  # perhaps outside of the root
+    if not texts and _in_vctk(path):  # which may be outside of the root
         speaker = path.absolute().parent
         file = speaker.parents[1] / "txt" / speaker.name / f"{MICROPHONE.sub('', path.stem)}.txt"
         texts = [file] if file.is_file() else []
     text = read_text(texts[0]).strip() if texts else ""
-    found: dict[str, Any] = {"text": text} if text else {}
+    fields: dict[str, Any] = {"text": text} if text else {}
     json_file = path.with_name(f"{path.stem}.json")
     if json_file.name in names:
-        fields = json_object(read_text(json_file), str(json_file))
-        known = {key: value for key, value in fields.items() if key in BESIDE_FIELDS}
+        listed = json_object(read_text(json_file), str(json_file))
+        known = {key: value for key, value in listed.items() if key in BESIDE_FIELDS}
         if not known:
             raise ValueError(
-                f"{json_file}: got the keys {', '.join(fields) or '(none)'}, wanted some of {', '.join(BESIDE_FIELDS)}"
+                f"{json_file}: got the keys {', '.join(listed) or '(none)'}, wanted some of {', '.join(BESIDE_FIELDS)}"
             )
-        found |= clip_fields(str(json_file), known)
-    return found
+        fields |= clip_fields(str(json_file), known)
+    return fields

@@ -1,4 +1,4 @@
-"""What the readers share: lines, JSON objects and values of listings, each judged with its file and line."""
+"""What the readers share: lines, JSON objects and values of listings, checked with errors that name file and line."""
 
 import gzip
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.corpora import AUDIO_FIELDS, TEXT_FIELDS
+from data_pipelines.corpora import AUDIO_FIELDS, MIDI_NOTES_PER_SECOND, TEXT_FIELDS
 from uniaudio_jax.config import did_you_mean
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg")
@@ -19,8 +19,10 @@ HIGHEST_MIDI = 128
 
 
 def text_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """(`file:number`, line with its end) of a UTF-8 text file, perhaps a .gz. Raises ValueError with the place for a
-    missing file, broken compression and bytes that are not UTF-8."""
+    """(`file:number`, line with its line end) of each line of a UTF-8 text file, which may be a .gz.
+
+    Raises ValueError that names file and line for a missing file, broken compression and bytes that are not UTF-8.
+    """
     if not path.is_file():
         raise ValueError(f"{path}: got no file, wanted a listing of clips; check the path")
     number = 0
@@ -45,7 +47,7 @@ def read_text(path: Path) -> str:
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(place, object) of each line of a JSONL file; blank lines are passed over."""
+    """(`file:number`, object) of each line of a JSONL file; blank lines are skipped."""
     for where, line in text_lines(path):
         if line.strip():
             yield where, json_object(line, where)
@@ -70,21 +72,21 @@ def shortened(value: Any) -> str:
 
 
 def require_keys(where: str, fields: Mapping[str, Any], wanted: Iterable[str]) -> None:
-    """Raises ValueError that names the keys of `wanted` which `fields` lacks, and what was perhaps meant by them."""
+    """Raises ValueError that names a key of `wanted` which `fields` lacks, and the key that was perhaps meant."""
     for key in wanted:
         if key not in fields:
             near = did_you_mean(key, set(fields))
             raise ValueError(f"{where}: got the keys {', '.join(fields) or '(none)'}, wanted also {key}{near}")
 
 
-def found_path(text: str, folder: Path) -> Path:
-    """The path that a listing names: from the working directory if a file is there, else from the listing's folder."""
+def listed_path(text: str, folder: Path) -> Path:
+    """The path that a listing names: relative to the working directory if that file exists, else to `folder`."""
     path = Path(text)
     return path if path.is_absolute() or path.is_file() else folder / path
 
 
 def optional_text(where: str, fields: Mapping[str, Any], key: str) -> str | None:
-    """The text under `key` without the white space around it; a whole number as its digits; None if there is none."""
+    """The text under `key`, stripped of white space; a whole number as its digits; None where there is none."""
     value = fields.get(key)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
@@ -94,14 +96,14 @@ def optional_text(where: str, fields: Mapping[str, Any], key: str) -> str | None
 
 
 def needed_text(where: str, fields: Mapping[str, Any], key: str) -> str:
-    """As `optional_text`, but there must be one."""
+    """The text under `key` as `optional_text` gives it. Raises ValueError where it is missing or empty."""
     if (text := optional_text(where, fields, key)) is None:
         raise ValueError(f"{where}: got {key} = {shortened(fields.get(key))}, wanted a string that is not empty")
     return text
 
 
 def optional_seconds(where: str, fields: Mapping[str, Any], key: str) -> float | None:
-    """The number under `key`, 0 or more, also where it is written as text; None if there is none."""
+    """The number under `key`, 0 or more, which may be written as text; None where it is missing or empty."""
     value = fields.get(key)
     if value is None or value == "":
         return None
@@ -112,7 +114,7 @@ def optional_seconds(where: str, fields: Mapping[str, Any], key: str) -> float |
 
 
 def clip_fields(where: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a clip's fields (not id and split) as `Clip` has them, audio as paths; null ones are left out.
+    """A clip's fields (without id and split) as `Clip` holds them, but audio as paths; null ones are left out.
 
     Raises ValueError for a field that no clip has and for a value of the wrong type.
     """
@@ -180,9 +182,9 @@ FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     **{name: ("a path relative to the listing", _text) for name in AUDIO_FIELDS},
     **{name: ("a string that is not empty", _text) for name in TEXT_FIELDS},
     "labels": ("a list of strings", _labels),
-    "midi": (f"a list of whole numbers from 0 to {HIGHEST_MIDI}, one for every 20 ms", _midi),
+    "midi": (f"a list of whole numbers from 0 to {HIGHEST_MIDI}, {MIDI_NOTES_PER_SECOND} a second", _midi),
     "phones": ("a list of [symbol, seconds]", _phones),
     "masked_seconds": ("[from, to] in seconds", _masked_seconds),
     "same_speaker": ("true or false", _flag),
 }
-"""Name of a clip's field → what a listing should have there, and how it becomes the clip's value (or ValueError)."""
+"""Name of a clip's field → what a listing should hold, for errors, and the function that converts or refuses it."""

@@ -1,4 +1,7 @@
-"""Lhotse and NeMo manifests as a corpus: JSON lines, one a cut, a supervision or an utterance."""
+"""Lhotse and NeMo manifests as a corpus: JSON lines, each a cut, a supervision or an utterance.
+
+Lhotse's own package is not used: it imports PyTorch, which reading a manifest does without.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
@@ -7,8 +10,8 @@ from typing import Any
 
 from data_pipelines.corpora import Corpus, Entry, EntryTable, Segment, splits_of
 from data_pipelines.corpora.listing import (
-    found_path,
     json_lines,
+    listed_path,
     needed_text,
     optional_seconds,
     optional_text,
@@ -17,7 +20,7 @@ from data_pipelines.corpora.listing import (
 )
 
 HARMLESS = "Resample"
-"""All audio is resampled to our rate, so that this transform of Lhotse changes nothing."""
+"""The transform of Lhotse that changes nothing here, since all audio is resampled to the wanted rate."""
 REMEDY = "save the audio first with Lhotse's CutSet.save_audios()"
 LHOTSE_FIELDS = {"text": "text", "speaker": "speaker", "language": "language"}
 NEMO_FIELDS = {"text": "text", "speaker": "speaker", "lang": "language"}
@@ -27,16 +30,16 @@ Line = tuple[str, dict[str, Any]]
 
 
 def open_manifest(path: str | Path) -> Corpus:
-    """The clips of a manifest, a .jsonl or .jsonl.gz file, or NeMo's .json; which one it is, its keys tell.
+    """The clips of a manifest: a .jsonl or .jsonl.gz file, or NeMo's .json. The keys of its first line tell its kind.
 
     Lhotse's cuts: each MonoCut is a clip, with text, speaker and language of its supervision. Lhotse's recordings with
-    the supervisions beside them (x_supervisions_y.jsonl.gz beside x_recordings_y.jsonl.gz; a folder that has one such
-    pair may be given instead): each supervision is a clip. NeMo: each line is one; its id is the path that it names,
-    and its offset if there is one. Relative paths are from the working directory or the manifest's folder. Some clips
-    are held out by a hash of their id. Of Lhotse's recordings with supervisions, the recordings are held in memory.
+    supervisions beside them (x_supervisions_y.jsonl.gz beside x_recordings_y.jsonl.gz; a folder with one such pair may
+    be named instead): each supervision is a clip, and the recordings are held in memory. NeMo: each line is a clip,
+    whose id is the path of its audio, with its offset if it has one. Relative paths are taken from the working
+    directory, otherwise from the manifest's folder. Some clips are held out by a hash of their id.
 
-    Raises ValueError, with the line, for what is not a part of one audio file: cuts that are mixed, padded or have
-    several supervisions, transforms, commands and addresses as sources.
+    Raises ValueError that names the line for a clip that is not a part of one audio file: mixed or padded cuts, several
+    supervisions, transforms, and sources that are commands or addresses.
     """
     file = _recordings_in(Path(path)) if Path(path).is_dir() else Path(path)
     lines = json_lines(file)
@@ -63,7 +66,7 @@ def _nemo_entry(line: Line, folder: Path) -> Entry:
     name = needed_text(where, fields, "audio_filepath")
     start = optional_seconds(where, fields, "offset") or 0.0
     segment = Segment(
-        path=found_path(name, folder), start_seconds=start, seconds=optional_seconds(where, fields, "duration")
+        path=listed_path(name, folder), start_seconds=start, seconds=optional_seconds(where, fields, "duration")
     )
     return Entry(
         where=where,
@@ -83,7 +86,7 @@ def _cut_entry(line: Line, folder: Path) -> Entry:
         raise ValueError(f"{where}: got supervisions = {shortened(supervisions)}, wanted a list of objects")
     if len(supervisions) > 1:
         raise ValueError(
-            f"{where}: got a cut with {len(supervisions)} supervisions, wanted one; part it first with "
+            f"{where}: got a cut with {len(supervisions)} supervisions, wanted one; split it first with "
             "Lhotse's CutSet.trim_to_supervisions()"
         )
     return Entry(
@@ -131,7 +134,7 @@ def _segment(where: str, recording: Any, part: Mapping[str, Any], folder: Path) 
     if source.get("type") != "file":
         raise ValueError(f"{where}: got a source of type {source.get('type')!r}, wanted 'file'; {REMEDY}")
     return Segment(
-        path=found_path(needed_text(where, source, "source"), folder),
+        path=listed_path(needed_text(where, source, "source"), folder),
         channel=source.get("channels", [0]).index(channel),
         start_seconds=optional_seconds(where, part, "start") or 0.0,
         seconds=optional_seconds(where, part, "duration"),
@@ -139,8 +142,8 @@ def _segment(where: str, recording: Any, part: Mapping[str, Any], folder: Path) 
 
 
 def _about(where: str, fields: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, str]:
-    found = {name: optional_text(where, fields, key) for key, name in names.items()}
-    return {name: value for name, value in found.items() if value is not None}
+    texts = {name: optional_text(where, fields, key) for key, name in names.items()}
+    return {name: text for name, text in texts.items() if text is not None}
 
 
 def _recordings_in(folder: Path) -> Path:

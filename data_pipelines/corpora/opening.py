@@ -1,4 +1,4 @@
-"""A corpus from what a user names: `FORMAT:PLACE`, or a path alone."""
+"""A corpus from what a user names: `FORMAT:PLACE`, or just a path."""
 
 from collections.abc import Callable
 from itertools import islice
@@ -23,9 +23,9 @@ FORMATS: dict[str, Callable[[str], Corpus]] = {
 
 
 def open_corpus(spec: str) -> Corpus:
-    """The corpus `FORMAT:PLACE`, with a FORMAT of `FORMATS`, or that at a path, whose format its files tell.
+    """The corpus `FORMAT:PLACE`, with a FORMAT of `FORMATS`, or the one at a path, whose files tell its format.
 
-    Raises ValueError for an unknown format, a path where nothing is, and what the format's own reader refuses.
+    Raises ValueError for an unknown format, a path that does not exist, and whatever the format's reader refuses.
     """
     name, colon, place = spec.partition(":")
     if colon and name in FORMATS:
@@ -39,13 +39,13 @@ def open_corpus(spec: str) -> Corpus:
             f"corpus {spec!r}: got the format {name!r}, wanted one of {', '.join(FORMATS)}{did_you_mean(name, FORMATS)}"
         )
     raise ValueError(
-        f"corpus {spec!r}: got a path where nothing is, wanted a folder, a file or FORMAT:PLACE with one "
+        f"corpus {spec!r}: got a path that does not exist, wanted a folder, a file or FORMAT:PLACE with one "
         f"of the formats {', '.join(FORMATS)}; check the path"
     )
 
 
 def format_at(path: Path) -> str:
-    """The name in `FORMATS` of what lies at a path."""
+    """The name in `FORMATS` for the file or folder at a path."""
     if path.is_file():
         return _format_of_file(path)
     files = {file.name for file in path.iterdir()}
@@ -59,7 +59,7 @@ def format_at(path: Path) -> str:
 
 
 def _format_of_file(path: Path) -> str:
-    """csv: captions; json and jsonl: what has the keys of the first line, by default captions."""
+    """csv: captions; json and jsonl: the format that has the keys of the first line, by default captions."""
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
     if suffixes[-1:] == [".csv"]:
         return "captions"
@@ -71,7 +71,7 @@ def _format_of_file(path: Path) -> str:
     try:
         keys = {key for _, fields in islice(json_lines(path), 1) for key in fields}
     except ValueError:
-        return "captions"  # a JSON file of several lines; what is broken, its reader tells
+        return "captions"  # a JSON file of several lines; its reader reports what is broken
     if {"id", "split"} <= keys:
         return "folder"
     is_manifest = keys & {"recording", "tracks", "sources", "recording_id"} or {"audio_filepath", "duration"} <= keys

@@ -32,14 +32,13 @@ RANDOM_ACCESS = "array_record"
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Which features of a dataset a clip is made from (name or None), and the rate of its audio (None: not stated).
-
-    is_file: each audio is kept as the bytes of a file.
-    """
+    """The features of a dataset that a clip is made from, by name; None where the dataset has none."""
 
     audio: str
     sample_rate_hz: int | None
+    """Rate of the audio; None if the dataset does not state it."""
     is_file: bool
+    """Whether audio is stored as the bytes of an audio file."""
     text: str | None
     speaker: str | None
     labels: str | None
@@ -49,14 +48,17 @@ def open_tfds(spec: str) -> Corpus:
     """The clips of a dataset that TFDS prepared as array_record: `librispeech`, `librispeech/config/2.1.0`,
     `librispeech@DATA_DIR`, or a path; its data folder is TFDS's own by default.
 
-    Audio is the Audio feature, or the numbers named audio or speech (taken as 16 kHz, as the clip's `converted` says,
-    where no rate is stated); other fields are told by their features' names. Splits whose name begins with train are
-    trained on and the others held out; a dataset that has not both is split by a hash. Nothing is downloaded.
+    Audio is the Audio feature, or the numbers named audio or speech; where no rate is stated, 16 kHz is assumed, and
+    the clip's `converted` says so. The other fields are found by the names of features. Splits whose name begins with
+    train are trained on and the others held out; a dataset that lacks one of the two is split by a hash of the ids.
+    Nothing is downloaded.
 
-    Raises ValueError for a dataset that is not there or not prepared, one in several versions or configs, another file
+    Raises ValueError for a dataset that is missing or not prepared, one in several versions or configs, another file
     format, and features without audio.
     """
-    from tensorflow_datasets.core import constants  # here, since it takes seconds, and other formats do without
+    from tensorflow_datasets.core import (
+        constants,  # imported here, since it takes seconds that other formats need not spend
+    )
 
     folder = _prepared_folder(spec, Path(constants.DATA_DIR))
     columns, _ = _features(folder)
@@ -67,7 +69,7 @@ def open_tfds(spec: str) -> Corpus:
 
 
 def _entries(spec: str, folder: Path) -> Iterator[Entry]:
-    """An entry for each example; the id names its record, and its audio is "in" the dataset's folder."""
+    """An entry for each example. Its id names the record, so that the segment of its audio only names the dataset."""
     for name, count in _clip_counts(folder).items():
         split: Split = "train" if name.startswith("train") else "heldout"
         for number in range(count):
@@ -78,21 +80,21 @@ def _entries(spec: str, folder: Path) -> Iterator[Entry]:
 
 def _prepared_folder(spec: str, data_folder: Path) -> Path:
     """The one folder with features.json that `spec` names."""
-    name, _, place = spec.partition("@")
-    roots = [Path(place or data_folder) / name.replace(":", "/"), *([] if place else [Path(name)])]
+    name, _, data_dir = spec.partition("@")
+    roots = [Path(data_dir or data_folder) / name.replace(":", "/"), *([] if data_dir else [Path(name)])]
     depths = ("", "*/", "*/*/")  # the version, and the config above it
-    found = sorted({file.parent for root in roots for depth in depths for file in root.glob(depth + FEATURES)})
-    if not found:
+    folders = sorted({file.parent for root in roots for depth in depths for file in root.glob(depth + FEATURES)})
+    if not folders:
         raise ValueError(
             f"tfds {spec!r}: got no {FEATURES} in {roots[0]}, wanted a prepared dataset; prepare it "
             f"with `tfds build {Path(name).name} --file_format={RANDOM_ACCESS} --data_dir=FOLDER`, which "
             f"needs TensorFlow, and name it as {name}@FOLDER or by its path"
         )
-    if len(found) > 1:
+    if len(folders) > 1:
         raise ValueError(
-            f"tfds {spec!r}: got {len(found)} datasets, wanted one; name one of them: {', '.join(map(str, found))}"
+            f"tfds {spec!r}: got {len(folders)} datasets, wanted one; name one of them: {', '.join(map(str, folders))}"
         )
-    return found[0]
+    return folders[0]
 
 
 def _clip_counts(folder: Path) -> dict[str, int]:
@@ -109,8 +111,10 @@ def _clip_counts(folder: Path) -> dict[str, int]:
 
 
 def _features(folder: Path) -> tuple[Columns, Any]:
-    """The columns of a dataset, and their features as TFDS's parser of records. TFDS's own Audio feature cannot be made
-    without TensorFlow; its records are those of a Tensor of the same shape, which stands for it here."""
+    """The columns of a dataset, and TFDS's parser for its records.
+
+    TFDS's Audio feature cannot be constructed without TensorFlow; a Tensor of the same shape parses the same records.
+    """
     import tensorflow_datasets as tfds
 
     whole = json.loads(read_text(folder / FEATURES))
@@ -142,7 +146,7 @@ def _named(features: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
 
 
 def _audio_name(folder: Path, features: Mapping[str, Any]) -> str:
-    """The feature with audio: the one Audio feature or that called audio or speech, else such a list of numbers."""
+    """The feature with audio: the one Audio feature, or the one called audio or speech, which may be a plain tensor."""
     sounds = [name for name, feature in features.items() if "audio" in feature]
     numbers = [
         name
@@ -166,13 +170,16 @@ def _records(folder: Path, split: str) -> tuple[Any, Any]:
     from array_record.python.array_record_data_source import ArrayRecordDataSource
     from tensorflow_datasets.core import dataset_info
 
-    info, place = dataset_info.read_proto_from_builder_dir(folder), tfds.core.Path(folder)
-    template = tfds.core.ShardedFileTemplate(dataset_name=info.name, data_dir=place, filetype_suffix=RANDOM_ACCESS)
+    info = dataset_info.read_proto_from_builder_dir(folder)
+    template = tfds.core.ShardedFileTemplate(
+        dataset_name=info.name, data_dir=tfds.core.Path(folder), filetype_suffix=RANDOM_ACCESS
+    )
     splits = tfds.core.SplitDict.from_proto(repeated_split_infos=info.splits, filename_template=template)
     return ArrayRecordDataSource([str(path) for path in splits[split].filepaths]), _features(folder)[1]
 
 
 def _read(folder: Path, columns: Columns, entry: Entry, sample_rate_hz: int) -> Clip:
+    """The clip of an entry of `open_tfds`, as `read_clip`."""
     split, _, number = entry.id.rpartition("/")
     records, parser = _records(folder, split)
     try:
@@ -239,7 +246,7 @@ def _labels(value: Any, feature: Any) -> tuple[str, ...] | None:
     names = getattr(getattr(feature, "feature", feature), "int2str", None)
     several = value if isinstance(value, list | tuple | np.ndarray) else [value]
     if names:
-        found = [names(int(label)) for label in several if label >= 0]
+        labels = [names(int(label)) for label in several if label >= 0]
     else:
-        found = [text for label in several if (text := _text(label))]
-    return tuple(found) or None
+        labels = [text for label in several if (text := _text(label))]
+    return tuple(labels) or None

@@ -10,67 +10,59 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
 from jaxtyping import Array, Bool, Float, Int
 
-from data_pipelines.encoders.minilm import file_sha256
-from data_pipelines.encoders.whisper import (
-    FRAME_SAMPLES,
-    NORM_EPSILON,
-    attention,
-    convolve,
-    frames_of,
-    gelu,
-    layer_norm,
-    linear,
-)
+from data_pipelines.encoders.layers import convolve, encoder_stack, gelu, layer_norm, linear
+from data_pipelines.encoders.weights import layers_of, part, read_weights, stack
+from data_pipelines.encoders.whisper import FRAME_SAMPLES, NORM_EPSILON, frames_of
+from uniaudio_jax.files import file_sha256
 
 LAYER = 9
 """The layer whose features the public k-means files are fitted to."""
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 WAVE_EPSILON = 1e-7
-TORCH = "pip install torch==2.13.0"
 
 LAYER_NAMES = {
-    "query": "attention.q_proj",
-    "key": "attention.k_proj",
-    "value": "attention.v_proj",
-    "out": "attention.out_proj",
-    "attention_norm": "layer_norm",
-    "up": "feed_forward.intermediate_dense",
-    "down": "feed_forward.output_dense",
-    "mlp_norm": "final_layer_norm",
+    "query": "encoder.layers.{}.attention.q_proj",
+    "key": "encoder.layers.{}.attention.k_proj",
+    "value": "encoder.layers.{}.attention.v_proj",
+    "out": "encoder.layers.{}.attention.out_proj",
+    "attention_norm": "encoder.layers.{}.layer_norm",
+    "up": "encoder.layers.{}.feed_forward.intermediate_dense",
+    "down": "encoder.layers.{}.feed_forward.output_dense",
+    "mlp_norm": "encoder.layers.{}.final_layer_norm",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class HubertConfig:
-    """What the forward pass needs to know beside the weights.
-
-    kernels, strides: of the convolutions over samples. normed_convolutions: a layer norm after each of them; otherwise
-    a group norm over time after the first. position_groups: of the positional convolution. norm_first: layer norms
-    stand before attention and MLP ("stable layer norm"). normed_wave: samples are brought to mean 0 and variance 1.
-    """
+    """What the forward pass takes from config.json."""
 
     kernels: tuple[int, ...]
+    """Kernel sizes of the convolutions over samples."""
     strides: tuple[int, ...]
     normed_convolutions: bool
+    """A layer norm follows each convolution; otherwise a group norm over time follows the first."""
     position_groups: int
+    """Groups of the positional convolution."""
     norm_first: bool
+    """Layer norms stand before attention and MLP ("stable layer norm")."""
     normed_wave: bool
+    """Samples are brought to mean 0 and variance 1."""
     heads: int
     epsilon: float
 
     def lengths(self, samples: Any) -> list[Any]:
         """Number of vectors after each convolution."""
-        found = []
+        lengths = []
         for kernel, stride in zip(self.kernels, self.strides, strict=True):
             samples = (samples - kernel) // stride + 1
-            found.append(samples)
-        return found
+            lengths.append(samples)
+        return lengths
 
     @property
     def right_context(self) -> int:
-        """Samples that a frame sees behind its own 320."""
+        """Samples behind its own that a frame sees."""
         field = 1
         for kernel, stride in zip(self.kernels[::-1], self.strides[::-1], strict=True):
             field = (field - 1) * stride + kernel
@@ -81,23 +73,26 @@ class HubertEncoder:
     """Vectors [T, width] of speech, 50 a second, after `layer` of HuBERT's layers (9 by default).
 
     folder: config.json, and model.safetensors or pytorch_model.bin (which needs PyTorch), of a model that transformers
-    calls HubertModel. Frame t sees the samples 320 t to 320 t + 399 in its convolutions, zeros behind the clip's end.
-    The features are `hidden_states[layer]` of transformers.
+    calls HubertModel. The convolutions of a frame see its own samples and `right_context` more, zeros behind the clip's
+    end. The features are `hidden_states[layer]` of transformers.
     """
 
     def __init__(self, folder: str | Path, layer: int | None = None) -> None:
         folder = Path(folder)
         self.name, self.layer = folder.name, LAYER if layer is None else layer
         self.config = read_config(folder)
-        path = weights_path(folder)
+        path = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+        if path is None:
+            raise ValueError(f"{folder}: got neither {' nor '.join(WEIGHTS)}, wanted the model's weights")
         self.sha256 = file_sha256(path)
         self._weights = jax.device_put(hubert_weights(read_weights(path), self.layer, str(path)))
         self.width = self._weights["projection"]["bias"].shape[0]
 
-    def features(self, wavs: Float[np.ndarray, "B S"], samples: Int[np.ndarray, " B"]) -> Float[Array, "B S/320 D"]:
-        """Features of clips of 16 kHz with so many `samples`, padded to S, a multiple of 320.
+    def features(self, wavs: Float[np.ndarray, "B S"], samples: Int[np.ndarray, " B"]) -> Float[Array, "B T D"]:
+        """Features of clips of 16 kHz with so many `samples`, padded to S, a multiple of `FRAME_SAMPLES`.
 
-        A row has ceil(samples / 320) frames, the same whatever stands beside and behind it; later ones mean nothing.
+        The first `frames_of(samples)` frames of a row do not depend on the padding and the other rows; later ones mean
+        nothing.
         """
         return hubert_features(self._weights, jnp.asarray(wavs), jnp.asarray(samples), self.config)
 
@@ -106,8 +101,8 @@ class HubertEncoder:
 @jax.default_matmul_precision("highest")
 def hubert_features(
     weights: Mapping[str, Any], wavs: Float[Array, "B S"], samples: Int[Array, " B"], config: HubertConfig
-) -> Float[Array, "B S/320 D"]:
-    """The forward pass with the weights of `hubert_weights`; a row sees its own samples and frames only."""
+) -> Float[Array, "B T D"]:
+    """The forward pass with the weights of `hubert_weights`; a row sees only its own samples and frames."""
     is_sample = jnp.arange(wavs.shape[1]) < samples[:, None]
     if config.normed_wave:
         wavs = normalize(wavs, is_sample, WAVE_EPSILON)
@@ -121,12 +116,12 @@ def hubert_features(
     x = x + gelu(convolve(x, weights["positions"], 1, (width // 2, (width - 1) // 2), config.position_groups))
     if not config.norm_first:
         x = layer_norm(x, weights["position_norm"], config.epsilon)
-    x, _ = jax.lax.scan(lambda x, layer: (_layer(x, layer, is_frame, config), None), x, weights["layers"])
-    return x
+    norm_first, epsilon = config.norm_first, config.epsilon
+    return encoder_stack(x, weights["layers"], frames_of(samples), config.heads, norm_first=norm_first, epsilon=epsilon)
 
 
 def normalize(x: Float[Array, "B T *C"], inside: Bool[Array, "B T *C"], epsilon: float) -> Float[Array, "B T *C"]:
-    """Each row, and channel of it, at mean 0 and variance 1 over the time that is `inside`."""
+    """Each channel of each row at mean 0 and variance 1 over the time that is `inside`."""
     mean = jnp.mean(x, axis=1, keepdims=True, where=inside)
     variance = jnp.var(x, axis=1, keepdims=True, where=inside)
     return (x - mean) * jax.lax.rsqrt(variance + epsilon)
@@ -135,36 +130,16 @@ def normalize(x: Float[Array, "B T *C"], inside: Bool[Array, "B T *C"], epsilon:
 def _convolutions(
     wavs: Float[Array, "B S"], samples: Int[Array, " B"], weights: list[Mapping[str, Any]], config: HubertConfig
 ) -> Float[Array, "B T C"]:
-    """Samples to 50 vectors a second; the group norm's mean and variance are those of a row's own `samples`."""
+    """The vectors of frames; the group norm's mean and variance are those of a row's own `samples`."""
     x = wavs[..., None]
     for layer, stride, length in zip(weights, config.strides, config.lengths(samples), strict=True):
         x = convolve(x, layer, stride, (0, 0))
         if config.normed_convolutions:
-            x = layer_norm(x, layer["norm"])
-        elif "norm" in layer:
+            x = layer_norm(x, layer["norm"], NORM_EPSILON)
+        elif layer["norm"]:
             inside = (np.arange(x.shape[1]) < length[:, None])[..., None]
             x = normalize(x, inside, NORM_EPSILON) * layer["norm"]["weight"] + layer["norm"]["bias"]
         x = gelu(x)
-    return x
-
-
-def _layer(
-    x: Float[Array, "B T D"], weights: Mapping[str, Any], is_frame: Array, config: HubertConfig
-) -> Float[Array, "B T D"]:
-    """Attention, then a GELU MLP, each with its layer norm before or after it."""
-
-    def attend(x: Array) -> Array:
-        query, key, value = (linear(x, weights[name]) for name in ("query", "key", "value"))
-        return linear(attention(query, key, value, is_frame, config.heads), weights["out"])
-
-    def think(x: Array) -> Array:
-        return linear(gelu(linear(x, weights["up"])), weights["down"])
-
-    for part, norm in ((attend, weights["attention_norm"]), (think, weights["mlp_norm"])):
-        if config.norm_first:
-            x = x + part(layer_norm(x, norm, config.epsilon))
-        else:
-            x = layer_norm(x + part(x), norm, config.epsilon)
     return x
 
 
@@ -205,64 +180,30 @@ def hubert_weights(state: Mapping[str, np.ndarray], layer: int, where: str) -> d
 
     Raises ValueError that names `where` for fewer layers or a missing array.
     """
-    state = {name.removeprefix("hubert."): np.asarray(array, np.float32) for name, array in state.items()}
-    count = sum(name.startswith("encoder.layers.") and name.endswith("final_layer_norm.bias") for name in state)
-    if not 0 < layer <= count:
-        raise ValueError(f"{where}: got layer {layer}, wanted 1 to {count}, the layers of this model")
+    state = {name.removeprefix("hubert."): array for name, array in state.items()}
 
-    def part_if_there(name: str) -> dict[str, np.ndarray]:
-        return {kind: state[f"{name}.{kind}"] for kind in ("weight", "bias") if f"{name}.{kind}" in state}
-
-    def part(name: str) -> dict[str, np.ndarray]:
-        if len(found := part_if_there(name)) < 2:
-            raise ValueError(f"{where}: got no {name}.weight and .bias, wanted those of a HuBERT model")
-        return found
+    def optional(name: str) -> dict[str, np.ndarray]:
+        return part(state, name, where) if f"{name}.weight" in state else {}
 
     convolutions = []
-    while found := part_if_there(f"feature_extractor.conv_layers.{len(convolutions)}.conv"):
-        norm = part_if_there(f"feature_extractor.conv_layers.{len(convolutions)}.layer_norm")
-        convolutions.append(found | ({"norm": norm} if norm else {}))
-    layers = [
-        {ours: part(f"encoder.layers.{number}.{name}") for ours, name in LAYER_NAMES.items()} for number in range(layer)
-    ]
+    while convolution := optional(f"feature_extractor.conv_layers.{len(convolutions)}.conv"):
+        norm = optional(f"feature_extractor.conv_layers.{len(convolutions)}.layer_norm")
+        convolutions.append(convolution | {"norm": norm})
     return {
         "convolutions": convolutions,
-        "projection": part("feature_projection.projection"),
-        "projection_norm": part_if_there("feature_projection.layer_norm"),
+        "projection": part(state, "feature_projection.projection", where),
+        "projection_norm": optional("feature_projection.layer_norm"),
         "positions": _position_weights(state),
-        "position_norm": part("encoder.layer_norm"),
-        "layers": jax.tree.map(lambda *arrays: np.stack(arrays), *layers),
+        "position_norm": part(state, "encoder.layer_norm", where),
+        "layers": stack(layers_of(state, LAYER_NAMES, where, layer)),
     }
 
 
 def _position_weights(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The positional convolution with its weight norm applied: length times direction for each place of the kernel."""
-    place = "encoder.pos_conv_embed.conv"
+    """The positional convolution with its weight norm applied: length times direction for each tap of the kernel."""
+    prefix = "encoder.pos_conv_embed.conv"
     old, new = ("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1")
-    names = old if f"{place}.{old[0]}" in state else new
-    length, direction = (state[f"{place}.{name}"] for name in names)
+    names = old if f"{prefix}.{old[0]}" in state else new
+    length, direction = (state[f"{prefix}.{name}"].astype(np.float32) for name in names)
     norm = np.sqrt(np.square(direction).sum(axis=(0, 1), keepdims=True))
-    return {"weight": length * direction / norm, "bias": state[f"{place}.bias"]}
-
-
-def weights_path(folder: Path) -> Path:
-    """The file of weights in a Hugging Face folder. Raises ValueError where there is none."""
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        if (folder / name).is_file():
-            return folder / name
-    raise ValueError(f"{folder}: got neither model.safetensors nor pytorch_model.bin, wanted the model's weights")
-
-
-def read_weights(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a .safetensors file or, where PyTorch is there, of a pytorch_model.bin."""
-    if path.suffix == ".safetensors":
-        return safetensors.numpy.load_file(path)
-    try:
-        import torch
-    except ImportError as error:
-        raise ValueError(
-            f"{path}: got no PyTorch, wanted it to read this file; run `{TORCH}`, or give a folder with "
-            "model.safetensors (transformers' `save_pretrained` writes it)"
-        ) from error
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    return {name: tensor.float().numpy() for name, tensor in state.items()}
+    return {"weight": length * direction / norm, "bias": state[f"{prefix}.bias"].astype(np.float32)}

@@ -1,103 +1,87 @@
-"""Text to continuous vectors: the encoder of T5 v1.1 (arXiv 1910.10683, 2002.05202), computed by numpy."""
+"""Text to continuous vectors: the encoder of T5 v1.1 (arXiv 1910.10683, 2002.05202)."""
 
-import json
 import math
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import ml_dtypes  # noqa: F401  makes bfloat16 known to numpy, for checkpoints in it
 import numpy as np
-import safetensors.numpy
-from jaxtyping import Float, Float16, Int
-from threadpoolctl import ThreadpoolController
+from jaxtyping import Float, Int
 
-from data_pipelines.encoders.minilm import LONGEST, file_sha256
+from data_pipelines.encoders.layers import attention, linear, rms_norm
+from data_pipelines.encoders.text import CONFIG, LONGEST, TOKENIZER, WEIGHTS, TextEncoder, load_tokenizer
+from data_pipelines.encoders.weights import layers_of, part, read_weights
+
+SENTENCEPIECE = "spiece.model"
+LAYER_NAMES = {
+    "attention_norm": "encoder.block.{}.layer.0.layer_norm",
+    "query": "encoder.block.{}.layer.0.SelfAttention.q",
+    "key": "encoder.block.{}.layer.0.SelfAttention.k",
+    "value": "encoder.block.{}.layer.0.SelfAttention.v",
+    "out": "encoder.block.{}.layer.0.SelfAttention.o",
+    "mlp_norm": "encoder.block.{}.layer.1.layer_norm",
+    "gate": "encoder.block.{}.layer.1.DenseReluDense.wi_0",
+    "up": "encoder.block.{}.layer.1.DenseReluDense.wi_1",
+    "down": "encoder.block.{}.layer.1.DenseReluDense.wo",
+}
 
 
-class T5Vectors:
-    """Vectors [n, width] of the tokens of a text, </s> included, at most 100 (arXiv 2310.00704 keeps 100).
+class T5Vectors(TextEncoder):
+    """Vectors [n, width] of the tokens of a text, </s> included; longer texts are cut before </s>.
 
     folder: a Hugging Face folder of a T5 v1.1 or Flan-T5 model: model.safetensors, config.json, and tokenizer.json
     (read by the package tokenizers) or spiece.model (by sentencepiece).
     """
 
+    added_tokens = 1
+
     def __init__(self, folder: str | Path) -> None:
         folder = Path(folder)
-        if missing := [name for name in ("model.safetensors", "config.json") if not (folder / name).is_file()]:
+        wanted = "a Hugging Face folder of a T5 model (transformers' `save_pretrained` writes one)"
+        super().__init__(folder, (WEIGHTS, CONFIG), wanted)
+        if (mlp := self.config.get("feed_forward_proj")) != "gated-gelu":
             raise ValueError(
-                f"{folder}: got no {', '.join(missing)}, wanted a Hugging Face folder of a T5 model "
-                "(transformers' `save_pretrained` writes one)"
+                f"{folder / CONFIG}: got feed_forward_proj {mlp!r}, wanted 'gated-gelu', that of T5 v1.1 and Flan-T5; "
+                "give such a model"
             )
-        config = json.loads((folder / "config.json").read_text())
-        if config.get("feed_forward_proj") != "gated-gelu":
-            raise ValueError(
-                f"{folder}/config.json: got feed_forward_proj {config.get('feed_forward_proj')!r}, wanted "
-                "'gated-gelu', that of T5 v1.1 and Flan-T5; give such a model"
-            )
-        self.name, self.width, self.end = folder.name, config["d_model"], config.get("eos_token_id", 1)
-        self.layers, self.heads = config["num_layers"], config["num_heads"]
-        self.buckets = config["relative_attention_num_buckets"]
-        self.farthest = config.get("relative_attention_max_distance", 128)
-        self.epsilon = config["layer_norm_epsilon"]
-        self.sha256 = file_sha256(folder / "model.safetensors")
-        self.weights = _encoder_weights(folder / "model.safetensors")
-        self.threads = ThreadpoolController()  # one thread, for the reason that MiniLmVectors has
-        self.tokens = _tokenizer(folder)
+        self.name, self.width = folder.name, self.config["d_model"]
+        arrays, where = read_weights(folder / WEIGHTS), str(folder / WEIGHTS)
+        words = "shared" if "shared.weight" in arrays else "encoder.embed_tokens"
+        distances = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias"
+        self.words = part(arrays, words, where)["weight"]
+        self.distances = part(arrays, distances, where)["weight"]
+        self.norm = part(arrays, "encoder.final_layer_norm", where)
+        self.layers = layers_of(arrays, LAYER_NAMES, where)
+        self.tokenizer = _tokenizer(folder)
 
-    def encode(self, text: str) -> Float16[np.ndarray, "n W"]:
-        """Vectors of the tokens of `text`; longer texts are cut to 99 tokens before </s>.
-
-        Raises ValueError for a text without any token.
-        """
-        ids = self.tokens(text)
-        if not ids:
-            raise ValueError(f"T5Vectors.encode: got text {text!r} without any token, wanted some words")
-        with self.threads.limit(limits=1, user_api="blas"):
-            return self.forward(np.array([*ids[: LONGEST - 1], self.end])).astype(np.float16)
+    def tokens(self, text: str) -> list[int]:
+        return [*self.tokenizer(text)[: LONGEST - 1], self.config.get("eos_token_id", 1)]
 
     def forward(self, ids: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n W"]:
         """Vectors of token ids: pre-norm layers with one bias of relative positions, then a last norm."""
-        buckets = distance_buckets(len(ids), self.buckets, self.farthest)
-        table = self.weights["encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
-        bias = table[buckets].transpose(2, 0, 1)
-        x = self.weights["embedding"][ids]
-        for layer in range(self.layers):
-            name = f"encoder.block.{layer}.layer"
-            x = x + self._attention(self._norm(x, f"{name}.0.layer_norm"), bias, f"{name}.0.SelfAttention")
-            x = x + self._mlp(self._norm(x, f"{name}.1.layer_norm"), f"{name}.1.DenseReluDense")
-        return self._norm(x, "encoder.final_layer_norm")
+        heads, epsilon = self.config["num_heads"], self.config["layer_norm_epsilon"]
+        farthest = self.config.get("relative_attention_max_distance", 128)
+        buckets = distance_buckets(len(ids), self.config["relative_attention_num_buckets"], farthest)
+        bias = self.distances[buckets].transpose(2, 0, 1)
+        x = self.words[ids]
+        for layer in self.layers:
+            # T5 does not divide the scores by the square root of the heads' width.
+            x = x + attention(rms_norm(x, layer["attention_norm"], epsilon), layer, heads, scale=1.0, bias=bias)
+            normed = rms_norm(x, layer["mlp_norm"], epsilon)
+            x = x + linear(tanh_gelu(linear(normed, layer["gate"])) * linear(normed, layer["up"]), layer["down"])
+        return rms_norm(x, self.norm, epsilon)
 
-    def _attention(
-        self, x: Float[np.ndarray, "n W"], bias: Float[np.ndarray, "heads n n"], name: str
-    ) -> Float[np.ndarray, "n W"]:
-        """Attention over all tokens; the scores are not divided by the square root of the heads' width."""
-        query, key, value = (
-            self._linear(x, f"{name}.{part}").reshape(len(x), self.heads, -1).swapaxes(0, 1) for part in "qkv"
-        )
-        scores = query @ key.swapaxes(1, 2) + bias
-        scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        mixed = (scores / scores.sum(axis=-1, keepdims=True)) @ value
-        return self._linear(mixed.swapaxes(0, 1).reshape(len(x), -1), f"{name}.o")
 
-    def _mlp(self, x: Float[np.ndarray, "n W"], name: str) -> Float[np.ndarray, "n W"]:
-        """An MLP gated by GELU, in the tanh form that the model was trained with."""
-        gate = self._linear(x, f"{name}.wi_0")
-        gate = gate * 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (gate + 0.044715 * gate**3)))
-        return self._linear(gate * self._linear(x, f"{name}.wi_1"), f"{name}.wo")
-
-    def _linear(self, x: np.ndarray, name: str) -> np.ndarray:
-        return x @ self.weights[f"{name}.weight"].T
-
-    def _norm(self, x: np.ndarray, name: str) -> np.ndarray:
-        """Root mean square norm: no mean is taken off, nothing is added."""
-        return x / np.sqrt(np.square(x).mean(axis=-1, keepdims=True) + self.epsilon) * self.weights[f"{name}.weight"]
+def tanh_gelu(x: np.ndarray) -> np.ndarray:
+    """GELU in the tanh form that the model was trained with."""
+    return x * 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
 def distance_buckets(tokens: int, buckets: int, farthest: int) -> Int[np.ndarray, "n n"]:
     """The bucket of the distance from each token (row) to each other one (column).
 
-    The first half of the buckets is for tokens before, the second for those behind. In each, the nearer half of the
-    distances have a bucket for each distance, the others share on a logarithmic scale; all from `farthest` on are one.
+    The first half of the buckets is for earlier tokens, the second for later ones. In each, half of the buckets hold
+    one distance, and the others share the longer distances on a logarithmic scale; the last one holds all distances
+    from `farthest` on.
     """
     distance = np.arange(tokens)[None, :] - np.arange(tokens)[:, None]
     half, exact = buckets // 2, buckets // 4
@@ -106,33 +90,18 @@ def distance_buckets(tokens: int, buckets: int, farthest: int) -> Int[np.ndarray
     return np.where(np.abs(distance) < exact, np.abs(distance), far) + half * (distance > 0)
 
 
-def _encoder_weights(path: Path) -> dict[str, np.ndarray]:
-    """Float32 arrays of the encoder by their names, and `embedding`. Raises ValueError for a file without them."""
-    arrays = safetensors.numpy.load_file(path)
-    embedding = next((name for name in ("shared.weight", "encoder.embed_tokens.weight") if name in arrays), None)
-    if embedding is None:
-        raise ValueError(f"{path}: got neither shared.weight nor encoder.embed_tokens.weight, wanted a T5 encoder")
-    found = {name: array.astype(np.float32) for name, array in arrays.items() if name.startswith("encoder.")}
-    return found | {"embedding": arrays[embedding].astype(np.float32)}
-
-
-def _tokenizer(folder: Path) -> Callable[[str], list[int]]:
-    """Text to token ids without </s>, by tokenizer.json or else spiece.model."""
+def _tokenizer(folder: Path) -> Any:
+    """The function from a text to token ids without </s>, by tokenizer.json or else spiece.model."""
+    if (folder / TOKENIZER).is_file():
+        tokenizer = load_tokenizer(folder / TOKENIZER)
+        tokenizer.no_truncation()
+        return lambda text: tokenizer.encode(text, add_special_tokens=False).ids
+    if not (folder / SENTENCEPIECE).is_file():
+        raise ValueError(f"{folder}: got neither {TOKENIZER} nor {SENTENCEPIECE}, wanted the tokenizer of the model")
     try:
-        if (folder / "tokenizer.json").is_file():
-            from tokenizers import Tokenizer
-
-            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-            tokenizer.no_padding()
-            tokenizer.no_truncation()
-            return lambda text: tokenizer.encode(text, add_special_tokens=False).ids
-        if (folder / "spiece.model").is_file():
-            from sentencepiece import SentencePieceProcessor
-
-            return SentencePieceProcessor(model_file=str(folder / "spiece.model")).encode
+        from sentencepiece import SentencePieceProcessor
     except ImportError as error:
         raise ValueError(
-            f"T5Vectors: got no package {error.name}, wanted it to read the tokenizer of {folder}; "
-            f"run `pip install --no-deps {error.name}`"
+            f"{folder}: got no package sentencepiece, wanted it for {SENTENCEPIECE}; run `pip install sentencepiece`"
         ) from error
-    raise ValueError(f"{folder}: got neither tokenizer.json nor spiece.model, wanted the tokenizer of the model")
+    return SentencePieceProcessor(model_file=str(folder / SENTENCEPIECE)).encode

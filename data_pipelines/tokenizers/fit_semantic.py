@@ -2,12 +2,13 @@
 
     python -m data_pipelines.tokenizers.fit_semantic --audio DIR [DIR …] --out FILE.npz
 
-reads wav, flac and ogg files below the folders, `heldout` folders excepted, in an order drawn by --seed until there are
---minutes of them. On one machine the same files and options give the same bytes. FILE.npz holds `centroids`, float16
-[V, D], and `record`, JSON that names the encoder, its hash and layer. Memory: 0.3 GB for each hour of Whisper-tiny.
+reads wav, flac and ogg files below the folders, `heldout` folders excepted, in a random order that --seed fixes, until
+--minutes of audio are read. On one machine the same files and options give the same bytes. FILE.npz holds `centroids`,
+float16 [V, D], and `record`, JSON that names the encoder, its hash and layer. Memory: 0.3 GB for each hour of audio
+with Whisper-tiny.
 
---judge then speaks sentences that no corpus trains on in several voices, and prints how much the units of one sentence
-differ between voices, beside how much those of different sentences differ: low and high are good.
+--judge then speaks held-out sentences in several voices and prints two distances between units: of the same sentence in
+different voices (low is good) and of different sentences (high is good).
 
 The shipped file is of the last layer, from 60 minutes of the speech that `data_pipelines.synthetic.codec_training`
 makes (DIR: its speech_espeak and speech_piper, of --seed 0, and of --seed 1 --minutes 200), with --judge and each
@@ -19,7 +20,7 @@ makes (DIR: its speech_espeak and speech_piper, of --seed 0, and of --seed 1 --m
     3           0.373              0.907              0.901
     4           0.367              0.595              0.850
 
-The middle layers tell espeak from Piper better than one sentence from another.
+The middle layers separate espeak from Piper better than one sentence from another.
 """
 
 import itertools
@@ -39,12 +40,13 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from data_pipelines import espeak
-from data_pipelines.corpora import SAMPLE_RATE_HZ
+from data_pipelines.encoders.whisper import FRAMES_PER_SECOND, SAMPLE_RATE_HZ
 from data_pipelines.synthetic.piper import find_piper, piper_speech
 from data_pipelines.synthetic.sentences import sentence
-from data_pipelines.tokenizers.semantic import SpeechEncoder, load_encoder, nearest, reduce_runs, speech_features
+from data_pipelines.tokenizers.semantic import SpeechEncoder, load_encoder, nearest, speech_features, without_repeats
 from uniaudio_jax.audio.files import read_audio
 from uniaudio_jax.cli import main_guard, use_compile_cache
+from uniaudio_jax.files import atomic_write
 from uniaudio_jax.vocab import SEMANTIC_UNITS
 
 SUFFIXES = (".wav", ".flac", ".ogg")
@@ -57,21 +59,24 @@ JUDGE_SENTENCES, JUDGE_PEAK = 24, 0.7
 
 @dataclass(frozen=True, kw_only=True)
 class FitOptions:
-    """Fit the cluster centres of semantic units.
-
-    audio: folders of speech. out: the .npz file to write. encoder: folder of HuBERT (Hugging Face) or of Whisper
-    (CTranslate2), by default the packaged Whisper-tiny. layer: of the encoder, by default HuBERT's 9th and Whisper's
-    last. clusters: their number; the vocabulary has slots for 500. minutes: of audio. judge: measure the units.
-    """
+    """Fit the cluster centres of semantic units."""
 
     audio: tuple[Path, ...]
+    """Folders of speech; wav, flac and ogg files below them are read, those in `heldout` folders excepted."""
     out: Path
+    """The .npz file to write."""
     encoder: Path | None = None
+    """Folder of a HuBERT (Hugging Face) or Whisper (CTranslate2) model; the packaged Whisper-tiny if not given."""
     layer: int | None = None
+    """Layer of the encoder whose features are clustered; HuBERT's 9th and Whisper's last if not given."""
     clusters: int = SEMANTIC_UNITS
+    """Number of clusters; the vocabulary has slots for 500."""
     minutes: float = 60.0
+    """Minutes of audio to fit to, drawn from all files."""
     seed: int = 0
+    """Seed of the draw of files and of k-means."""
     judge: bool = False
+    """Also measure how much the units of a sentence differ between voices."""
 
     def __post_init__(self) -> None:
         if self.out.suffix != ".npz":
@@ -85,7 +90,7 @@ class FitOptions:
 
 def audio_files(folders: tuple[Path, ...]) -> list[Path]:
     """Audio files below the folders, those of `heldout` folders excepted. Raises ValueError where there are none."""
-    found = []
+    files = []
     for folder in folders:
         below = [
             path
@@ -94,15 +99,15 @@ def audio_files(folders: tuple[Path, ...]) -> list[Path]:
         ]
         if not below:
             raise ValueError(f"{folder}: got no {', '.join(SUFFIXES)} file below this folder, wanted speech to fit to")
-        found += below
-    return found
+        files += below
+    return files
 
 
 def training_features(encoder: SpeechEncoder, options: FitOptions) -> Float32[np.ndarray, "N D"]:
-    """Features of all frames of files in a drawn order, until there are `minutes` of audio or no more files."""
+    """Features of all frames of files in a random order, until `minutes` of audio are read or no file is left."""
     files = audio_files(options.audio)
     order = np.random.default_rng(options.seed).permutation(len(files))
-    found, seconds, wanted = [], 0.0, 60 * options.minutes
+    features, seconds, wanted = [], 0.0, 60 * options.minutes
     with tqdm(total=round(wanted), desc="features", unit="s") as bar:
         for first in range(0, len(files), FILES_AT_ONCE):
             if seconds >= wanted:
@@ -112,9 +117,9 @@ def training_features(encoder: SpeechEncoder, options: FitOptions) -> Float32[np
                 if seconds < wanted:
                     wavs.append(read_audio(files[number], SAMPLE_RATE_HZ).samples)
                     seconds += len(wavs[-1]) / SAMPLE_RATE_HZ
-            found += speech_features(encoder, wavs)
+            features += speech_features(encoder, wavs)
             bar.update(round(min(seconds, wanted)) - bar.n)
-    return np.concatenate(found)
+    return np.concatenate(features)
 
 
 def fit_centroids(frames: Float32[np.ndarray, "N D"], clusters: int, seed: int) -> Float32[np.ndarray, "V D"]:
@@ -141,7 +146,7 @@ def fit_centroids(frames: Float32[np.ndarray, "N D"], clusters: int, seed: int) 
 
 
 def speeches() -> dict[str, list[Float[np.ndarray, " S"]]]:
-    """The same held-out sentences in each of the judge's voices; "piper" is there where Piper is installed."""
+    """The same held-out sentences in each of the judge's voices, and in "piper" where Piper is installed."""
     rng = np.random.default_rng(0)
     texts = [sentence(rng, "heldout") for _ in range(JUDGE_SENTENCES)]
     spoken = {voice: [espeak.speak(text, voice) for text in texts] for voice in JUDGE_VOICES}
@@ -158,20 +163,20 @@ def _at_peak(wav: np.ndarray) -> np.ndarray:
 
 
 def judge(encoder: SpeechEncoder, centroids: Float32[np.ndarray, "V D"]) -> dict[str, float]:
-    """Mean edit distances between unit sequences without repetitions, over the length of the longer one, 0 to 1.
+    """Mean edit distances between unit sequences without repeats, divided by the longer one's length: 0 to 1.
 
-    same_sentence: of two espeak voices. same_sentence_piper: of an espeak voice and Piper's, an unlike engine (not
-    there without Piper). other_sentence: of two sentences in one espeak voice.
+    same_sentence: between two espeak voices. same_sentence_piper: between an espeak voice and Piper's, a different
+    engine (only where Piper is installed). other_sentence: between two sentences in one espeak voice.
     """
     units = {
-        voice: [reduce_runs(nearest(features, centroids))[0].tolist() for features in speech_features(encoder, wavs)]
+        voice: [without_repeats(nearest(features, centroids)).tolist() for features in speech_features(encoder, wavs)]
         for voice, wavs in speeches().items()
     }
     pairs = {
         "same_sentence": [
             pair
-            for one, two in itertools.combinations(JUDGE_VOICES, 2)
-            for pair in zip(units[one], units[two], strict=True)
+            for first, second in itertools.combinations(JUDGE_VOICES, 2)
+            for pair in zip(units[first], units[second], strict=True)
         ],
         "other_sentence": [pair for voice in JUDGE_VOICES for pair in itertools.combinations(units[voice], 2)],
     }
@@ -180,23 +185,23 @@ def judge(encoder: SpeechEncoder, centroids: Float32[np.ndarray, "V D"]) -> dict
             pair for voice in JUDGE_VOICES for pair in zip(units[voice], units["piper"], strict=True)
         ]
     return {
-        name: float(np.mean([Levenshtein.normalized_distance(one, two) for one, two in found]))
-        for name, found in pairs.items()
+        name: float(np.mean([Levenshtein.normalized_distance(a, b) for a, b in sequences]))
+        for name, sequences in pairs.items()
     }
 
 
 def write_clusters(path: Path, centroids: Float32[np.ndarray, "V D"], record: Mapping[str, str | int | float]) -> None:
     """Writes the .npz file that `read_clusters` reads."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, centroids=centroids.astype(np.float16), record=np.array(json.dumps(record)))
+    with atomic_write(path) as partial, partial.open("wb") as file:
+        np.savez(file, centroids=centroids.astype(np.float16), record=np.array(json.dumps(record)))
 
 
 def main(options: FitOptions) -> None:
-    """Fits, writes the file and prints a line about it, with --judge a second one."""
+    """Fits the clusters, writes their file and prints a line about it; with --judge a second line."""
     encoder = load_encoder(options.encoder, options.layer)
     frames = training_features(encoder, options)
     centroids = fit_centroids(frames, options.clusters, options.seed)
-    minutes = len(frames) * 0.02 / 60
+    minutes = len(frames) / FRAMES_PER_SECOND / 60
     record = {
         "encoder": encoder.name,
         "encoder_sha256": encoder.sha256,

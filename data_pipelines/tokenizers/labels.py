@@ -1,4 +1,4 @@
-"""Names of sounds, instruments and moods as ids: a list of our own, or that of a file such as AudioSet's."""
+"""Names of sounds, instruments and moods as ids: the shipped list, or one of the user such as AudioSet's."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,146 +7,18 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int16
 
+from data_pipelines.tokenizers.tables import read_list
 from uniaudio_jax.config import did_you_mean
 from uniaudio_jax.vocab import CLASS_EVENTS
 
-LABELS = (
-    # People
-    "speech",
-    "singing",
-    "babble",
-    "whispering",
-    "laughter",
-    "crying",
-    "coughing",
-    "sneezing",
-    "breathing",
-    "snoring",
-    "clapping",
-    "footsteps",
-    "knocking",
-    # Machines and signals
-    "white noise",
-    "pink noise",
-    "hum",
-    "beeps",
-    "siren",
-    "alarm",
-    "engine",
-    "telephone ring",
-    "bell",
-    "clock ticking",
-    "typing",
-    "vacuum cleaner",
-    "drill",
-    "saw",
-    "hammering",
-    "train",
-    "aeroplane",
-    "helicopter",
-    "car",
-    "horn",
-    "motorcycle",
-    "bicycle bell",
-    "boat",
-    "fan",
-    "static",
-    "gunshot",
-    "explosion",
-    "fireworks",
-    # Things
-    "strikes",
-    "door",
-    "glass breaking",
-    "keys",
-    "paper",
-    "coins",
-    "scissors",
-    "dishes",
-    "frying",
-    "zipper",
-    "switch",
-    # Nature and animals
-    "wind",
-    "rain",
-    "thunder",
-    "waves",
-    "stream",
-    "dripping water",
-    "pouring water",
-    "fire crackling",
-    "bird chirps",
-    "owl",
-    "crow",
-    "duck",
-    "rooster",
-    "dog barking",
-    "cat meowing",
-    "cow",
-    "sheep",
-    "horse",
-    "frog",
-    "crickets",
-    "bees",
-    "wolf howling",
-    # Instruments
-    "music",
-    "piano",
-    "electric piano",
-    "harpsichord",
-    "music box",
-    "vibraphone",
-    "marimba",
-    "church organ",
-    "accordion",
-    "nylon guitar",
-    "jazz guitar",
-    "violin",
-    "cello",
-    "harp",
-    "string ensemble",
-    "trumpet",
-    "clarinet",
-    "flute",
-    "sitar",
-    "acoustic bass",
-    "drums",
-    "saxophone",
-    "synthesizer",
-    "choir",
-    # Moods
-    "calm",
-    "peaceful",
-    "gentle",
-    "warm",
-    "friendly",
-    "bright",
-    "cheerful",
-    "happy",
-    "lively",
-    "sad",
-    "lonely",
-    "melancholy",
-    "thoughtful",
-    "dark",
-    "mysterious",
-    "tense",
-    "restless",
-    "dramatic",
-    "silence",
-    # Further ones
-    "brown noise",
-    "slow",
-    "moderate",
-    "fast",
-)
-"""Ids are places in this tuple: only its end may grow."""
+LABELS = read_list("labels.txt")
+"""Sounds of people, machines, things, nature and animals, instruments, moods, and further ones."""
 
 
 class LabelTokenizer:
     """Ids of class labels, at most 527, the slots of AudioSet's classes.
 
-    names: a text file with one name a line, whose ids are the places of the lines; by default `LABELS`.
+    names: a text file with one name a line, whose id is the line's position; by default `LABELS`.
     """
 
     name = "labels"
@@ -158,9 +30,9 @@ class LabelTokenizer:
         self._ids = {_key(name): number for number, name in enumerate(self.names)}
 
     def encode(self, labels: Sequence[str]) -> Int16[np.ndarray, " n"]:
-        """Ids of labels in growing order, each once; capitals do not matter.
+        """The ids of labels, sorted and without repeats; capitals do not matter.
 
-        Raises ValueError for no label, and for labels that are not in the list.
+        Raises ValueError for an empty list, and for labels without an id.
         """
         if isinstance(labels, str) or not labels:
             raise ValueError(f"LabelTokenizer.encode: got labels {labels!r}, wanted a list of at least one name")
@@ -184,7 +56,7 @@ def _key(name: str) -> str:
 
 
 def _read_names(path: Path) -> tuple[str, ...]:
-    """The names of a file. Raises ValueError for no name, too many, an empty line between them, or the same twice."""
+    """The names in a file. Raises ValueError for an empty file, too many names, an empty line, and a repeated name."""
     try:
         lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:

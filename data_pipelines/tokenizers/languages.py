@@ -1,4 +1,4 @@
-"""Languages as ids, by the names that espeak-ng gives them."""
+"""Languages as ids, under espeak-ng's names."""
 
 import hashlib
 from collections.abc import Sequence
@@ -6,76 +6,12 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int16
 
+from data_pipelines.tokenizers.tables import read_list
 from uniaudio_jax.config import did_you_mean
 from uniaudio_jax.vocab import LANGUAGES
 
-LANGUAGE_NAMES = (
-    "en-us",
-    "en",
-    "de",
-    "fr",
-    "es",
-    "it",
-    "pt",
-    "pt-br",
-    "nl",
-    "pl",
-    "ru",
-    "uk",
-    "cs",
-    "sk",
-    "hu",
-    "ro",
-    "bg",
-    "sr",
-    "hr",
-    "sl",
-    "el",
-    "tr",
-    "ar",
-    "he",
-    "fa",
-    "ur",
-    "hi",
-    "bn",
-    "pa",
-    "gu",
-    "mr",
-    "ta",
-    "te",
-    "kn",
-    "ml",
-    "ne",
-    "si",
-    "th",
-    "vi",
-    "id",
-    "ms",
-    "my",
-    "cmn",
-    "yue",
-    "ja",
-    "ko",
-    "ka",
-    "hy",
-    "az",
-    "kk",
-    "uz",
-    "fi",
-    "et",
-    "lv",
-    "lt",
-    "sv",
-    "nb",
-    "da",
-    "is",
-    "cy",
-    "ca",
-    "eu",
-    "sw",
-    "am",
-)
-"""Ids are places in this tuple, and all are taken."""
+LANGUAGE_NAMES = read_list("languages.txt")
+"""Ids are positions in this tuple, and all are taken."""
 
 
 class LanguageTokenizer:

@@ -1,14 +1,12 @@
-"""Phones from a lexicon file or from an alignment of words with audio, in the ids of `PhoneTokenizer`.
+"""Phones from a lexicon file, or with their durations, in the ids of `PhoneTokenizer`.
 
 Phone names may be ARPABET (CMUdict, MFA's english_us_arpa) or IPA: all names of one file are of one alphabet.
 """
 
 import hashlib
-import math
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from jaxtyping import Int16
@@ -19,7 +17,6 @@ from data_pipelines.tokenizers.phone import (
     LENGTH_MARKS,
     MOST_NAMED,
     STRESS_MARKS,
-    SYMBOLS,
     PhoneTokenizer,
     phone_symbols,
 )
@@ -28,32 +25,18 @@ from uniaudio_jax.vocab import PHONES
 VARIANT = re.compile(r"\(\d+\)$")
 PROBABILITY = re.compile(r"\d+\.\d+")
 CLAUSE_END = re.compile(r"[.,;:!?…。、，！？]+(?=\s|$)")
-TIER_NAME = re.compile(r'class\s*=\s*"IntervalTier"\s*name\s*=\s*"((?:[^"]|"")*)"')
-TIME = r"(-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)"
-INTERVAL = re.compile(rf'xmin\s*=\s*{TIME}\s*xmax\s*=\s*{TIME}\s*text\s*=\s*"((?:[^"]|"")*)"')
-FULL_LABEL = re.compile(r"[^-]*-([^+]+)\+")
-HTS_SECONDS, TIME_TOLERANCE_SECONDS = 1e-7, 1e-4
 EDGES = '.,;:!?…。、，！？"“”„«»‘()[]{}¿¡*_'
-
-
-class PhoneIds(Protocol):
-    """A tokenizer of phone symbols, such as PhoneTokenizer and SungPhoneTokenizer."""
-
-    symbols: tuple[str, ...]
-
-    def ids(self, symbols: Iterable[str]) -> Int16[np.ndarray, " n"]: ...
 
 
 class LexiconPhones:
     """Phone ids of words by a lexicon file: a word and its phones on each line, as in CMUdict.
 
-    Of several pronunciations the first counts; numbers such as 0.97 between word and phones, and comments after ;;; or
-    #, are skipped. fallback: whether espeak speaks the words that the lexicon does not have, instead of an error.
+    The first of several pronunciations is used. Numbers such as 0.97 between word and phones are skipped, and so are
+    comments after ;;; or #. fallback: whether espeak pronounces the words that the lexicon lacks; else they are errors.
     """
 
     name = "lexicon"
     size = PHONES
-    symbols: tuple[str, ...] = SYMBOLS
 
     def __init__(self, path: Path, fallback: bool = False) -> None:
         self.path, self.fallback = path, fallback
@@ -65,8 +48,8 @@ class LexiconPhones:
     def encode(self, text: str, language: str = "en-us") -> Int16[np.ndarray, " n"]:
         """Ids of the phones of `text`, with word and clause boundaries.
 
-        Raises ValueError for a text without words and, unless espeak is the fallback, for words that the lexicon does
-        not have. language: espeak's, of the fallback alone.
+        language: espeak's, for the fallback only. Raises ValueError for a text without words and, without the fallback,
+        for words that the lexicon lacks.
         """
         clauses = [[word for word in clause if word.strip("'")] for clause in _clauses(text)]
         if not any(clauses):
@@ -96,13 +79,13 @@ class LexiconPhones:
         return self.phones.decode(ids)
 
     def _pronounced(self, word: str) -> list[str] | None:
-        """The symbols of a word; 'tis may stand in the lexicon with its apostrophe, a 'quoted' word does not."""
+        """The symbols of a word: 'tis may be in the lexicon with its apostrophe, a 'quoted' word is without."""
         return self.words.get(word, self.words.get(word.strip("'")))
 
 
 def read_lexicon(path: Path) -> dict[str, list[str]]:
-    """Word, in small letters, → its symbols. Raises ValueError that names the line for a word without phones, and for
-    phones that are neither ARPABET nor IPA."""
+    """Lower-case word → its symbols. Raises ValueError that names the line for a word without phones, and for phones
+    that are neither ARPABET nor IPA."""
     names: dict[str, list[str]] = {}
     for number, line in enumerate(_read_text(path).splitlines(), 1):
         fields = line.partition(" #")[0].split()
@@ -110,7 +93,7 @@ def read_lexicon(path: Path) -> dict[str, list[str]]:
             continue
         phones = [name for name in fields[1:] if not PROBABILITY.fullmatch(name)]
         if not phones:
-            raise ValueError(f"{path}:{number}: got {line!r}, wanted a word and its phones, parted by spaces or tabs")
+            raise ValueError(f"{path}:{number}: got {line!r}, wanted a word and its phones between spaces or tabs")
         names.setdefault(VARIANT.sub("", fields[0]).casefold(), phones)
     if not names:
         raise ValueError(f"{path}: got no word, wanted a word and its phones on each line")
@@ -122,106 +105,24 @@ def read_lexicon(path: Path) -> dict[str, list[str]]:
     return {word: [symbol for _ in phones for symbol in next(parts)] for word, phones in names.items()}
 
 
-def read_alignment(path: Path) -> tuple[tuple[str, float], ...]:
-    """Phone names of an alignment and their seconds, from 0 s on; time between them is silence ("sil").
-
-    path: a .TextGrid (Praat, long text format, the tier "phones" or "SPEAKER - phones" of MFA), or a .lab with start,
-    end and phone on each line: seconds if times have a decimal point, otherwise HTS's units of 100 ns; of HTS's full
-    labels (a^b-PHONE+c=d) the phone in the middle counts. Raises ValueError for another file, and for phones that
-    overlap or end before they start.
-    """
-    readers = {".textgrid": _textgrid_rows, ".lab": _lab_rows}
-    reader = readers.get(path.suffix.casefold())
-    if reader is None:
-        raise ValueError(f"{path}: got an alignment named {path.suffix!r}, wanted .TextGrid or .lab")
-    phones, at = [], 0.0
-    for start, end, name in reader(path, _read_text(path)):
-        if not start <= end < math.inf:
-            raise ValueError(f"{path}: got phone {name!r} from {start:g} s to {end:g} s, wanted an end after its start")
-        if start < at - TIME_TOLERANCE_SECONDS:
-            raise ValueError(
-                f"{path}: got phone {name!r} from {start:g} s, while the one before it ends at {at:g} s, "
-                "wanted phones that do not overlap; correct the alignment"
-            )
-        if start > at + TIME_TOLERANCE_SECONDS:
-            phones.append(("sil", start - at))
-            at = start
-        phones.append((name, max(0.0, end - at)))
-        at = max(at, end)
-    if not phones:
-        raise ValueError(f"{path}: got no phone, wanted at least one")
-    return tuple(phones)
-
-
-def _textgrid_rows(path: Path, text: str) -> list[tuple[float, float, str]]:
-    """Start and end in seconds, and name, of each interval of the tier of phones."""
-    header, *items = re.split(r"^\s*item\s*\[\d+\]:", text, flags=re.MULTILINE)
-    if "ooTextFile" not in header or not items:
-        raise ValueError(
-            f"{path}: got no tier in Praat's long text format, wanted a TextGrid; save it in Praat as "
-            "a text file, not a short one"
-        )
-    tiers = {_unquoted(found[1]): item for item in items if (found := TIER_NAME.search(item))}
-    tier = [name for name in tiers if name.casefold() == "phones" or name.casefold().endswith("- phones")]
-    if len(tier) != 1:
-        raise ValueError(
-            f"{path}: got the tiers of intervals {', '.join(tiers) or 'none'}, wanted one named 'phones'; "
-            "rename it in Praat"
-        )
-    rows = INTERVAL.findall(tiers[tier[0]])
-    if len(rows) != (listed := len(re.findall(r"intervals\s*\[\d+\]", tiers[tier[0]]))):
-        raise ValueError(
-            f"{path}: got xmin, xmax and text of {len(rows)} of the {listed} intervals of {tier[0]!r}, "
-            "wanted them of each; save the file in Praat again"
-        )
-    return [(float(start), float(end), _unquoted(name).strip()) for start, end, name in rows]
-
-
-def _unquoted(text: str) -> str:
-    """What stands between Praat's quotes, in which a quote is written twice."""
-    return text.replace('""', '"')
-
-
-def _lab_rows(path: Path, text: str) -> list[tuple[float, float, str]]:
-    """Start and end in seconds, and name, of each line."""
-    rows = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    unit = 1.0 if any("." in time for _, fields in rows for time in fields[:2]) else HTS_SECONDS
-    found = []
-    for number, fields in rows:
-        try:
-            start, end, name = float(fields[0]) * unit, float(fields[1]) * unit, fields[2]
-        except (ValueError, IndexError):
-            raise ValueError(f"{path}:{number}: got {' '.join(fields)!r}, wanted start, end and phone") from None
-        full = FULL_LABEL.match(name)
-        found.append((start, end, full[1] if full else name))
-    return found
-
-
 def with_durations(
-    tokenizer: PhoneIds, phones: Sequence[tuple[str, float]], frame_rate_hz: float = 50
+    tokenizer: PhoneTokenizer | LexiconPhones, phones: Sequence[tuple[str, float]], frame_rate_hz: float
 ) -> Int16[np.ndarray, " T"]:
-    """One id for each frame: each phone repeated for its seconds, round(total seconds * frame_rate_hz) in all.
+    """One id for each frame: each phone is repeated for its seconds, round(total seconds * frame_rate_hz) ids in all.
 
-    The ends of phones are rounded, not their lengths, so that nothing drifts. The letters of a phone ("aɪ", "tʃ")
-    share its time; stress and length marks take none. Raises ValueError for a name that is no phone, seconds that are
-    negative or not finite, and a total below one frame.
+    The ends of phones are rounded, not their lengths, so that errors do not add up. The letters of a phone ("aɪ", "tʃ")
+    share its time; stress and length marks take none; breath is a pause. Raises ValueError for an unknown phone, for
+    seconds that are negative or not finite, and for a total below one frame.
     """
     seconds = np.array([length for _, length in phones], np.float64)
     if bad := [(name, length) for name, length in phones if not (np.isfinite(length) and length >= 0)]:
         raise ValueError(
-            f"with_durations: got {bad[0][1]} s for phone {bad[0][0]!r}, wanted 0 s or more; correct the alignment"
+            f"with_durations: got {bad[0][1]} s for phone {bad[0][0]!r}, wanted 0 s or more; correct its phones"
         )
-    ids, lengths = [], []
+    letters, lengths = [], []
     for symbols, length in zip(phone_symbols([name for name, _ in phones]), seconds, strict=True):
-        known = [
-            CLAUSE_BOUNDARY if symbol == BREATH and BREATH not in tokenizer.symbols else symbol
-            for symbol in symbols
-            if symbol not in STRESS_MARKS + LENGTH_MARKS
-        ]
-        own = tokenizer.ids(known)
-        if not len(own):  # a tone or the like alone, for which this tokenizer has no id, prolongs what it marks
-            own = ids[-1][-1:] if ids else tokenizer.ids([CLAUSE_BOUNDARY])
-        ids.append(own)
+        own = [symbol for symbol in symbols if symbol not in STRESS_MARKS + LENGTH_MARKS]
+        letters += [CLAUSE_BOUNDARY if symbol == BREATH else symbol for symbol in own]
         lengths += [length / len(own)] * len(own)
     ends = np.rint(np.round(np.cumsum(lengths) * frame_rate_hz, 6)).astype(int)
     frames = np.diff(ends, prepend=0)
@@ -230,14 +131,13 @@ def with_durations(
             f"with_durations: got {len(phones)} phones of {seconds.sum():g} s in all, wanted at least one "
             f"frame at {frame_rate_hz:g} Hz"
         )
-    return np.repeat(np.concatenate(ids), frames)
+    return np.repeat(tokenizer.ids(letters), frames)
 
 
 def _read_text(path: Path) -> str:
-    """The text of a file: UTF-8, or UTF-16 with its mark, which Praat writes for IPA."""
+    """The text of a UTF-8 file."""
     try:
-        data = path.read_bytes()
-        return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path}: got bytes that are not UTF-8 ({error}), wanted a UTF-8 text; convert it, for "
@@ -245,12 +145,12 @@ def _read_text(path: Path) -> str:
         ) from error
     except OSError as error:
         raise ValueError(
-            f"{path}: got a file that cannot be read ({error.strerror}), wanted a text; check the path"
+            f"{path}: got a file that cannot be read ({error.strerror}), wanted a UTF-8 text; check the path"
         ) from error
 
 
 def _clauses(text: str) -> list[list[str]]:
-    """The words of each clause, in small letters, without the punctuation around them; hyphens part words."""
+    """The lower-case words of each clause, without the punctuation around them; hyphens separate words."""
     plain = re.sub(r"[\s\-–—/]+", " ", text.casefold().replace("’", "'"))
     clauses = [[word.strip(EDGES) for word in clause.split()] for clause in CLAUSE_END.split(plain)]
     return [[word for word in clause if word] for clause in clauses]

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Int16
 
 from data_pipelines.espeak import CLAUSE_BOUNDARY, WORD_BOUNDARY, phonemes
+from data_pipelines.tokenizers.tables import read_pairs
 from uniaudio_jax.vocab import PHONES
 
 UNKNOWN = "<unknown>"
@@ -26,7 +27,7 @@ LETTERS = (
     "AEKNSXZ"
 )
 SYMBOLS = (UNKNOWN, *BOUNDARIES, *MARKS, *LETTERS)
-"""Ids are places in this tuple: only its end may grow."""
+"""Ids are positions in this tuple: only its end may grow."""
 STRESS_MARKS, LENGTH_MARKS = "ˈˌ", "ːˑ"
 MOST_NAMED = 10
 
@@ -35,67 +36,12 @@ SILENCES = {"", "sil", "sp", "pau", "h#", "<sil>", "<eps>", CLAUSE_BOUNDARY}
 BREATHS = {"ap", "br", "breath", BREATH}
 NOISES = {"spn", "nsn", UNKNOWN}
 
-ARPABET = {
-    "AA": "ɑː",
-    "AE": "æ",
-    "AH": "ʌ",
-    "AH0": "ə",
-    "AO": "ɔː",
-    "AW": "aʊ",
-    "AX": "ə",
-    "AXR": "ɚ",
-    "AY": "aɪ",
-    "B": "b",
-    "CH": "tʃ",
-    "D": "d",
-    "DH": "ð",
-    "DX": "ɾ",
-    "EH": "ɛ",
-    "EL": "əl",
-    "EM": "əm",
-    "EN": "ən",
-    "ER": "ɜː",
-    "ER0": "ɚ",
-    "EY": "eɪ",
-    "F": "f",
-    "G": "ɡ",
-    "HH": "h",
-    "HV": "h",
-    "IH": "ɪ",
-    "IX": "ᵻ",
-    "IY": "iː",
-    "IY0": "i",
-    "JH": "dʒ",
-    "K": "k",
-    "L": "l",
-    "M": "m",
-    "N": "n",
-    "NG": "ŋ",
-    "NX": "ɾ",
-    "OW": "oʊ",
-    "OY": "ɔɪ",
-    "P": "p",
-    "Q": "ʔ",
-    "R": "ɹ",
-    "S": "s",
-    "SH": "ʃ",
-    "T": "t",
-    "TH": "θ",
-    "UH": "ʊ",
-    "UW": "uː",
-    "UX": "ʉ",
-    "V": "v",
-    "W": "w",
-    "WH": "ʍ",
-    "Y": "j",
-    "Z": "z",
-    "ZH": "ʒ",
-}
-"""ARPABET to the symbols that espeak writes for American English; AH0 and the like sound otherwise without stress."""
+ARPABET = read_pairs("arpabet.tsv")
+"""ARPABET phone → the symbols that espeak writes for American English; unstressed AH0, ER0 and IY0 differ."""
 STRESSES = {"0": "", "1": "ˈ", "2": "ˌ"}
 
 NEAR_CODE_POINTS, FEWEST_LETTERS, COMPARED_SYMBOLS = 24, 3, 3
-"""For `_is_read`: letters compared with one before and after it, how few are too few, and how much of their sounds."""
+"""For `_is_read`: code points compared on each side, letters below which nothing is decided, symbols compared."""
 
 
 class PhoneTokenizer:
@@ -106,7 +52,6 @@ class PhoneTokenizer:
 
     name = "espeak_ipa"
     size = PHONES
-    symbols: tuple[str, ...] = SYMBOLS
 
     def __init__(self) -> None:
         self.sha256 = hashlib.sha256("\n".join(SYMBOLS).encode()).hexdigest()
@@ -118,7 +63,7 @@ class PhoneTokenizer:
         """Ids of the phones of `text`, with word and clause boundaries.
 
         Characters that espeak does not speak in this language are left out and counted in `dropped`. Raises ValueError
-        for a text in which it then finds no phone, and for an unknown language.
+        where no phone is left, and for an unknown language.
         """
         symbols, dropped = spoken_symbols(text, language)
         self.dropped.update(dropped)
@@ -169,17 +114,18 @@ def phone_symbols(phones: Sequence[str]) -> list[list[str]]:
         if not set(symbols) <= {*SYMBOLS, BREATH} or set(symbols) <= set(STRESS_MARKS + LENGTH_MARKS)
     ]
     if bad:
-        # A strange name makes an ARPABET file look like IPA: then the strange names are told, not all the others.
-        strange = [name for name in names if not arpabet[name]]
-        told = strange if len(strange) < len(bad) else bad
+        # One unknown name makes an ARPABET file look like IPA: report that name rather than all the others.
+        not_arpabet = [name for name in names if not arpabet[name]]
+        reported = not_arpabet if len(not_arpabet) < len(bad) else bad
         raise ValueError(
-            f"got phones {', '.join(told[:MOST_NAMED])}{' …' if len(told) > MOST_NAMED else ''}, wanted "
+            f"got phones {', '.join(reported[:MOST_NAMED])}{' …' if len(reported) > MOST_NAMED else ''}, wanted "
             "ARPABET (HH AH0 L OW1) or IPA that espeak uses (h ə l oʊ)"
         )
     return [ipa[name] for name in phones]
 
 
 def _mark(name: str) -> list[str]:
+    """The symbol of a name for silence, breath or noise, or none."""
     named = ((SILENCES, CLAUSE_BOUNDARY), (BREATHS, BREATH), (NOISES, UNKNOWN))
     return [symbol for names, symbol in named if name.casefold() in names]
 
@@ -188,19 +134,19 @@ def _arpabet(name: str) -> list[str]:
     """The symbols of an ARPABET phone, or none. Vowels may have a stress digit."""
     upper = name.upper()
     digit = upper[-1:] if upper[-1:] in STRESSES and upper[0] in "AEIOU" else ""
-    found = ARPABET.get(upper) or ARPABET.get(upper.removesuffix(digit), "")
-    return list(STRESSES.get(digit, "") + found) if found else []
+    symbols = ARPABET.get(upper) or ARPABET.get(upper.removesuffix(digit), "")
+    return list(STRESSES.get(digit, "") + symbols) if symbols else []
 
 
 def _ipa(name: str) -> list[str]:
-    """The symbols of an IPA phone as espeak writes them: no tie between letters, and one kind of g."""
-    parted = unicodedata.normalize("NFD", re.sub("[\u0361\u035c]", "", name).replace("g", "ɡ"))
-    return list(parted.replace("c\u0327", "ç"))
+    """The symbols of an IPA phone as espeak writes them: without ties between letters, and with the IPA's g."""
+    decomposed = unicodedata.normalize("NFD", re.sub("[\u0361\u035c]", "", name).replace("g", "ɡ"))
+    return list(decomposed.replace("c\u0327", "ç"))
 
 
 @functools.lru_cache(maxsize=65536)
 def _is_spoken(character: str, language: str) -> bool:
-    """Whether espeak speaks a character, or need not (punctuation, spaces, accents)."""
+    """Whether espeak speaks a character, or need not, as for punctuation, spaces and accents."""
     kind = unicodedata.category(character)
     if character.isascii() or kind[0] not in "LMNS":
         return True
@@ -208,16 +154,18 @@ def _is_spoken(character: str, language: str) -> bool:
         return _sound(character, language) != ""
     if kind in ("Ll", "Lo", "Lu"):
         return _is_read(character, language)
-    letters = _letters_near(character)  # a vowel sign or the like goes with the letters of its script
+    letters = _letters_near(character)  # vowel signs and other marks are spoken where the letters of the script are
     return not letters or any(_is_read(letter, language) for letter in letters)
 
 
 @functools.lru_cache(maxsize=65536)
 def _is_read(letter: str, language: str) -> bool:
-    """Whether the language reads a letter. One that it does not read is spelled, after its script's name or "letter"
-    ("Chinese letter", "letter one six a"), so that it begins like most letters around it; or it is silent like them.
+    """Whether the language reads a letter rather than spells it out.
+
+    espeak spells a foreign letter after its script's name or "letter" ("Chinese letter", "letter one six a"), or leaves
+    it silent. Most letters around it then begin with the same sounds, which tells them from letters that are read.
     """
-    if _script(letter) == "HANGUL":  # espeak reads it everywhere, and syllables around each other do begin alike
+    if _script(letter) == "HANGUL":  # espeak reads it in every language, and neighbouring syllables do begin alike
         return True
     beginnings = [_sound(near, language)[:COMPARED_SYMBOLS] for near in _letters_near(letter)]
     alike = beginnings.count(_sound(letter, language)[:COMPARED_SYMBOLS])
@@ -225,10 +173,10 @@ def _is_read(letter: str, language: str) -> bool:
 
 
 def _letters_near(character: str) -> list[str]:
-    """The letters of the character's script, whose Unicode names begin with the same word, around it."""
-    script, place = _script(character), ord(character)
-    around = map(chr, range(max(0, place - NEAR_CODE_POINTS), place + NEAR_CODE_POINTS + 1))
-    return [one for one in around if unicodedata.category(one) in ("Ll", "Lo", "Lu") and _script(one) == script]
+    """The letters around a character whose Unicode names begin with the same word: those of its script."""
+    script, point = _script(character), ord(character)
+    around = map(chr, range(max(0, point - NEAR_CODE_POINTS), point + NEAR_CODE_POINTS + 1))
+    return [near for near in around if unicodedata.category(near) in ("Ll", "Lo", "Lu") and _script(near) == script]
 
 
 def _script(character: str) -> str:

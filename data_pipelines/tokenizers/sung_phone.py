@@ -1,4 +1,4 @@
-"""Text to ids of sung phones: the letters of espeak's IPA alone, at most 68."""
+"""Text to ids of sung phones: only the letters of espeak's IPA, at most 68."""
 
 import hashlib
 from collections import Counter
@@ -9,63 +9,27 @@ from jaxtyping import Int16
 
 from data_pipelines.espeak import CLAUSE_BOUNDARY, WORD_BOUNDARY
 from data_pipelines.tokenizers.phone import BREATH, MARKS, UNKNOWN, spoken_symbols
+from data_pipelines.tokenizers.tables import read_pairs
 from uniaudio_jax.vocab import SUNG_PHONES
 
 NASAL = "\u0303"
 SUNG_LETTERS = "aeiouyæøœɐɑɒɔəɚɛɜɨɪɯʉʊʌᵻbcdfhjklmnpqrstvwxzçðŋɕɟɡɣɲɹɽɾʁʃʋʎʑʒʔβθχ"
 SUNG_SYMBOLS = (UNKNOWN, CLAUSE_BOUNDARY, BREATH, NASAL, *SUNG_LETTERS)
 """Unknown, silence, breath, the mark of nasal vowels, and the letters that espeak writes most often in texts of 36
-languages. Ids are places in this tuple, and all are taken."""
-NEAREST = {
-    "ɝ": "ɜ",
-    "ɞ": "ɜ",
-    "ɘ": "ə",
-    "ɵ": "ø",
-    "ʏ": "y",
-    "ɤ": "ʌ",
-    "ε": "ɛ",
-    "ɶ": "œ",
-    "ɓ": "b",
-    "ɗ": "d",
-    "ɖ": "d",
-    "ʈ": "t",
-    "ɠ": "ɡ",
-    "g": "ɡ",
-    "ɢ": "ɡ",
-    "ɦ": "h",
-    "ħ": "h",
-    "ʕ": "ʔ",
-    "ɫ": "l",
-    "ɬ": "l",
-    "ɭ": "l",
-    "ʟ": "l",
-    "ɱ": "m",
-    "ɳ": "n",
-    "ɴ": "ŋ",
-    "ɸ": "f",
-    "ʂ": "ʃ",
-    "ʐ": "ʒ",
-    "ʝ": "j",
-    "ɥ": "j",
-    "ʍ": "w",
-    "ɰ": "w",
-    "ʀ": "ʁ",
-    "ɻ": "ɹ",
-    "ɺ": "ɾ",
-}
-"""Rarer letters → the letter of the list that is sung most like them."""
+languages. Ids are positions in this tuple, and all are taken."""
+NEAREST = read_pairs("sung_letters.tsv")
+"""Rarer letter → the letter of the list that is sung most like it."""
 
 
 class SungPhoneTokenizer:
     """Ids of sung phones: 0 unknown, 1 silence, 2 breath, then letters.
 
-    Stress, length and tones are the melody's matter and are left out, and words are not parted, since singing does not
-    part them. `dropped` counts the characters of texts that espeak does not speak, `unknown` letters without an id.
+    Stress, length and tones are left out, since the melody sets them, and so are word boundaries, which are not sung.
+    `dropped` counts the characters of texts that espeak does not speak, `unknown` the letters without an id.
     """
 
     name = "espeak_sung"
     size = SUNG_PHONES
-    symbols: tuple[str, ...] = SUNG_SYMBOLS
 
     def __init__(self) -> None:
         rule = "\n".join((*SUNG_SYMBOLS, *(f"{letter}={near}" for letter, near in NEAREST.items())))
@@ -84,8 +48,8 @@ class SungPhoneTokenizer:
         return self.ids(symbols)
 
     def ids(self, symbols: Iterable[str]) -> Int16[np.ndarray, " n"]:
-        """Ids of phone symbols: marks and word boundaries are left out, rare letters get the id of the nearest; what
-        has no id becomes `<unknown>` and is counted."""
+        """Ids of phone symbols. Marks and word boundaries are left out, and rare letters get the id of the nearest; a
+        symbol without an id becomes `<unknown>` and is counted."""
         sung = [symbol for symbol in symbols if symbol == NASAL or symbol not in (WORD_BOUNDARY, *MARKS)]
         near = [NEAREST.get(symbol, symbol) for symbol in sung]
         self.unknown.update(symbol for symbol in near if symbol not in self._ids)

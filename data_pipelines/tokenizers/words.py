@@ -1,8 +1,8 @@
-"""Text to word pieces and back: byte-pair encoding by sentencepiece, in which any text can be said.
+"""Text to word pieces and back: byte-pair encoding by sentencepiece, which can express any text.
 
     python -m data_pipelines.tokenizers.words --text FILE … --size 1000 --out F.model
 
-trains a model. Without --text it trains the shipped one: on sentences and captions of the synthetic corpora, the names
+trains a model. Without --text it trains the shipped one, on sentences and captions of the synthetic corpora, the names
 of sounds, and the plain English sentences in the documentation strings of Python's own modules (Python Software
 Foundation License; the shipped model saw those of Python 3.11.7). The same text and size give the same bytes.
 """
@@ -22,11 +22,13 @@ import numpy as np
 import tyro
 from jaxtyping import Int16
 
+from data_pipelines.tokenizers.tables import SHIPPED
 from uniaudio_jax.cli import main_guard
+from uniaudio_jax.files import atomic_write
 
-SHIPPED = Path(__file__).parent / "shipped" / "english_1000.model"
+MODEL = SHIPPED / "english_1000.model"
 SPACE_MARK = "▁"
-"""sentencepiece's own sign for a space: only as bytes can it stand for itself."""
+"""sentencepiece's sign for a space; in a text it is encoded as bytes, to be told from a space."""
 LARGEST, BYTES = 32767, 256
 FEWEST_LINES = 10
 GRAMMAR_SENTENCES, CAPTIONS = 3000, 500
@@ -34,17 +36,16 @@ PLAIN_SENTENCE = re.compile(r"(?<![\w.])[A-Z][a-z]*(?:,? [A-Za-z][a-z]*(?:'[a-z]
 
 
 class WordPieces:
-    """Ids of word pieces; what has no piece is said in bytes of UTF-8, so that decode(encode(text)) == text.
+    """Ids of word pieces; characters without a piece become bytes of UTF-8, so that decode(encode(text)) == text.
 
-    Nothing is normalised: capitals, accents, spaces and line breaks stay as they are. model: a sentencepiece model
-    with byte fallback (one with another normalisation gives back the text that it normalised); by default the shipped
-    one of 1000 pieces.
+    Nothing is normalised: capitals, accents, spaces and line breaks stay as they are. model: a sentencepiece model with
+    byte fallback, by default the shipped one of 1000 pieces. (A model that normalises gives normalised text back.)
     """
 
     name = "word_pieces"
 
     def __init__(self, model: Path | None = None) -> None:
-        path = SHIPPED if model is None else model
+        path = MODEL if model is None else model
         try:
             data = path.read_bytes()
             self._pieces = _sentencepiece().SentencePieceProcessor(model_proto=data)
@@ -64,19 +65,19 @@ class WordPieces:
         self._mark_bytes: list[int] = mark_bytes
 
     def encode(self, text: str) -> Int16[np.ndarray, " n"]:
-        """Ids of the pieces of `text`. Raises ValueError for an empty text, and for one that is no Unicode."""
+        """Ids of the pieces of `text`. Raises ValueError for an empty text, and for one that is not Unicode."""
         if not text:
             raise ValueError("WordPieces.encode: got an empty text, wanted at least one character")
         try:
             text.encode()
         except UnicodeEncodeError as error:
             raise ValueError(f"WordPieces.encode: got text {text!r} ({error.reason}), wanted Unicode") from error
-        first, *others = (self._pieces.encode(part) if part else [] for part in text.split(SPACE_MARK))
-        ids = [*first, *(number for other in others for number in (*self._mark_bytes, *other))]
+        first, *rest = (self._pieces.encode(part) if part else [] for part in text.split(SPACE_MARK))
+        ids = [*first, *(number for part in rest for number in (*self._mark_bytes, *part))]
         return np.array(ids, np.int16)
 
     def decode(self, ids: Sequence[int] | Int16[np.ndarray, " n"]) -> str:
-        """The text of `ids`; bytes that are no UTF-8 become "�". Raises ValueError for an id that has no piece."""
+        """The text of `ids`; bytes that are not UTF-8 become "�". Raises ValueError for an id that has no piece."""
         numbers = [int(number) for number in ids]
         if bad := [number for number in numbers if not 0 <= number < self.size]:
             raise ValueError(f"WordPieces.decode: got ids {bad[:5]}, wanted 0 to {self.size - 1}")
@@ -121,7 +122,7 @@ def train_pieces(lines: Sequence[str], size: int) -> bytes:
 
 
 def default_text() -> list[str]:
-    """The text of the shipped model: sentences that no corpus holds out, captions, names, and plain English."""
+    """The text of the shipped model: sentences that are not held out, captions, names of sounds, plain English."""
     from data_pipelines.synthetic.sentences import sentence
     from data_pipelines.synthetic.tunes import compose
     from data_pipelines.tokenizers.labels import LABELS
@@ -133,7 +134,7 @@ def default_text() -> list[str]:
 
 
 def _documentation_sentences() -> Iterator[str]:
-    """Sentences of words alone, without names of code, in the texts of Python's modules."""
+    """Sentences that consist of words only, without names of code, in the texts of Python's modules."""
     library = Path(sysconfig.get_path("stdlib"))
     for path in sorted(library.glob("*.py")):
         with warnings.catch_warnings():
@@ -157,11 +158,14 @@ def _sentencepiece() -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class WordsOptions:
-    """Train word pieces. text: UTF-8 files, a sentence a line. size: pieces. out: the model file."""
+    """Train word pieces."""
 
     out: Path
+    """The model file to write."""
     text: tuple[Path, ...] = ()
+    """UTF-8 files, one sentence a line; the text of the shipped model if none is given."""
     size: int = 1000
+    """Number of pieces."""
 
 
 def main() -> None:
@@ -172,8 +176,8 @@ def main() -> None:
         except UnicodeDecodeError as error:
             raise ValueError(f"words: got a text that is not UTF-8 ({error}), wanted UTF-8") from error
         model = train_pieces(lines if options.text else default_text(), options.size)
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_bytes(model)
+        with atomic_write(options.out) as partial:
+            partial.write_bytes(model)
         print(f"{options.out}: {options.size} pieces, {len(model)} bytes")
 
 

@@ -1,4 +1,4 @@
-"""Benchmarks with ratios measured side by side in one run.
+"""Benchmarks whose ratios are measured side by side in one process.
 
     python -m uniaudio_jax.bench train|generate|codec|data|plan|builder
 
@@ -8,54 +8,48 @@ prints a table and saves its numbers as JSON in --out.
 import json
 import os
 import platform
-from importlib import import_module
-from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import tyro
 
-from uniaudio_jax.bench.options import (
-    BenchOptions,
-    BuilderBench,
-    CodecBench,
-    DataBench,
-    GenerateBench,
-    PlanBench,
-    TrainBench,
-)
+from uniaudio_jax.bench import builder, codec, data, generate, plan, train
+from uniaudio_jax.bench.options import BenchOptions
 from uniaudio_jax.cli import main_guard
+from uniaudio_jax.files import atomic_write
 
-KINDS: dict[str, Any] = {
-    "train": TrainBench,
-    "generate": GenerateBench,
-    "codec": CodecBench,
-    "data": DataBench,
-    "plan": PlanBench,
-    "builder": BuilderBench,
+BENCHES: dict[str, ModuleType] = {
+    "train": train,
+    "generate": generate,
+    "codec": codec,
+    "data": data,
+    "plan": plan,
+    "builder": builder,
 }
+"""Each has a dataclass `Options`, and a function `run` that takes it and returns the numbers."""
 
 
 def to_text(name: str, result: dict[str, Any]) -> str:
-    """The result as lines of a table."""
+    """The numbers of a benchmark as lines of a table."""
     lines = [f"bench {name} ({result['rounds']} rounds)"]
     for rival, rate in result["rates"].items():
         ratio = result["ratios"].get(rival)
-        beside = f"ours is {ratio['median']:.2f}x ({ratio['min']:.2f} to {ratio['max']:.2f})" if ratio else "ours"
-        lines.append(f"  {rival:<28}{rate:>12.1f} {result['unit']:<12}{beside}")
-    known = {"unit", "rates", "ratios", "rounds", "machine", "options"}
-    return "\n".join(lines + [f"  {key}: {value}" for key, value in result.items() if key not in known])
+        comparison = f"ours is {ratio['median']:.2f}x ({ratio['min']:.2f} to {ratio['max']:.2f})" if ratio else "ours"
+        lines.append(f"  {rival:<28}{rate:>12.1f} {result['unit']:<12}{comparison}")
+    in_table = {"unit", "rates", "ratios", "rounds", "machine"}
+    return "\n".join(lines + [f"  {key}: {value}" for key, value in result.items() if key not in in_table])
 
 
 def main() -> None:
-    options: BenchOptions = tyro.extras.subcommand_cli_from_dict(KINDS, description=__doc__)
-    name = next(name for name, kind in KINDS.items() if isinstance(options, kind))
+    options_of = {name: bench.Options for name, bench in BENCHES.items()}
     with main_guard():
-        result = import_module(f"uniaudio_jax.bench.{name}").run(options)
+        options: BenchOptions = tyro.extras.subcommand_cli_from_dict(options_of, description=__doc__)
+        name = next(name for name, kind in options_of.items() if isinstance(options, kind))
+        result = BENCHES[name].run(options)
         result["machine"] = f"{platform.machine()}, {os.cpu_count()} cores"
-        out = Path(options.out)
-        out.mkdir(parents=True, exist_ok=True)
-        (out / f"{name}.json").write_text(json.dumps(result, indent=1))
         print(to_text(name, result))
+        with atomic_write(options.out / f"{name}.json") as path:
+            path.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":

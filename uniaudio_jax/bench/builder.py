@@ -4,6 +4,7 @@ import contextlib
 import io
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -13,11 +14,25 @@ from data_pipelines.corpora.opening import open_corpus
 from data_pipelines.store import read_passport
 from data_pipelines.streams import Tokenizers
 from data_pipelines.synthetic import corpus as synthetic
-from uniaudio_jax.bench.options import BuilderBench
+from uniaudio_jax.bench.options import BenchOptions
 from uniaudio_jax.codec.codec import load_codec
 
 
-def run(options: BuilderBench) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Options(BenchOptions):
+    """Hours of audio that the builder tokenises an hour."""
+
+    minutes: float = 6.0
+    """Minutes of espeak speech that are tokenised."""
+    tasks: tuple[str, ...] = ("tts", "enhancement")
+    """Tasks that are built from it."""
+    codec: str = "tiny_16k"
+    """The codec's name or folder."""
+    rounds: int = 3
+    """Builds that are measured, after one that compiles."""
+
+
+def run(options: Options) -> dict[str, Any]:
     """Times real time by task, the first build (which compiles) apart."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         made = synthetic.SyntheticOptions(
@@ -29,7 +44,7 @@ def run(options: BuilderBench) -> dict[str, Any]:
     return {"unit": "x real time", "rates": rates, "ratios": {}, "rounds": options.rounds}
 
 
-def _rates(options: BuilderBench, task: str, corpus: Path, folder: Path) -> list[float]:
+def _rates(options: Options, task: str, corpus: Path, folder: Path) -> list[float]:
     """Seconds of audio encoded for each second, by round."""
     tokenizers = Tokenizers(load_codec(options.codec))
     rates = []
@@ -41,5 +56,5 @@ def _rates(options: BuilderBench, task: str, corpus: Path, folder: Path) -> list
         seconds = time.perf_counter() - start
         passports = [read_passport(folder) for folder in columns]
         frames = sum(sum(passport["items"].values()) for passport in passports if passport["codec"])
-        rates.append(frames / tokenizers.codec.config.frame_rate_hz / seconds)
+        rates.append(frames / tokenizers.codec.clock.frame_rate_hz / seconds)
     return rates[1:]

@@ -3,6 +3,7 @@
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -10,137 +11,94 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, Float
 
-from uniaudio_jax.bench.options import CodecBench
-from uniaudio_jax.bench.timing import ratios, side_by_side
+from uniaudio_jax.bench.options import BenchOptions
+from uniaudio_jax.bench.timing import report, side_by_side
 from uniaudio_jax.codec.codec import Codec, load_codec
 from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig
 from uniaudio_jax.codec.layouts.seanet import SeanetConfig
 from uniaudio_jax.codec.module import with_params
 from uniaudio_jax.codec.weights import from_torch
 
+SAMPLE_RATE_HZ = 16000
 TRAIN_ROWS, TRAIN_SECONDS = 8, 1
 LEARNING_RATE = 1e-4
 
 
-def run(options: CodecBench) -> dict[str, Any]:
-    """Seconds of audio per second for encode and decode by rival, and the ratios."""
-    layout = SeanetConfig(filters=options.filters)
+@dataclass(frozen=True, kw_only=True)
+class Options(BenchOptions):
+    """Encoding, decoding, and a training step on 8 clips of a second."""
+
+    rows: int = 1
+    """Clips that are encoded or decoded together."""
+    seconds: float = 10.0
+    """Length of these clips."""
+    filters: int = 32
+    """Base width of the SEANet; 32 is the public size."""
+    rounds: int = 5
+    """Rounds that are measured, after the warm-up."""
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Seconds of audio per second to decode, encode and train, by rival, and the ratios to PyTorch."""
     config = CodecConfig(
-        name="uniaudio_16k", layout=layout, quantizer=QuantizerConfig(codebooks=3, entries=1024, width=256)
+        name="uniaudio_16k",
+        layout=SeanetConfig(filters=options.filters),
+        quantizer=QuantizerConfig(codebooks=3, entries=1024, width=256),
     )
-    torch, encoder, decoder = _rival(layout, config.quantizer.width)
-    rng = np.random.default_rng(0)
-    state = {
-        f"{part}.{name}": value.numpy()
-        for part, module in (("encoder", encoder), ("decoder", decoder))
-        for name, value in module.state_dict().items()
+    torch, theirs = load_encodec(config)
+    ours = Codec(config, from_torch({name: value.numpy() for name, value in theirs.state_dict().items()}, config))
+    tiny, seconds = load_codec("tiny_16k"), options.rows * options.seconds
+    wav = noise(options.rows, options.seconds)
+    codes = ours.encode(wav)
+    their_decode, their_encode = coding_of_encodec(torch, theirs, wav, codes)
+    decode = {
+        "decode seanet": lambda: ours.decode(codes),
+        "decode encodec (pytorch)": their_decode,
+        "decode tiny_16k": lambda: tiny.decode(codes),
     }
-    for level in range(3):
-        book = rng.normal(size=(1024, 256)).astype(np.float32)
-        prefix = f"quantizer.vq.layers.{level}._codebook."
-        state |= {
-            prefix + "embed": book,
-            prefix + "embed_avg": book,
-            prefix + "inited": np.ones(1, np.float32),
-            prefix + "cluster_size": np.ones(1024, np.float32),
-        }
-    ours, tiny = Codec(config, from_torch(state, config)), load_codec("tiny_16k")
-    samples = round(options.seconds * config.sample_rate_hz)
-    wav = rng.normal(0, 0.1, (options.rows, samples)).astype(np.float32)
-    codes = rng.integers(0, 1024, (options.rows, config.clock.frames_of_samples(samples), 3))
-    books = torch.stack([torch.from_numpy(state[f"quantizer.vq.layers.{n}._codebook.embed"]) for n in range(3)])
-
-    def torch_decode() -> None:
-        with torch.no_grad():
-            index = torch.from_numpy(codes)
-            decoder(torch.stack([books[n][index[..., n]] for n in range(3)]).sum(0).transpose(1, 2))
-
-    def torch_encode() -> None:
-        with torch.no_grad():
-            left = encoder(torch.from_numpy(wav)[:, None]).transpose(1, 2)
-            for book in books:
-                left = left - book[torch.cdist(left, book[None]).argmin(-1)]
-
-    decode = side_by_side(
-        {
-            "decode seanet": lambda: ours.decode(codes),
-            "decode encodec (pytorch)": torch_decode,
-            "decode tiny_16k": lambda: tiny.decode(codes),
-        },
-        options.rounds,
-    )
-    encode = side_by_side(
-        {
-            "encode seanet": lambda: ours.encode(wav),
-            "encode encodec (pytorch)": torch_encode,
-            "encode tiny_16k": lambda: tiny.encode(wav),
-        },
-        options.rounds,
-    )
-    steps = _train_steps(torch, encoder, decoder, config, ours.params)
-    train = side_by_side({"train seanet": steps[0], "train encodec (pytorch)": steps[1]}, options.rounds)
-    seconds = options.rows * options.seconds
-    medians = {name: float(np.median(times)) for name, times in (decode | encode | train).items()}
-    found = ratios(decode, "decode seanet") | ratios(encode, "encode seanet") | ratios(train, "train seanet")
-    return {
-        "unit": "audio s/s",
-        "rates": {
-            name: (TRAIN_ROWS * TRAIN_SECONDS if name in train else seconds) / median
-            for name, median in medians.items()
-        },
-        "ratios": {name: ratio for name, ratio in found.items() if "encodec" in name},
-        "real_time_factor_tiny_16k_decode": medians["decode tiny_16k"] / seconds,
-        "rounds": options.rounds,
+    encode = {
+        "encode seanet": lambda: ours.encode(wav),
+        "encode encodec (pytorch)": their_encode,
+        "encode tiny_16k": lambda: tiny.encode(wav),
     }
+    train_wav = noise(TRAIN_ROWS, TRAIN_SECONDS)
+    train = {
+        "train seanet": training_step(config, ours.params, train_wav),
+        "train encodec (pytorch)": training_step_of_encodec(torch, theirs, train_wav),
+    }
+    result: dict[str, Any] = {"unit": "audio s/s", "rates": {}, "ratios": {}, "rounds": options.rounds}
+    for rivals, amount in ((decode, seconds), (encode, seconds), (train, TRAIN_ROWS * TRAIN_SECONDS)):
+        measured = report(side_by_side(rivals, options.rounds), next(iter(rivals)), "audio s", amount)
+        result["rates"] |= measured["rates"]
+        result["ratios"] |= {name: ratio for name, ratio in measured["ratios"].items() if "pytorch" in name}
+    return result
 
 
-def _train_steps(
-    torch: Any, encoder: Any, decoder: Any, config: CodecConfig, params: dict
-) -> tuple[Callable, Callable]:
-    """(ours, theirs): one step from waveform to waveform without the quantiser: squared error, gradients, AdamW."""
-    samples = TRAIN_SECONDS * config.sample_rate_hz
-    wav = np.random.default_rng(1).normal(0, 0.1, (TRAIN_ROWS, samples)).astype(np.float32)
-    given, optimizer = jnp.asarray(wav), optax.adamw(LEARNING_RATE)
-
-    @jax.jit
-    def step(params: dict, moments: Any) -> tuple[dict, Any]:
-        def loss(params: dict) -> jax.Array:
-            module = with_params(config, params)
-            return jnp.mean(jnp.square(module.decode(module.encode(given)) - given))
-
-        updates, moments = optimizer.update(jax.grad(loss)(params), moments, params)
-        return optax.apply_updates(params, updates), moments  # pyright: ignore[reportReturnType]
-
-    state = [jax.tree.map(jnp.asarray, {part: params[part] for part in ("encoder", "decoder")})]
-    state.append(optimizer.init(state[0]))
-
-    def ours() -> None:
-        state[:] = jax.block_until_ready(step(*state))
-
-    encoder, decoder = encoder.train(), decoder.train()
-    rival = torch.optim.AdamW([*encoder.parameters(), *decoder.parameters()], LEARNING_RATE)
-    target = torch.from_numpy(wav)[:, None]
-
-    def theirs() -> None:
-        rival.zero_grad()
-        (decoder(encoder(target)) - target).square().mean().backward()
-        rival.step()
-
-    return ours, theirs
+def noise(rows: int, seconds: float) -> Float[np.ndarray, "B S"]:
+    """Quiet noise at 16 kHz."""
+    samples = round(seconds * SAMPLE_RATE_HZ)
+    return np.random.default_rng(rows).normal(0, 0.1, (rows, samples)).astype(np.float32)
 
 
-def _rival(layout: SeanetConfig, width: int) -> tuple[Any, Any, Any]:
-    """(torch, encoder, decoder) of the package `encodec`, in the public 16 kHz layout, with random weights."""
+def load_encodec(config: CodecConfig) -> tuple[Any, Any]:
+    """(torch, a module with encoder, decoder and quantizer of the package `encodec`), with random weights.
+
+    Raises ValueError when one of the packages is missing.
+    """
     sys.modules.setdefault("torchaudio", ModuleType("torchaudio"))  # encodec imports it for files, which we do not read
     try:
         import torch
         from encodec.modules.seanet import SEANetDecoder, SEANetEncoder
+        from encodec.quantization.vq import ResidualVectorQuantizer
     except ImportError as error:
-        raise ValueError(f"bench codec: {error}; run `bash launch/test.sh` once, its environment has both") from error
-    shared = {
+        raise ValueError(f"bench codec: {error}; run `bash launch/install.sh test`, which installs both") from error
+    layout, quantizer = config.layout, config.quantizer
+    assert isinstance(layout, SeanetConfig)
+    sizes = {
         "n_filters": layout.filters,
-        "dimension": width,
+        "dimension": quantizer.width,
         "ratios": list(layout.ratios),
         "causal": False,
         "norm": "weight_norm",
@@ -148,6 +106,62 @@ def _rival(layout: SeanetConfig, width: int) -> tuple[Any, Any, Any]:
         "lstm": layout.lstm_layers,
     }
     torch.manual_seed(0)
+    codec = torch.nn.Module()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of the package's weight norm
-        return torch, SEANetEncoder(**shared).eval(), SEANetDecoder(**shared).eval()
+        codec.encoder, codec.decoder = SEANetEncoder(**sizes), SEANetDecoder(**sizes)
+    codec.quantizer = ResidualVectorQuantizer(quantizer.width, quantizer.codebooks, quantizer.entries)
+    for name, tensor in codec.quantizer.state_dict().items():
+        tensor.copy_(torch.randn_like(tensor) if name.endswith("embed") else torch.ones_like(tensor))
+    return torch, codec.eval()
+
+
+def coding_of_encodec(torch: Any, codec: Any, wav: np.ndarray, codes: np.ndarray) -> tuple[Callable, Callable]:
+    """(decode, encode) of the package `encodec`, on these codes [B, T, Q] and this waveform [B, S]."""
+    levels, waveform = torch.from_numpy(codes.astype(np.int64)).permute(2, 0, 1), torch.from_numpy(wav)[:, None]
+
+    @torch.no_grad()
+    def decode() -> None:
+        codec.decoder(codec.quantizer.decode(levels))
+
+    @torch.no_grad()
+    def encode() -> None:
+        codec.quantizer.vq.encode(codec.encoder(waveform))
+
+    return decode, encode
+
+
+def training_step(config: CodecConfig, params: dict, wav: np.ndarray) -> Callable[[], None]:
+    """A step from waveform to waveform without the quantiser: squared error, gradients, AdamW."""
+    target, optimizer = jnp.asarray(wav), optax.adamw(LEARNING_RATE)
+
+    def loss(params: dict) -> Array:
+        module = with_params(config, params)
+        return jnp.mean(jnp.square(module.decode(module.encode(target)) - target))
+
+    @jax.jit
+    def update(params: dict, moments: Any) -> tuple[dict, Any]:
+        updates, moments = optimizer.update(jax.grad(loss)(params), moments, params)
+        return optax.apply_updates(params, updates), moments  # pyright: ignore[reportReturnType]
+
+    weights = jax.tree.map(jnp.asarray, {part: params[part] for part in ("encoder", "decoder")})
+    state = [weights, optimizer.init(weights)]
+
+    def step() -> None:
+        state[:] = jax.block_until_ready(update(*state))
+
+    return step
+
+
+def training_step_of_encodec(torch: Any, codec: Any, wav: np.ndarray) -> Callable[[], None]:
+    """The same step of the package `encodec`."""
+    weights = [*codec.encoder.parameters(), *codec.decoder.parameters()]
+    optimizer = torch.optim.AdamW(weights, LEARNING_RATE)
+    target = torch.from_numpy(wav)[:, None]
+
+    def step() -> None:
+        optimizer.zero_grad()
+        (codec.decoder(codec.encoder(target)) - target).square().mean().backward()
+        optimizer.step()
+
+    return step

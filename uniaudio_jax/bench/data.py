@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from data_pipelines.store import (
     speaker_hash,
 )
 from data_pipelines.views import View
-from uniaudio_jax.bench.options import DataBench
+from uniaudio_jax.bench.options import BenchOptions
 from uniaudio_jax.bench.synthetic import tts_batch
 from uniaudio_jax.clock import FrameClock
 from uniaudio_jax.codec.codec import load_codec
@@ -36,12 +37,27 @@ from uniaudio_jax.sharding import make_mesh, place_batch
 from uniaudio_jax.tasks import get_task
 from uniaudio_jax.vocab import PHONES
 
+
+@dataclass(frozen=True, kw_only=True)
+class Options(BenchOptions):
+    """The loader."""
+
+    config: str = "configs/quickstart.py"
+    """Config file whose rows and model are used."""
+    records: int = 1_000_000
+    """Records of the large set; the small one has a hundredth of them."""
+    batches: int = 200
+    """Batches that are loaded from each set."""
+    rounds: int = 3
+    """Training steps that are measured, after the warm-up."""
+
+
 SPEAKERS, CODEBOOKS = 97, 3
 DISTINCT = 1009
 """Different contents; the records of a set repeat them, each with its own place in the shard."""
 
 
-def run(options: DataBench) -> dict[str, Any]:
+def run(options: Options) -> dict[str, Any]:
     """Frames/s and records/s of the loader and of training, and the loader's resident memory at both sizes."""
     with tempfile.TemporaryDirectory() as folder:
         large = write_records(Path(folder) / "large", options.records)
@@ -103,7 +119,7 @@ def write_records(root: Path, count: int) -> Path:
     return root
 
 
-def _load_in_fresh_process(place: Path, options: DataBench) -> dict[str, float]:
+def _load_in_fresh_process(place: Path, options: Options) -> dict[str, float]:
     """What `load` measures, in a process of its own so that its peak memory is the loader's."""
     command = [sys.executable, "-m", "uniaudio_jax.bench.data", str(place), options.config, str(options.batches)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -116,7 +132,7 @@ def load(root: Path, config: RunConfig, batches: int) -> dict[str, float]:
     """Opens the corpus, makes `batches` batches, and says how fast and at what peak memory."""
     start = time.perf_counter()
     view = View(root, "random", get_task("tts"), "train")
-    limits = limits_of(config.data, "target", view.passport["frame_rate_hz"])
+    limits = limits_of(config.data, "target", FrameClock.from_passport(view.passport["codec"]))
     examples = Examples(view.index, view.task, limits, 0)
     rows = Rows([Source(examples, view)], [1.0], limits, 0, config.model.ids, config.model.text_width)
     source: grain.MapDataset = make_batches(rows, config.data.rows, 0, 1)

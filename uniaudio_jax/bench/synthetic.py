@@ -7,9 +7,12 @@ from uniaudio_jax.sequence import Batch, Frames, pack, to_frames
 from uniaudio_jax.tasks import get_task
 from uniaudio_jax.vocab import PHONES, Vocabulary
 
+EXAMPLE_FRAMES, SHORTEST_FRAMES = 200, 40
+"""Frames of an example, and the fewest that are worth one more in a row."""
+
 
 def tts_example(vocabulary: Vocabulary, text_width: int, phones: int, prompt: int, target: int, seed: int) -> Frames:
-    """One example of task tts with random streams of these lengths."""
+    """An example of task tts with random streams of these lengths."""
     rng = np.random.default_rng(seed)
 
     def codes(length: int) -> np.ndarray:
@@ -19,28 +22,21 @@ def tts_example(vocabulary: Vocabulary, text_width: int, phones: int, prompt: in
     return to_frames(get_task("tts"), streams, vocabulary, text_width)
 
 
-def tts_batch(run: RunConfig, condition_share: float, seed: int = 0) -> Batch:
+def tts_batch(run: RunConfig, condition_share: float) -> Batch:
     """A full batch of packed rows of task tts, `condition_share` of whose frames are conditions."""
-    vocabulary, data = run.model.ids, run.data
-    rows = []
-    for row in range(data.rows):
-        examples, left = [], data.row_frames
-        while left >= 40:
-            frames = left if left < 400 else 200
-            conditions = round(condition_share * frames)
-            phones = (conditions - 6) // 2
-            prompt = conditions - 6 - phones
-            examples.append(
-                tts_example(
-                    vocabulary,
-                    run.model.text_width,
-                    phones,
-                    prompt,
-                    frames - conditions - 3,
-                    seed * 1000 + row * 10 + len(examples),
-                )
-            )
-            left -= frames
-        counted = sum(int(example.target.sum()) for example in examples)
-        rows.append(pack(examples, data.row_frames, counted, data.text_frames, "target"))
+    rows = [tts_row(run, condition_share, seed=1000 * row) for row in range(run.data.rows)]
     return Batch(*(np.stack(field) for field in zip(*rows, strict=True)))
+
+
+def tts_row(run: RunConfig, condition_share: float, seed: int) -> Batch:
+    """A row of such examples: each of EXAMPLE_FRAMES, and the last of what is left."""
+    examples, left = [], run.data.row_frames
+    while left >= SHORTEST_FRAMES:
+        frames = EXAMPLE_FRAMES if left >= 2 * EXAMPLE_FRAMES else left
+        conditions = round(condition_share * frames)
+        phones = (conditions - 6) // 2  # 6 tokens start the example and stand around its two conditions
+        lengths = (phones, conditions - 6 - phones, frames - conditions - 3)
+        examples.append(tts_example(run.model.ids, run.model.text_width, *lengths, seed + len(examples)))
+        left -= frames
+    counted = sum(int(example.target.sum()) for example in examples)
+    return pack(examples, run.data.row_frames, counted, run.data.text_frames, "target")

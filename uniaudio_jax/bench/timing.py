@@ -1,4 +1,4 @@
-"""Times rival functions in turn within one process, so that a drift of the machine's speed falls on all of them."""
+"""Times rival functions in turn within one process, so that a change of the machine's speed affects all of them."""
 
 import statistics
 import time
@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 
 
 def side_by_side(rivals: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
-    """Seconds of each call, by rival: `warmup` uncounted rounds, then `rounds` counted ones, A B C A B C ….
+    """Seconds of each measured call, by rival. They are called in turn, A B C A B C …, after `warmup` such rounds.
 
-    A rival returns only when its work is done (block on JAX arrays inside).
+    A rival must return only when its work is done: it blocks on its JAX arrays.
     """
     seconds: dict[str, list[float]] = {name: [] for name in rivals}
     for number in range(warmup + rounds):
@@ -21,17 +21,17 @@ def side_by_side(rivals: Mapping[str, Callable[[], object]], rounds: int, warmup
 
 
 def ratios(seconds: Mapping[str, list[float]], ours: str) -> dict[str, dict[str, float]]:
-    """How many times faster `ours` is than each rival, round by round: median, least and most."""
-    found = {}
+    """How many times faster `ours` is than each rival in the same round: median, least and most."""
+    of_rivals = {}
     for name, times in seconds.items():
         if name != ours:
-            pairs = [theirs / mine for theirs, mine in zip(times, seconds[ours], strict=True)]
-            found[name] = {"median": statistics.median(pairs), "min": min(pairs), "max": max(pairs)}
-    return found
+            of_rounds = [theirs / mine for theirs, mine in zip(times, seconds[ours], strict=True)]
+            of_rivals[name] = {"median": statistics.median(of_rounds), "min": min(of_rounds), "max": max(of_rounds)}
+    return of_rivals
 
 
 def report(seconds: Mapping[str, list[float]], ours: str, unit: str, amount: float) -> dict:
-    """A JSON-ready summary: rates by rival (amount / median seconds, in `unit`/s) and ratios of `ours` to each."""
+    """A benchmark's numbers: the rate of each rival (amount / median seconds, in `unit`/s) and the ratios of `ours`."""
     return {
         "unit": f"{unit}/s",
         "rates": {name: amount / statistics.median(times) for name, times in seconds.items()},

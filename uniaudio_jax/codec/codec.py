@@ -11,11 +11,11 @@ from jaxtyping import Float, Int
 from uniaudio_jax.clock import FrameClock
 from uniaudio_jax.codec import storage
 from uniaudio_jax.codec.config import CodecConfig
+from uniaudio_jax.codec.layouts.streaming import Chain
 from uniaudio_jax.codec.module import skeleton
 from uniaudio_jax.codec.network import Network
 from uniaudio_jax.codec.storage import SHIPPED as SHIPPED  # also importable from here
 from uniaudio_jax.codec.storage import save_codec as save_codec
-from uniaudio_jax.codec.streaming import Chain
 
 FRAMES_AT_ONCE = 4096  # in one call of a compiled program: rows x padded frames, unless a single row is longer
 PIECE_FRAMES = 1500  # a longer recording is coded piece by piece, where the layout streams

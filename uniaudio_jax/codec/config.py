@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from uniaudio_jax.clock import FrameClock
 from uniaudio_jax.codec.layouts import Layout
-from uniaudio_jax.config import MeshConfig, require
+from uniaudio_jax.config import MeshConfig, OptimConfig, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +64,6 @@ class CodecConfig:
     def clock(self) -> FrameClock:
         return FrameClock(self.sample_rate_hz, self.hop_samples)
 
-    @property
-    def frame_rate_hz(self) -> float:
-        return self.clock.frame_rate_hz
-
 
 @dataclass(frozen=True, kw_only=True)
 class AdversarialConfig:
@@ -81,8 +77,16 @@ class AdversarialConfig:
     """Share of the loss that wants the discriminators to take the codec's waveforms for real."""
     feature_weight: float = 0.5
     """Share of the loss that compares the discriminators' activations."""
-    learning_rate: float = 3e-4
-    """Learning rate of the discriminators."""
+    optim: OptimConfig = OptimConfig(
+        schedule="constant",
+        peak_learning_rate=3e-4,
+        beta1=0.5,
+        beta2=0.9,
+        weight_decay=1e-4,
+        decayed="all",
+        clip_norm=1.0,
+    )
+    """How the discriminators are trained."""
     channels: int = 16
     """Width of the discriminators."""
     norm_decay: float = 0.99
@@ -110,8 +114,16 @@ class CodecTrainConfig:
     """Rows of an update."""
     segment_seconds: float = 1.0
     """Length of a row."""
-    peak_learning_rate: float = 1e-3
-    """Learning rate at the end of its warm-up; it then falls to a hundredth of this along a cosine."""
+    optim: OptimConfig = OptimConfig(
+        schedule="warmup_cosine",
+        peak_learning_rate=1e-3,
+        warmup_steps=200,
+        beta2=0.99,
+        weight_decay=0.01,
+        decayed="all",
+        clip_norm=1.0,
+    )
+    """How the codec is trained; optim.warmup_steps are those of the learning rate."""
     mel_weight: float = 1.0
     """Weight of the log-mel loss."""
     magnitude_weight: float = 1.0
@@ -128,16 +140,14 @@ class CodecTrainConfig:
     """An entry used less than this share of an even use is replaced by a random residual."""
     mix_share: float = 0.3
     """Share of the rows that are a sum of two clips, the second 0 to 20 dB below the first."""
-    learning_rate_warmup_steps: int = 200
-    """Updates over which the learning rate rises linearly."""
-    weight_decay: float = 0.01
-    """AdamW's weight decay."""
-    clip_norm: float = 1.0
-    """Largest length of the whole gradient; a longer one is scaled down to it."""
     save_every_steps: int = 500
     """Updates between two checkpoints."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints that are kept."""
     log_every_steps: int = 20
     """Updates between two lines of metrics."""
+    sinks: tuple[str, ...] = ("jsonl", "tensorboard")
+    """Where metrics go: jsonl, tensorboard, and with their packages wandb, aim, trackio."""
     adversarial: AdversarialConfig | None = None
     """Discriminators of the waveforms; None trains with the spectral losses alone."""
     mesh: MeshConfig = field(default_factory=MeshConfig)

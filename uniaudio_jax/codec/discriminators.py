@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from uniaudio_jax.audio.spectra import OVERLAP, log_mel
-from uniaudio_jax.codec.conv import convolve
+from uniaudio_jax.codec.layouts.conv import convolve
 
 RESOLUTIONS = ((256, 32), (512, 64), (1024, 128))  # (window in samples, mel bands)
 LAYERS = 3  # each halves the bands

@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Int
 from uniaudio_jax.codec import rvq
 from uniaudio_jax.codec.config import CodecConfig
 from uniaudio_jax.codec.layouts.base import CodecModule
+from uniaudio_jax.codec.layouts.streaming import Chain, Windowed
 from uniaudio_jax.codec.module import with_params
-from uniaudio_jax.codec.streaming import Chain, Windowed
 
 
 class Network:

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
@@ -20,35 +19,17 @@ from uniaudio_jax.codec import rvq
 from uniaudio_jax.codec.audio_data import Audio
 from uniaudio_jax.codec.balancer import balanced_gradient
 from uniaudio_jax.codec.codec import open_codec
-from uniaudio_jax.codec.config import AdversarialConfig, CodecTrainConfig
+from uniaudio_jax.codec.config import CodecTrainConfig
 from uniaudio_jax.codec.discriminators import Discriminators, Scored, adversarial_loss, discriminator_loss, feature_loss
 from uniaudio_jax.codec.losses import spectral_losses
 from uniaudio_jax.codec.module import build_module, with_params
+from uniaudio_jax.optim import guarded_update, make_optimizer
 from uniaudio_jax.sharding import axes_sharding, replicated
 
 KMEANS_VECTORS_PER_ENTRY = 40
 BALANCED = ("spectral", "adversarial", "feature")
 
 State = dict[str, Any]
-
-
-def optimizer(config: CodecTrainConfig) -> optax.GradientTransformation:
-    """AdamW with clipping, linear warm-up and cosine decay to a hundredth of the peak."""
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0,
-        config.peak_learning_rate,
-        min(config.learning_rate_warmup_steps, config.steps - 1),
-        config.steps,
-        config.peak_learning_rate / 100,
-    )
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(schedule, b1=0.9, b2=0.99, weight_decay=config.weight_decay),
-    )
-
-
-def discriminator_optimizer(config: AdversarialConfig) -> optax.GradientTransformation:
-    return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(config.learning_rate, b1=0.5, b2=0.9))
 
 
 def check_trainable(config: CodecTrainConfig) -> None:
@@ -73,11 +54,13 @@ def initial_state(config: CodecTrainConfig) -> State:
         frames = config.batch * config.segment_seconds * config.codec.clock.frame_rate_hz
         counts = jnp.full(books.shape[:2], frames / quantizer.entries)
     statistics = {"codebooks": books, "sums": books * counts[..., None], "counts": counts}
-    state = {"params": params, "moments": optimizer(config).init(params), "statistics": statistics}
+    moments = make_optimizer(config.optim, config.steps).init(params)
+    state = {"params": params, "moments": moments, "statistics": statistics, "skipped": jnp.zeros((), jnp.int32)}
     if config.adversarial is not None:
         discriminators = nnx.to_pure_dict(nnx.state(_discriminators(config, nnx.Rngs(config.seed + 1)), nnx.Param))
         state["discriminators"] = discriminators
-        state["discriminator_moments"] = discriminator_optimizer(config.adversarial).init(discriminators)
+        optimizer = make_optimizer(config.adversarial.optim, config.steps)
+        state["discriminator_moments"] = optimizer.init(discriminators)
         state["norms"] = {name: jnp.zeros(()) for name in BALANCED}
     # Weak types would compile the step a second time.
     return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), state)
@@ -86,12 +69,12 @@ def initial_state(config: CodecTrainConfig) -> State:
 def _start_from(config: CodecTrainConfig) -> tuple[dict, Array]:
     """Parameters and codebooks of another codec of the same sizes. Raises ValueError when they differ."""
     start = open_codec(config.start_from or "")
-    got, wanted = (start.config.layout, start.config.quantizer), (config.codec.layout, config.codec.quantizer)
-    if got != wanted:
-        raise ValueError(
-            f"start_from={config.start_from!r}: got a codec of {got[0]} and {got[1]}, wanted {wanted[0]} "
-            f"and {wanted[1]}"
-        )
+    for present, wanted in (
+        (start.config.layout, config.codec.layout),
+        (start.config.quantizer, config.codec.quantizer),
+    ):
+        if present != wanted:
+            raise ValueError(f"start_from={config.start_from!r}: got a codec of {present}, wanted {wanted}")
     params = {key: value for key, value in start.params.items() if key != "quantizer"}
     return jax.tree.map(jnp.asarray, (params, start.params["quantizer"]["codebooks"]))
 
@@ -147,7 +130,7 @@ def train_step(
     state: State,
     wav: Float[Array, "B S"],
     key: PRNGKeyArray,
-    revive: Bool[Array, ""],
+    replace: Bool[Array, ""],
     *,
     config: CodecTrainConfig,
     mesh: Mesh,
@@ -155,7 +138,7 @@ def train_step(
     adversarial: bool = False,
 ) -> tuple[State, dict[str, Array]]:
     """One update. `quantised`: the codebooks stand between encoder and decoder; `adversarial`: discriminators join."""
-    level_key, revive_key = jax.random.split(key)
+    level_key, replace_key = jax.random.split(key)
     statistics = rvq.Statistics(**state["statistics"])
 
     def forward(params: dict) -> tuple[tuple[Array, Array], rvq.Quantised | None]:
@@ -166,24 +149,41 @@ def train_step(
         result = rvq.quantise(vectors, statistics.codebooks, random_levels(config, level_key, len(wav)))
         return (module.decode(result.vectors), result.commitment), result
 
-    (got, commitment), pull, result = jax.vjp(forward, state["params"], has_aux=True)
-    (spectral, metrics), gradient = jax.value_and_grad(lambda x: _spectral(config, wav, x), has_aux=True)(got)
+    (decoded, commitment), pull, result = jax.vjp(forward, state["params"], has_aux=True)
+    (spectral, metrics), gradient = jax.value_and_grad(lambda x: _spectral(config, wav, x), has_aux=True)(decoded)
     new = dict(state)
     if adversarial:
-        gradient, values = _adversarial_step(state, new, config, wav, got)
+        gradient, values = _adversarial_step(state, new, config, wav, decoded)
         metrics |= values
     gradients = pull((gradient, jnp.asarray(config.commitment_weight)))[0]
-    updates, new["moments"] = optimizer(config).update(gradients, state["moments"], state["params"])
-    new["params"] = optax.apply_updates(state["params"], updates)
-    metrics = {"loss": spectral + config.commitment_weight * commitment, **metrics}
+    optimizer = make_optimizer(config.optim, config.steps)
+    new["params"], new["moments"], norm, finite = guarded_update(
+        optimizer, gradients, state["moments"], state["params"]
+    )
+    metrics = {"loss": spectral + config.commitment_weight * commitment, **metrics, "gradient_norm": norm}
     if result is not None:
         metrics["commitment"] = commitment
-        statistics = rvq.ema_update(statistics, result, config.codebook_decay)
-        revived, dead = rvq.replace_dead_codes(statistics, result.residuals, config.dead_code_share, revive_key)
-        metrics["dead_entries"] = jnp.sum(dead)
-        statistics = jax.tree.map(lambda new, old: jnp.where(revive, new, old), revived, statistics)
-    new["statistics"] = statistics._asdict()
+        new["statistics"], metrics["dead_entries"] = _updated_codebooks(
+            config, statistics, result, replace, replace_key
+        )
+    # A step that is not finite leaves everything as it was: codebooks and discriminators too.
+    new = jax.tree.map(lambda fresh, old: jnp.where(finite, fresh, old), new, dict(state))
+    new["skipped"] = state["skipped"] + jnp.where(finite, 0, 1)
     return jax.lax.with_sharding_constraint(new, state_shardings(new, mesh)), metrics
+
+
+def _updated_codebooks(
+    config: CodecTrainConfig,
+    statistics: rvq.Statistics,
+    result: rvq.Quantised,
+    replace: Bool[Array, ""],
+    key: PRNGKeyArray,
+) -> tuple[dict[str, Array], Int[Array, ""]]:
+    """The codebooks after one batch, where `replace` is true with the dead entries replaced, and how many are dead."""
+    statistics = rvq.ema_update(statistics, result, config.codebook_decay)
+    replaced, dead = rvq.replace_dead_codes(statistics, result.residuals, config.dead_code_share, key)
+    statistics = jax.tree.map(lambda fresh, old: jnp.where(replace, fresh, old), replaced, statistics)
+    return statistics._asdict(), jnp.sum(dead)
 
 
 def _adversarial_step(
@@ -209,10 +209,10 @@ def _adversarial_step(
     values["discriminators"], slopes = jax.value_and_grad(
         lambda params: discriminator_loss(_discriminate(config, params, wav), _discriminate(config, params, fixed))
     )(state["discriminators"])
-    updates, new["discriminator_moments"] = discriminator_optimizer(settings).update(
-        slopes, state["discriminator_moments"], state["discriminators"]
+    optimizer = make_optimizer(settings.optim, config.steps)
+    new["discriminators"], new["discriminator_moments"], *_ = guarded_update(
+        optimizer, slopes, state["discriminator_moments"], state["discriminators"]
     )
-    new["discriminators"] = optax.apply_updates(state["discriminators"], updates)
     return gradient, {name: values[name] for name in ("adversarial", "feature", "discriminators")}
 
 

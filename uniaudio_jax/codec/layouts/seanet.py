@@ -19,10 +19,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from uniaudio_jax.codec.conv import Conv, ConvNorm, TransposedConv, fold
 from uniaudio_jax.codec.layouts.base import Apply, Layout
-from uniaudio_jax.codec.streaming import Recurrent, Stage, Windowed
-from uniaudio_jax.codec.tensors import Tensor
+from uniaudio_jax.codec.layouts.conv import Conv, ConvNorm, TransposedConv, fold
+from uniaudio_jax.codec.layouts.streaming import Recurrent, Stage, Windowed
+from uniaudio_jax.codec.layouts.tensors import Tensor
 from uniaudio_jax.config import require
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from uniaudio_jax.codec.layouts.seanet import SeanetConfig
-from uniaudio_jax.codec.tensors import Tensor
+from uniaudio_jax.codec.layouts.tensors import Tensor
 
 
 def seanet_tensors(config: SeanetConfig, width: int) -> tuple[Tensor, ...]:

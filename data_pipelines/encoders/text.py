@@ -1,0 +1,64 @@
+"""What the text encoders share: reading a Hugging Face folder, and texts to vectors by way of token ids."""
+
+import json
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float16, Int
+from threadpoolctl import ThreadpoolController
+
+from uniaudio_jax.files import file_sha256
+
+LONGEST = 100
+"""The most vectors of a text (arXiv 2310.00704)."""
+WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
+INSTALL = "pip install --no-deps tokenizers"
+
+
+class TextEncoder(ABC):
+    """Vectors [n, width] of the tokens of a text, at most `LONGEST`, computed by numpy.
+
+    name, width: of the model. added_tokens: how many the tokenizer adds to those of the text.
+    """
+
+    name: str
+    width: int
+    added_tokens: int
+
+    def __init__(self, folder: Path, files: tuple[str, ...], wanted: str) -> None:
+        """Reads the config. Raises ValueError that says what is `wanted` where a folder lacks some of `files`."""
+        if missing := [name for name in files if not (folder / name).is_file()]:
+            raise ValueError(f"{folder}: got no {', '.join(missing)}, wanted {wanted}")
+        self.config = json.loads((folder / CONFIG).read_text())
+        self.sha256 = file_sha256(folder / WEIGHTS)
+        # Products of one text are small: BLAS threads wait for each other, on a busy machine for over 10 times as long.
+        self.threads = ThreadpoolController()
+
+    def encode(self, text: str) -> Float16[np.ndarray, "n W"]:
+        """Vectors of the tokens of `text`, of the first ones if it is long; ValueError for a text without any token."""
+        ids = self.tokens(text)
+        if len(ids) <= self.added_tokens:
+            raise ValueError(f"{type(self).__name__}: got text {text!r} without any token, wanted some words")
+        with self.threads.limit(limits=1, user_api="blas"):
+            return self.forward(np.array(ids)).astype(np.float16)
+
+    @abstractmethod
+    def tokens(self, text: str) -> list[int]:
+        """At most `LONGEST` token ids of a text, with those that the model adds."""
+
+    @abstractmethod
+    def forward(self, ids: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n W"]:
+        """Vectors of token ids."""
+
+
+def load_tokenizer(path: Path) -> Any:
+    """The tokenizer of a tokenizer.json, without padding. Raises ValueError where the package tokenizers is missing."""
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise ValueError(f"{path}: got no package {error.name}, wanted it for text vectors; run `{INSTALL}`") from error
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_padding()
+    return tokenizer

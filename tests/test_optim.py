@@ -1,0 +1,80 @@
+"""Laws of optimizers and schedules: by name, with the values of their formulas."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from uniaudio_jax.config import OptimConfig
+from uniaudio_jax.optim import TrainState, apply_gradients, guarded_update, make_optimizer
+from uniaudio_jax.schedules import make_schedule
+
+CONFIG = OptimConfig(peak_learning_rate=0.03, warmup_steps=7, weight_decay=0.5, clip_norm=2.0)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        ("inverse_sqrt", {0: 0.03 / 7, 6: 0.03, 27: 0.03 * 0.5}),
+        ("warmup_cosine", {0: 0.0, 7: 0.03, 18: 0.03 * (0.01 + 0.99 / 2), 29: 0.0003}),
+        ("constant", {0: 0.03, 28: 0.03}),
+    ],
+)
+def test_a_schedule_has_the_values_of_its_formula(schedule, rates):
+    rate = make_schedule(replace(CONFIG, schedule=schedule), steps=29)
+    for step, wanted in rates.items():
+        assert float(rate(step)) == pytest.approx(wanted, rel=1e-5, abs=1e-9)
+
+
+@pytest.mark.parametrize(("decayed", "bias_decays"), [("kernels", False), ("all", True)])
+def test_the_rule_says_which_weights_decay(decayed, bias_decays):
+    params = {"linear": {"kernel": jnp.ones((3, 5)), "bias": jnp.ones(5)}}
+    optimizer = make_optimizer(replace(CONFIG, schedule="constant", decayed=decayed), 29)
+    zero = jax.tree.map(jnp.zeros_like, params)
+    updated, *_ = guarded_update(optimizer, zero, optimizer.init(params), params)
+    np.testing.assert_allclose(updated["linear"]["kernel"], 1 - 0.03 * 0.5, rtol=1e-6)
+    np.testing.assert_allclose(updated["linear"]["bias"], 1 - 0.03 * 0.5 * bias_decays, rtol=1e-6)
+
+
+def test_the_first_update_of_adamw_is_the_learning_rate_times_the_sign_of_the_gradient():
+    params, gradients = {"bias": jnp.zeros(3)}, {"bias": jnp.array([0.3, -0.2, 0.001])}
+    optimizer = make_optimizer(replace(CONFIG, schedule="constant"), 29)
+    updated, _, norm, finite = guarded_update(optimizer, gradients, optimizer.init(params), params)
+    np.testing.assert_allclose(updated["bias"], [-0.03, 0.03, -0.03], rtol=1e-4)
+    assert bool(finite) and float(norm) == pytest.approx(np.linalg.norm([0.3, -0.2, 0.001]))
+
+
+def test_a_gradient_that_is_not_finite_changes_neither_weights_nor_moments():
+    params = {"bias": jnp.ones(3)}
+    optimizer = make_optimizer(CONFIG, 29)
+    moments = optimizer.init(params)
+    updated, new_moments, _, finite = guarded_update(
+        optimizer, {"bias": jnp.array([1.0, jnp.nan, 1.0])}, moments, params
+    )
+    assert not bool(finite)
+    for wanted, leaf in zip(jax.tree.leaves((params, moments)), jax.tree.leaves((updated, new_moments)), strict=True):
+        np.testing.assert_array_equal(leaf, wanted)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("name", "adamv", "OptimConfig.name: got 'adamv'.*did you mean 'adamw'"),
+        ("schedule", "cosine", "OptimConfig.schedule: got 'cosine'.*did you mean 'warmup_cosine'"),
+        ("decayed", "kernel", "OptimConfig.decayed: got 'kernel'.*did you mean 'kernels'"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_a_suggestion(field, value, message):
+    with pytest.raises(ValueError, match=message):
+        make_optimizer(replace(CONFIG, **{field: value}), 29)
+
+
+def test_a_gradient_is_taken_per_token_and_cut_to_the_clip_norm():
+    optimizer, params = make_optimizer(CONFIG, 29), {"bias": jnp.zeros(5)}
+    state = TrainState(params, optimizer.init(params), jnp.int32(0), jnp.int32(0))
+    gradients = {"bias": jnp.array([30.0, 40.0, 0.0, 0.0, 0.0])}
+    for tokens, wanted in ((10.0, [1.2, 1.6]), (100.0, [0.3, 0.4])):
+        (_, (adam, *_)) = apply_gradients(optimizer, state, gradients, jnp.float32(tokens))[0].optimizer
+        np.testing.assert_allclose(adam.mu["bias"][:2], (1 - CONFIG.beta1) * np.array(wanted), rtol=1e-5)
