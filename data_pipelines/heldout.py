@@ -18,10 +18,11 @@ from uniaudio_jax.tasks import KINDS, get_task
 
 @dataclass(frozen=True)
 class Example:
-    """One held-out example: its id, its text, and all its streams, a drawn speaker prompt included."""
+    """One held-out example: its id, its text, its speaker, and all its streams, a drawn speaker prompt included."""
 
     id: str
     text: str
+    speaker: str
     streams: dict[str, np.ndarray]
 
 

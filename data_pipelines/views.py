@@ -22,10 +22,11 @@ from uniaudio_jax.tasks import MASKED, Task, get_task
 
 
 class About(NamedTuple):
-    """What a held-out example is called, and what is said or heard in it."""
+    """What a held-out example is called, what is said or heard in it, and by whom."""
 
     id: str
     text: str
+    speaker: str
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class View:
     def about(self, number: int) -> About:
         key = self.task.target.key
         record = self.columns[key].records[self._row(number, key)]
-        return About(record["id"].decode(), record["text"].decode())
+        return About(*(record[name].decode() for name in About._fields))
 
     def _row(self, number: int, key: str) -> int:
         return int(number if self._rows is None else self._rows[key][number])

@@ -25,6 +25,7 @@ from uniaudio_jax.pytorch.modeling_uniaudio import TorchUniAudio
 FORMAT = Path(__file__).parent / "golden" / "uniaudio_v1_format.json"
 CONFIG = ModelConfig(
     vocabulary=101,
+    ranges=(),
     context_frames=29,
     codebooks=3,
     text_width=7,
@@ -38,7 +39,8 @@ def configs(draw) -> ModelConfig:
     codebooks, heads, part = (draw(st.sampled_from(primes)) for primes in ((1, 2, 3), (1, 2, 5), (1, 2, 3)))
     layers, width = st.integers(1, 3), codebooks * heads * part
     return ModelConfig(
-        vocabulary=draw(st.sampled_from((29, 31))),
+        vocabulary=draw(st.sampled_from((101, 103))),
+        ranges=(),
         context_frames=draw(st.sampled_from((7, 11))),
         codebooks=codebooks,
         text_width=draw(st.sampled_from((1, 13))),
@@ -197,6 +199,7 @@ def test_stacks_with_other_heads_have_no_json():
     stack = StackConfig(layers=2, width=30, heads=3)
     config = ModelConfig(
         vocabulary=101,
+        ranges=(),
         context_frames=29,
         codebooks=3,
         text_width=7,

@@ -101,21 +101,26 @@ def test_the_python_api_generates_what_it_says(run):
 
 def test_an_evaluation_holds_losses_baselines_and_metrics(run):
     finish(python("uniaudio_jax.evaluate", "--run", run, "--count", 2))
-    tasks = json.loads((run / "evaluation.json").read_text())["tasks"]
+    tasks = json.loads((run / "evaluation.json").read_text(), parse_constant=pytest.fail)["tasks"]
     assert set(tasks) == {"tts", "enhancement", "audio_tagging"}
+    for entry in tasks.values():
+        assert entry["heldout_examples"] == 7 and len(entry["samples"]) == 2
+        for name, value in entry["metrics"].items():
+            total, weight = np.sum([sample["scores"][name] for sample in entry["samples"]], axis=0)
+            assert value == (pytest.approx(total / weight) if weight else None)
     tags = tasks.pop("audio_tagging")
     assert len(tags["loss_per_level"]) == len(tags["unigram_loss_per_level"]) == 1
     assert abs(tags["unigram_loss"] - np.log(13)) < 0.2 and tags["untrained_loss"] > 8
-    assert {"token_error_rate", "token_error_rate_of_another_reference"} <= set(tags["metrics"])
+    assert set(tags["metrics"]) == {"token_error_rate", "token_error_rate_of_another_reference"}
     for entry in tasks.values():
         assert len(entry["loss_per_level"]) == len(entry["accuracy_per_level"]) == 3
         assert abs(np.mean(entry["loss_per_level"]) - entry["loss"]) < 1e-4
         # Fresh logits have the variance 1536 · 0.02² at any width: about .3 nats above uniform ones.
         assert 0 < entry["untrained_loss"] - np.log(4212) < 0.5
         assert abs(entry["unigram_loss"] - np.log(1024)) < 0.2
-        assert {"stoi", "mel_distance", "mel_distance_of_another_reference"} <= set(entry["metrics"])
-        assert entry["heldout_examples"] == 7
-    assert "stoi_of_input" in tasks["enhancement"]["metrics"]
+    assert set(tasks["tts"]["metrics"]) == {"length_ratio", "length_ratio_of_another_reference"}
+    for suffix in ("", "_of_input", "_of_another_reference"):
+        assert {f"stoi{suffix}", f"mel_distance{suffix}"} <= set(tasks["enhancement"]["metrics"])
     assert "| tts |" in (run / "evaluation.md").read_text()
     assert (run / "evaluation.png").stat().st_size > 10_000
 

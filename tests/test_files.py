@@ -1,11 +1,13 @@
 """Laws of files that appear whole or not at all, and of the clock that counts frames."""
 
 import hashlib
+import json
+import math
 
 import pytest
 
 from uniaudio_jax.clock import FrameClock
-from uniaudio_jax.files import atomic_write, file_sha256
+from uniaudio_jax.files import atomic_write, file_sha256, write_json
 
 
 def test_a_written_file_appears_at_the_end_alone_in_its_folder(tmp_path):
@@ -23,6 +25,17 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         partial.write_bytes(b"half")
         raise RuntimeError
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_json_holds_null_for_what_is_no_number(tmp_path):
+    values = {"loss": math.nan, "scores": [(0.5, 1), (-math.inf, 3)], "name": "tts"}
+    write_json(tmp_path / "a.json", values)
+    text = (tmp_path / "a.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == {
+        "loss": None,
+        "scores": [[0.5, 1], [None, 3]],
+        "name": "tts",
+    }
 
 
 def test_the_hash_is_that_of_the_bytes(tmp_path):

@@ -7,8 +7,6 @@ writes DIR/model.safetensors, DIR/model.pth and DIR/config.json, reads both back
 random frames against the PyTorch model of this checkout.
 """
 
-import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 from uniaudio_jax.cli import main_guard
 from uniaudio_jax.codec.exchange import export_codec
 from uniaudio_jax.convert import config_to_json, to_torch_names
+from uniaudio_jax.files import atomic_write, write_json
 from uniaudio_jax.pytorch.load import load_torch_model
 from uniaudio_jax.run import Run, load_run
 from uniaudio_jax.vocab import CONTINUOUS
@@ -30,39 +29,39 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """run: folder of a training, or of a codec. out: folder of the exported files."""
+    """What to export, and where to."""
 
     run: Path
+    """Folder of a training, or of a codec."""
     out: Path
+    """Folder of the exported files."""
     kind: Literal["model", "codec"] = "model"
+    """What `run` is the folder of: a training, or a SEANet codec."""
 
 
 def write_files(state: dict[str, np.ndarray], sizes: dict[str, Any], out: Path) -> None:
-    """Writes state dict and sizes into the three files, each by an atomic rename, and reads the tensors back."""
+    """Writes the three files of a state dict and its sizes, each whole or not at all, and reads the tensors back."""
     try:
         import torch
     except ImportError as error:
         raise ValueError(f"export_torch writes a .pth with PyTorch: {error}; `pip install torch==2.13.0`") from error
-    out.mkdir(parents=True, exist_ok=True)
-    partial = out / "partial"
-    save_file(state, partial)
-    os.replace(partial, out / "model.safetensors")
-    torch.save({name: torch.from_numpy(value.copy()) for name, value in state.items()}, partial)
-    os.replace(partial, out / "model.pth")
-    partial.write_text(json.dumps(sizes, indent=1) + "\n")
-    os.replace(partial, out / "config.json")
+    with atomic_write(out / "model.safetensors") as partial:
+        save_file(state, partial)
+    with atomic_write(out / "model.pth") as partial:
+        torch.save({name: torch.from_numpy(value.copy()) for name, value in state.items()}, partial)
+    write_json(out / "config.json", sizes)
     files = {
         "model.safetensors": load_file(out / "model.safetensors"),
         "model.pth": {n: v.numpy() for n, v in torch.load(out / "model.pth", weights_only=True).items()},
     }
-    for name, found in files.items():
-        if found.keys() != state.keys() or any(not np.array_equal(found[key], state[key]) for key in state):
+    for name, tensors in files.items():
+        if tensors.keys() != state.keys() or any(not np.array_equal(tensors[key], state[key]) for key in state):
             raise ValueError(f"{out / name}: read back, its tensors are not those that were written; export again")
 
 
 def logits_difference(run: Run, frames: int = 48) -> float:
     """The largest difference between our logits and PyTorch's over random frames of every kind of token."""
-    torch, rival = load_torch_model(run.config.model, jax.device_get(run.params))
+    torch, torch_model = load_torch_model(run.config.model, jax.device_get(run.params))
     model, rng = run.config.model, np.random.default_rng(0)
     tokens = rng.integers(2, model.vocabulary_size, (2, frames, model.codebooks))
     tokens[:, 3:7] = CONTINUOUS
@@ -70,34 +69,41 @@ def logits_difference(run: Run, frames: int = 48) -> float:
     slots = np.full((2, frames), -1)
     slots[:, 3:7] = np.arange(4)
     with torch.no_grad():
-        theirs = rival(
+        logits = torch_model(
             torch.from_numpy(tokens), text_vectors=torch.from_numpy(vectors), text_slots=torch.from_numpy(slots)
         )
-    return float(np.abs(np.asarray(run.logits(tokens, vectors)) - theirs.numpy()).max())
+    return float(np.abs(np.asarray(run.logits(tokens, vectors)) - logits.numpy()).max())
+
+
+def export_codec_files(options: ExportOptions) -> None:
+    state, sizes = export_codec(options.run)
+    write_files(state, sizes, options.out)
+    print(f"export: {len(state)} tensors of codec {sizes['name']}, read back bit-equal: {options.out}")
+
+
+def export_run(options: ExportOptions) -> None:
+    """Exports a run. Raises ValueError when the exported model's logits are not the run's."""
+    run = load_run(options.run)
+    state = to_torch_names(jax.device_get(run.params), run.config.model)
+    write_files(state, config_to_json(run.config.model), options.out)
+    millions = sum(value.size for value in state.values()) / 1e6
+    print(
+        f"export: {len(state)} tensors, {millions:.2f} M parameters of step {run.step}, read back bit-equal: "
+        f"{options.out}"
+    )
+    difference = logits_difference(run)
+    if not difference < TOLERANCE:
+        raise ValueError(f"{options.out}: logits differ from PyTorch's by {difference:.2e}, wanted below {TOLERANCE}")
+    print(f"export: logits agree with PyTorch's within {difference:.1e} (wanted {TOLERANCE})")
 
 
 def main() -> None:
     options = tyro.cli(ExportOptions, description=__doc__)
     with main_guard():
         if options.kind == "codec":
-            state, sizes = export_codec(options.run)
-            write_files(state, sizes, options.out)
-            print(f"export: {len(state)} tensors of codec {sizes['name']}, read back bit-equal: {options.out}")
-            return
-        run = load_run(options.run)
-        state = to_torch_names(jax.device_get(run.params), run.config.model)
-        write_files(state, config_to_json(run.config.model), options.out)
-        size = sum(value.size for value in state.values())
-        print(
-            f"export: {len(state)} tensors, {size / 1e6:.2f} M parameters of step {run.step}, read back bit-equal: "
-            f"{options.out}"
-        )
-        difference = logits_difference(run)
-        if not difference < TOLERANCE:
-            raise ValueError(
-                f"{options.out}: logits differ from PyTorch's by {difference:.2e}, wanted below {TOLERANCE}"
-            )
-        print(f"export: logits agree with PyTorch's within {difference:.1e} (wanted {TOLERANCE})")
+            export_codec_files(options)
+        else:
+            export_run(options)
 
 
 if __name__ == "__main__":

@@ -86,14 +86,15 @@ EDITED_AUDIO = Stream("edited_audio", "audio", "audio", mixer="source_audio")
 class Task:
     """One row of the task table (arXiv 2310.00704 table 1).
 
-    token: special token that names the task in a sequence. metrics: of what is generated, names in `evaluate.py`.
+    token: special token that names the task in a sequence. metrics: names in `metrics/registry.py`, of what is
+    generated.
     """
 
     name: str
     token: str
     conditions: tuple[Stream, ...]
     target: Stream = AUDIO
-    metrics: tuple[str, ...] = ("stoi", "mel_distance")
+    metrics: tuple[str, ...] = ()
 
     @property
     def makes_audio(self) -> bool:
@@ -110,33 +111,47 @@ class Task:
         return tuple(stream for stream in self.streams if stream.source != DRAWN)
 
 
-SOUND_METRICS = ("mel_distance",)
+RESTORED_SPEECH = ("stoi", "pesq", "si_sdr_db", "mel_distance", "length_ratio")
+"""The target is the speech that the input holds, sample for sample."""
+EDITED_SPEECH = ("stoi", "mel_distance", "length_ratio")
+"""The words outside of the masked span keep their places; the phase inside it is free, which SI-SDR would punish."""
+EDITED_SOUND = ("si_sdr_db", "mel_distance", "length_ratio")
+"""What the order leaves alone keeps its place and samples. STOI and PESQ are measures of speech."""
+SAME_FRAMES = ("mel_distance", "length_ratio")
+"""Units or notes say what sounds in each 20 ms, so that spectra can be compared frame by frame. They leave open what
+STOI, PESQ and SI-SDR would compare, the envelope and the phase."""
+FREE_FRAMES = ("length_ratio",)
+"""A text is said well at many paces: frames at the same time hold other sounds, and nothing compares them."""
+TEXTURE = ("mel_distance", "length_ratio")
+"""A caption fixes the colour of a sound but no moment of it. The mel distance compares that colour coarsely, and says
+something only beside its own chance, `mel_distance_of_another_reference`."""
+TOKENS = ("token_error_rate",)
 
 TASKS = {
     task.name: task
     for task in (
         # The eleven of the paper.
-        Task("tts", "<tts_task>", (PHONE, SPEAKER_PROMPT)),
-        Task("voice_conversion", "<VC_task>", (CONTENT, SPEAKER_PROMPT)),
-        Task("enhancement", "<SE_task>", (NOISY_AUDIO,), metrics=("stoi", "si_sdr_db", "mel_distance")),
-        Task("target_speech_extraction", "<Spex_task>", (MIXTURE_AUDIO, SPEAKER_PROMPT)),
-        Task("singing", "<sing_task>", (SUNG_PHONE, MIDI, SPEAKER_PROMPT)),
-        Task("text_to_sound", "<TSS_task>", (CAPTION,), metrics=SOUND_METRICS),
-        Task("text_to_music", "<TTM_task>", (CAPTION,), metrics=SOUND_METRICS),
-        Task("audio_edit", "<Audit_task>", (EDIT_ORDER, SOURCE_AUDIO), EDITED_AUDIO, metrics=SOUND_METRICS),
-        Task("dereverberation", "<Speech_RIR_task>", (REVERBERANT_AUDIO,)),
-        Task("instructed_tts", "<InstructTTS_task>", (PHONE, INSTRUCTION)),
-        Task("speech_edit", "<speech_edit_task>", (PHONE, MASKED_AUDIO)),
+        Task("tts", "<tts_task>", (PHONE, SPEAKER_PROMPT), metrics=FREE_FRAMES),
+        Task("voice_conversion", "<VC_task>", (CONTENT, SPEAKER_PROMPT), metrics=SAME_FRAMES),
+        Task("enhancement", "<SE_task>", (NOISY_AUDIO,), metrics=RESTORED_SPEECH),
+        Task("target_speech_extraction", "<Spex_task>", (MIXTURE_AUDIO, SPEAKER_PROMPT), metrics=RESTORED_SPEECH),
+        Task("singing", "<sing_task>", (SUNG_PHONE, MIDI, SPEAKER_PROMPT), metrics=SAME_FRAMES),
+        Task("text_to_sound", "<TSS_task>", (CAPTION,), metrics=TEXTURE),
+        Task("text_to_music", "<TTM_task>", (CAPTION,), metrics=TEXTURE),
+        Task("audio_edit", "<Audit_task>", (EDIT_ORDER, SOURCE_AUDIO), EDITED_AUDIO, metrics=EDITED_SOUND),
+        Task("dereverberation", "<Speech_RIR_task>", (REVERBERANT_AUDIO,), metrics=RESTORED_SPEECH),
+        Task("instructed_tts", "<InstructTTS_task>", (PHONE, INSTRUCTION), metrics=FREE_FRAMES),
+        Task("speech_edit", "<speech_edit_task>", (PHONE, MASKED_AUDIO), metrics=EDITED_SPEECH),
         # Further formats of the public code.
-        Task("plain_tts", "<plain_tts_task>", (PHONE,)),
+        Task("plain_tts", "<plain_tts_task>", (PHONE,), metrics=FREE_FRAMES),
         Task("asr", "<asr_task>", (SEMANTIC,), WORDS, metrics=("token_error_rate", "word_error_rate")),
-        Task("lm", "<lm_task>", (), WORDS, metrics=()),
-        Task("speaker_verification", "<SV_task>", (AUDIO, PAIRED_PROMPT), SAME_SPEAKER, metrics=("token_error_rate",)),
-        Task("audio_tagging", "<AT_task>", (AUDIO,), EVENTS, metrics=("token_error_rate",)),
-        Task("phone_to_semantic", "<phone_to_semantic_task>", (PHONE,), SEMANTIC, metrics=("token_error_rate",)),
-        Task("semantic_to_acoustic", "<semantic_to_acoustic_task>", (SEMANTIC,)),
+        Task("lm", "<lm_task>", (), WORDS),
+        Task("speaker_verification", "<SV_task>", (AUDIO, PAIRED_PROMPT), SAME_SPEAKER, metrics=TOKENS),
+        Task("audio_tagging", "<AT_task>", (AUDIO,), EVENTS, metrics=TOKENS),
+        Task("phone_to_semantic", "<phone_to_semantic_task>", (PHONE,), SEMANTIC, metrics=TOKENS),
+        Task("semantic_to_acoustic", "<semantic_to_acoustic_task>", (SEMANTIC,), metrics=SAME_FRAMES),
         # Our own.
-        Task("language_recognition", "<language_task>", (AUDIO,), LANGUAGE, metrics=("token_error_rate",)),
+        Task("language_recognition", "<language_task>", (AUDIO,), LANGUAGE, metrics=TOKENS),
     )
 }
 STREAMS = {stream.key: stream for task in TASKS.values() for stream in task.columns}

@@ -34,6 +34,7 @@ import numpy as np
 import soxr
 import tyro
 from jaxtyping import Float, Float32
+from rapidfuzz.distance import Levenshtein
 from sklearn.cluster import MiniBatchKMeans, kmeans_plusplus
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
@@ -46,7 +47,6 @@ from data_pipelines.tokenizers.semantic import SpeechEncoder, load_encoder, near
 from uniaudio_jax.audio.files import read_audio
 from uniaudio_jax.cli import main_guard, use_compile_cache
 from uniaudio_jax.files import atomic_write
-from uniaudio_jax.metrics.edits import edit_distance
 from uniaudio_jax.vocab import SEMANTIC_UNITS
 
 SUFFIXES = (".wav", ".flac", ".ogg")
@@ -185,7 +185,7 @@ def judge(encoder: SpeechEncoder, centroids: Float32[np.ndarray, "V D"]) -> dict
             pair for voice in JUDGE_VOICES for pair in zip(units[voice], units["piper"], strict=True)
         ]
     return {
-        name: float(np.mean([edit_distance(a, b) / max(len(a), len(b)) for a, b in sequences]))
+        name: float(np.mean([Levenshtein.normalized_distance(a, b) for a, b in sequences]))
         for name, sequences in pairs.items()
     }
 

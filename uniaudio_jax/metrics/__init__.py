@@ -1,1 +1,1 @@
-"""Measures of generated waveforms."""
+"""Metrics of what was generated, one file each; `registry.py` lists them."""

@@ -7,39 +7,27 @@ from typing import Any
 
 import numpy as np
 
-Pair = tuple[np.ndarray, np.ndarray]
-"""(reference, generated) waveforms."""
+from uniaudio_jax.files import atomic_write
+from uniaudio_jax.metrics.sample import Sample
 
 
-def draw_evaluation(run: Path, tasks: dict[str, dict[str, Any]], pairs: dict[str, Pair], rate_hz: int) -> Path | None:
-    """Writes RUN/evaluation.png and returns its path; None without matplotlib, an optional extra."""
+def draw_evaluation(run: Path, tasks: dict[str, dict[str, Any]], shown: Mapping[str, Sample]) -> Path | None:
+    """Writes RUN/evaluation.png and returns its path; None without matplotlib, an optional extra.
+
+    A row for each task: its losses, and the spectrograms of the sample in `shown`, if there is one.
+    """
     plt = _pyplot()
     if plt is None:
         return None
     figure, axes = plt.subplots(len(tasks), 3, figsize=(15, 2.8 * len(tasks)), squeeze=False, layout="constrained")
-    for (losses, *places), (name, entry) in zip(axes, tasks.items(), strict=True):
+    for (losses, *spectrograms), (name, entry) in zip(axes, tasks.items(), strict=True):
         _draw_losses(losses, run, name, entry)
-        longest = max(map(len, pairs.get(name, ((),))))
-        for place, title, signal in zip(
-            places, ("codec's resynthesis", "generated"), pairs.get(name, ()), strict=False
-        ):
-            place.specgram(
-                np.pad(signal, (0, longest - len(signal))) + 1e-6,
-                NFFT=512,
-                Fs=rate_hz,
-                noverlap=384,
-                cmap="magma",
-                vmin=-140,
-                vmax=-30,
-            )
-            place.set(title=f"{name}: {title}", xlabel="seconds", ylabel="Hz")
-        if name not in pairs:
-            for place in places:
-                place.set_axis_off()
-    path = run / "evaluation.png"
-    figure.savefig(path, dpi=80)
-    plt.close(figure)
-    return path
+        if name in shown:
+            _draw_spectrograms(spectrograms, name, shown[name])
+        else:
+            for axis in spectrograms:
+                axis.set_axis_off()
+    return _save(plt, figure, run / "evaluation.png")
 
 
 def draw_metrics(path: Path, lines: list[dict[str, Any]], panels: Mapping[str, Iterable[str]]) -> Path | None:
@@ -54,9 +42,7 @@ def draw_metrics(path: Path, lines: list[dict[str, Any]], panels: Mapping[str, I
             axis.plot(list(points), list(points.values()), label=name, linewidth=1)
         axis.set(title=title, xlabel="step")
         axis.legend()
-    figure.savefig(path, dpi=80)
-    plt.close(figure)
-    return path
+    return _save(plt, figure, path)
 
 
 def _pyplot() -> Any:
@@ -71,6 +57,13 @@ def _pyplot() -> Any:
     return plt
 
 
+def _save(plt: Any, figure: Any, path: Path) -> Path:
+    with atomic_write(path) as partial:
+        figure.savefig(partial, format="png", dpi=80)
+    plt.close(figure)
+    return path
+
+
 def _draw_losses(axis: Any, run: Path, name: str, entry: dict[str, Any]) -> None:
     """The training loss of one task by step, and as lines the held-out loss and the unigram baseline."""
     log = run / "metrics.jsonl"
@@ -81,3 +74,13 @@ def _draw_losses(axis: Any, run: Path, name: str, entry: dict[str, Any]) -> None
     axis.axhline(entry["unigram_loss"], color="tab:red", linestyle="--", label="unigram")
     axis.set(title=name, xlabel="step", ylabel="nats per token")
     axis.legend()
+
+
+def _draw_spectrograms(axes: list[Any], name: str, sample: Sample) -> None:
+    """The reference and the estimate over the same time, the shorter one followed by silence."""
+    samples = max(len(sample.reference), len(sample.estimate))
+    signals = {"codec's resynthesis": sample.reference, "generated": sample.estimate}
+    for axis, (title, signal) in zip(axes, signals.items(), strict=True):
+        signal = np.pad(signal, (0, samples - len(signal))) + 1e-6
+        axis.specgram(signal, NFFT=512, Fs=sample.sample_rate_hz, noverlap=384, cmap="magma", vmin=-140, vmax=-30)
+        axis.set(title=f"{name}: {title}", xlabel="seconds", ylabel="Hz")

@@ -1,0 +1,31 @@
+"""Perceptual evaluation of speech quality."""
+
+import soxr
+
+from uniaudio_jax.metrics.sample import NO_SCORE, Sample, Score, Scores, waveforms
+
+RATE_HZ = 16000
+WORST = 1.04
+"""The value at the lowest raw score, -0.5, by equation 1 of P.862.2."""
+
+
+def pesq(sample: Sample) -> Scores:
+    """Wideband PESQ: 1.04 (and for silence) to 4.64, higher is better (ITU-T P.862.2, by the package pesq).
+
+    Rates other than 16 kHz are resampled. Undefined where no utterance is found in the reference, or it is shorter
+    than 0.25 s.
+    """
+    from pesq import PesqError  # an optional package
+    from pesq import pesq as measure
+
+    reference, estimate = waveforms(sample)
+    if not reference.any():
+        return {"pesq": NO_SCORE}
+    if not estimate.any():
+        return {"pesq": Score(WORST, 1.0)}
+    if sample.sample_rate_hz != RATE_HZ:
+        reference, estimate = (soxr.resample(wav, sample.sample_rate_hz, RATE_HZ) for wav in (reference, estimate))
+    try:
+        return {"pesq": Score(float(measure(RATE_HZ, reference, estimate, "wb")), 1.0)}
+    except PesqError:
+        return {"pesq": NO_SCORE}
