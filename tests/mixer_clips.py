@@ -9,12 +9,13 @@ import numpy as np
 
 from data_pipelines.corpora import SAMPLE_RATE_HZ, SPLITS, Clip, Corpus, Entry, EntryTable
 from data_pipelines.mixers import MixerOptions, Pool, derive
-from data_pipelines.mixers.noise import rms
+from data_pipelines.mixers.signals import rms
 from data_pipelines.synthetic.noises import NOISES
 
 SAMPLES = 16411  # a prime, a little over a second
 LABELS = ("rain", "dog_bark", "Siren", "wind", "bell")
 OPTIONS = MixerOptions(noises=tuple(kind for kind in NOISES if kind != "babble"))
+STEP_SAMPLES = round(SAMPLE_RATE_HZ / OPTIONS.mask_grid_hz)
 
 
 def voice(number: int, samples: int = SAMPLES) -> np.ndarray:

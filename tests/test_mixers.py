@@ -3,17 +3,19 @@
 import dataclasses
 import json
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from data_pipelines.corpora import ALIGNED_FIELDS, SAMPLE_RATE_HZ, SPLITS, Clip, Entry
+from data_pipelines.corpora import ALIGNED_FIELDS, SAMPLE_RATE_HZ, SPLITS, Clip, Corpus, Entry, EntryTable, Segment
 from data_pipelines.mixers import DERIVED, MixerOptions, Pool
 from data_pipelines.mixers.edit import edit_audio
-from data_pipelines.mixers.mask import FRAME_SAMPLES, mask_span, word_frames
-from data_pipelines.mixers.noise import fitted, rms
-from data_pipelines.mixers.pool import OPERATIONS, TRIES, Listing
+from data_pipelines.mixers.mask import mask_span, word_steps
+from data_pipelines.mixers.options import OPERATIONS
+from data_pipelines.mixers.pool import TRIES, SpeakerTable
+from data_pipelines.mixers.signals import fit_length, rms
 from tests.mixer_clips import (
     CLIP,
     CLIPS,
@@ -22,6 +24,7 @@ from tests.mixer_clips import (
     SAMPLES,
     SOUNDS,
     SPEECH,
+    STEP_SAMPLES,
     corpus_of,
     derived,
     generator,
@@ -67,7 +70,7 @@ def test_lengths_are_kept_and_everything_is_finite_for_odd_sizes(samples):
         for name in ALIGNED_FIELDS:
             assert getattr(got, name).shape == (samples,) and getattr(got, name).dtype == np.float32
             assert np.isfinite(getattr(got, name)).all()
-    for operation in set(OPERATIONS) - ({"inpaint"} if samples < 2 * FRAME_SAMPLES else set()):
+    for operation in set(OPERATIONS) - ({"inpaint"} if samples < 2 * STEP_SAMPLES else set()):
         options = dataclasses.replace(OPTIONS, operations=(operation,))
         edit: Any = edit_audio(clip, generator(), SOUNDS, options)
         assert edit.audio.shape == edit.source_audio.shape == (samples,)
@@ -128,9 +131,9 @@ def test_draws_reach_every_clip_that_they_may_and_no_other():
         assert ids["same_speaker"] == {other.id for other in split if other.speaker == clip.speaker} - {clip.id}
         assert ids["other_speaker"] == {other.id for other in split if other.speaker != clip.speaker}
         assert ids["another"] == {other.id for other in split} - {clip.id}
-    heard = {sound.id for _ in range(99) if (sound := SOUNDS.sound("train", rng))}
+    heard = {sound.id for _ in range(99) if (sound := SOUNDS.sound(CLIP, rng))}
     assert heard == {f"sound-train-{label}" for label in LABELS}
-    assert SPEECH.sound("train", rng) is None
+    assert SPEECH.sound(CLIP, rng) is None
 
 
 def test_a_clip_of_no_known_speaker_is_not_another_speaker():
@@ -158,7 +161,9 @@ def test_a_single_speaker_a_single_clip_and_a_split_without_sounds_are_refused()
     with pytest.raises(ValueError, match="'train-0': it is the only clip"):
         Pool(corpus_of(CLIPS[:1])).another(CLIP, generator())
     with pytest.raises(ValueError, match="sounds: got no sound in the heldout split"):
-        Pool(corpus_of(CLIPS), corpus_of(sound_clips()[:2], "sounds")).sound("heldout", generator())
+        Pool(corpus_of(CLIPS), corpus_of(sound_clips()[:2], "sounds")).sound(
+            dataclasses.replace(CLIP, split="heldout"), generator()
+        )
 
 
 def test_a_clip_that_cannot_be_used_is_drawn_again_and_only_broken_ones_are_refused():
@@ -171,8 +176,34 @@ def test_a_clip_that_cannot_be_used_is_drawn_again_and_only_broken_ones_are_refu
 
 
 def test_a_pool_holds_eight_bytes_a_clip():
-    listing = Listing(corpus_of(CLIPS))
-    assert sum(array.nbytes for held in (listing.numbers, listing.codes) for array in held.values()) == 8 * len(CLIPS)
+    table = SpeakerTable(corpus_of(CLIPS))
+    assert sum(array.nbytes for held in (table.numbers, table.codes) for array in held.values()) == 8 * len(CLIPS)
+
+
+def test_other_clips_are_read_at_the_sample_rate_of_the_clip_and_with_their_audio_alone():
+    clips = {clip.id: clip for clip in CLIPS + sound_clips()}
+    reads: list[tuple[set, int]] = []
+
+    def watched(entry: Entry, sample_rate_hz: int) -> Clip:
+        reads.append((set(entry.audio), sample_rate_hz))
+        return clips[entry.id]
+
+    both = {name: Segment(path=Path("x.wav")) for name in ("audio", "content_audio")}
+    corpora = []
+    for some in (CLIPS, sound_clips()):
+        entries = [Entry(where="x", id=c.id, split=c.split, audio=both, about={"speaker": c.speaker}) for c in some]
+        corpora.append(Corpus(place="x", entries=EntryTable(entries), read=watched))
+    derived(dataclasses.replace(CLIP, sample_rate_hz=23011), DERIVED, Pool(*corpora), OPTIONS)
+    assert len(reads) >= 4 and all(read == ({"audio"}, 23011) for read in reads)
+
+
+@pytest.mark.parametrize("kind", ["white", "pink"])
+def test_procedural_noise_reaches_up_to_half_the_sample_rate_of_the_clip(kind):
+    options = dataclasses.replace(OPTIONS, noises=(kind,))
+    clip = derived(dataclasses.replace(CLIP, sample_rate_hz=48017), ["noisy_audio"], SPEECH, options)
+    spectrum = np.abs(np.fft.rfft(clip.noisy_audio - clip.audio))
+    hertz = np.fft.rfftfreq(SAMPLES, 1 / 48017)
+    assert rms(spectrum[hertz > 20000]) > 0.1 * rms(spectrum[hertz < 20000])
 
 
 @pytest.mark.parametrize("pool", [SPEECH, SOUNDS], ids=["procedural", "sounds"])
@@ -206,11 +237,11 @@ def test_ratios_are_drawn_from_their_whole_range():
 
 
 def test_a_short_sound_is_repeated_and_a_long_one_is_cut_where_it_can_be_heard():
-    short = fitted(np.arange(1, 8, dtype=np.float32), 23, generator(3))
+    short = fit_length(np.arange(1, 8, dtype=np.float32), 23, generator(3))
     np.testing.assert_array_equal(np.diff(short) % 7, np.ones(22))
     mostly_silent = np.zeros(10007, np.float32)
     mostly_silent[5003] = 1
-    assert all(fitted(mostly_silent, 11, generator(seed)).max() == 1 for seed in range(5))
+    assert all(fit_length(mostly_silent, 11, generator(seed)).max() == 1 for seed in range(5))
 
 
 @pytest.mark.parametrize("samples", [640, 641, 959, 16411, 48017])
@@ -219,9 +250,18 @@ def test_a_mask_lies_on_frames_inside_the_clip(samples):
     for seed in range(30):
         start, stop = derived(clip, ["masked_seconds"], SPEECH, OPTIONS, seed).masked_seconds
         first, last = round(start * 50), round(stop * 50)
-        assert (first / 50, last / 50) == (start, stop) and 0 <= first < last <= samples // FRAME_SAMPLES
-        share = (last - first) / (samples // FRAME_SAMPLES)
-        assert 0.1 - 1 / (samples // FRAME_SAMPLES) <= share <= 0.5
+        assert (first / 50, last / 50) == (start, stop) and 0 <= first < last <= samples // STEP_SAMPLES
+        share = (last - first) / (samples // STEP_SAMPLES)
+        assert 0.1 - 1 / (samples // STEP_SAMPLES) <= share <= 0.5
+
+
+def test_a_mask_lies_on_the_grid_that_the_options_state_at_any_sample_rate():
+    clip, options = dataclasses.replace(CLIP, sample_rate_hz=8009), dataclasses.replace(OPTIONS, mask_grid_hz=12.5)
+    seconds = SAMPLES / 8009
+    for seed in range(30):
+        start, stop = derived(clip, ["masked_seconds"], SPEECH, options, seed).masked_seconds
+        assert start % 0.08 in (pytest.approx(0), pytest.approx(0.08)) and 0 <= start < stop <= seconds
+        assert 0.1 * seconds - 0.08 <= stop - start <= 0.5 * seconds
 
 
 def test_a_mask_goes_from_word_to_word_where_the_phones_are_known():
@@ -236,7 +276,7 @@ def test_a_mask_goes_from_word_to_word_where_the_phones_are_known():
         ("e", 0.13),
         ("|", 0.2),
     )
-    starts, stops = word_frames(phones)
+    starts, stops = word_steps(phones, 50)
     assert (starts.tolist(), stops.tolist()) == ([5, 15, 30], [15, 25, 40])
     clip = dataclasses.replace(CLIP, phones=phones)
     options = dataclasses.replace(OPTIONS, masked_share=(0.15, 0.45))
@@ -245,7 +285,7 @@ def test_a_mask_goes_from_word_to_word_where_the_phones_are_known():
 
 
 def test_phones_without_pauses_are_words_and_phones_too_long_for_the_share_are_ignored():
-    assert [part.tolist() for part in word_frames((("a", 0.1), ("b", 0.2)))] == [[0, 5], [5, 15]]
+    assert [part.tolist() for part in word_steps((("a", 0.1), ("b", 0.2)), 50)] == [[0, 5], [5, 15]]
     clip = dataclasses.replace(CLIP, phones=(("a", 1.0),))
     start, stop = derived(clip, ["masked_seconds"], SPEECH, OPTIONS).masked_seconds
     assert 0.1 <= stop - start <= 0.52
@@ -269,10 +309,10 @@ def test_half_of_the_clips_are_paired_with_their_own_speaker():
     assert abs(halves - count / 2) < 3 * np.sqrt(count) / 2
 
 
-def test_options_are_told_in_json():
-    told = MixerOptions().describe()
-    assert json.loads(json.dumps(told)) == told
-    assert set(told) == {field.name for field in dataclasses.fields(MixerOptions)}
+def test_options_are_described_in_json():
+    described = MixerOptions().describe()
+    assert json.loads(json.dumps(described)) == described
+    assert set(described) == {field.name for field in dataclasses.fields(MixerOptions)}
 
 
 @pytest.mark.parametrize(
@@ -282,6 +322,7 @@ def test_options_are_told_in_json():
         ({"talker_db": (0, float("nan"))}, "talker_db: got 0 to nan"),
         ({"reverberation_seconds": (0.2, 2)}, "within 0.1 to 1"),
         ({"masked_share": (0, 0.5)}, "masked_share: got 0 to 0.5"),
+        ({"mask_grid_hz": 0}, "mask_grid_hz: got 0, wanted a number above 0"),
         ({"operations": ()}, "operations"),
         ({"noises": ("thunder",)}, "noises: got .*thunder.*, wanted one or more of white"),
     ],

@@ -9,11 +9,22 @@ import pytest
 
 from data_pipelines.corpora import SAMPLE_RATE_HZ, Clip
 from data_pipelines.mixers import MixerOptions, Pool
-from data_pipelines.mixers.edit import EDITS, WORDINGS, described, edit_audio, placed
-from data_pipelines.mixers.mask import FRAME_SAMPLES
-from data_pipelines.mixers.noise import rms, safe_gain
-from data_pipelines.mixers.pool import OPERATIONS
-from tests.mixer_clips import CLIP, LABELS, OPTIONS, SAMPLES, SOUNDS, SPEECH, corpus_of, generator, sound_clips, voice
+from data_pipelines.mixers.edit import EDITS, WORDINGS, describe, edit_audio, place_events
+from data_pipelines.mixers.options import OPERATIONS
+from data_pipelines.mixers.signals import rms, safe_gain
+from tests.mixer_clips import (
+    CLIP,
+    LABELS,
+    OPTIONS,
+    SAMPLES,
+    SOUNDS,
+    SPEECH,
+    STEP_SAMPLES,
+    corpus_of,
+    generator,
+    sound_clips,
+    voice,
+)
 
 
 def edited(operation: Any, seed: int = 0, clip: Any = CLIP, **more: Any) -> Any:
@@ -32,8 +43,9 @@ def test_adding_and_removing_the_same_event_give_back_the_audio(seed):
 
 
 def test_an_event_lies_in_one_span_at_the_stated_ratio_and_is_zero_elsewhere():
-    base, events = voice(1).astype(np.float64), (voice(2, 9001), voice(3, 7001))
-    first, second = placed(events, base, generator(), (4, 4))
+    base = voice(1).astype(np.float64)
+    events = [Clip(id=str(length), split="train", audio=voice(2, length)) for length in (9001, 7001)]
+    first, second = place_events(events, base, SAMPLE_RATE_HZ, generator(), (4, 4))
     for event in (first, second):
         span = np.flatnonzero(event)
         assert len(span) == span[-1] - span[0] + 1 <= 7001
@@ -55,10 +67,17 @@ def test_an_inpainting_source_is_silent_in_the_span_that_the_text_names_and_equa
     clip = edited("inpaint", seed)
     start, stop = (round(float(seconds) * SAMPLE_RATE_HZ) for seconds in re.findall(r"\d+\.\d\d", clip.text))
     assert not clip.source_audio[start:stop].any() and clip.audio[start:stop].any()
-    assert 0.1 * SAMPLES - FRAME_SAMPLES < stop - start < 0.5 * SAMPLES + FRAME_SAMPLES
+    assert 0.1 * SAMPLES - STEP_SAMPLES < stop - start < 0.5 * SAMPLES + STEP_SAMPLES
     outside = np.r_[0:start, stop:SAMPLES]
     np.testing.assert_array_equal(clip.source_audio[outside], CLIP.audio[outside])
     np.testing.assert_array_equal(clip.audio, CLIP.audio)
+
+
+def test_a_gap_lies_where_the_text_says_at_any_sample_rate():
+    clip = edited("inpaint", 3, dataclasses.replace(CLIP, sample_rate_hz=23011))
+    gap = np.flatnonzero(clip.source_audio != clip.audio)
+    start, stop = (float(seconds) for seconds in re.findall(r"\d+\.\d\d", clip.text))
+    assert abs(gap[0] - start * 23011) < 1 and abs(gap[-1] + 1 - stop * 23011) < 1
 
 
 @pytest.mark.parametrize("seed", range(7))
@@ -91,10 +110,10 @@ def test_orders_come_in_several_wordings_and_name_what_was_done():
 
 def test_labels_words_and_captions_name_an_event():
     rain = Clip(id="1", split="train", labels=("Thunder", "light_rain"))
-    assert described(rain) == "the sound of light rain and thunder"
-    assert described(Clip(id="2", split="train", text="Good  day.", speaker="Bo")) == 'a voice that says "Good day"'
-    assert described(Clip(id="3", split="train", text="A bell {rings}.")) == 'the sound described as "A bell {rings}"'
-    assert described(Clip(id="4", split="train", text=" ")) == ""
+    assert describe(rain) == "the sound of light rain and thunder"
+    assert describe(Clip(id="2", split="train", text="Good  day.", speaker="Bo")) == 'a voice that says "Good day"'
+    assert describe(Clip(id="3", split="train", text="A bell {rings}.")) == 'the sound described as "A bell {rings}"'
+    assert describe(Clip(id="4", split="train", text=" ")) == ""
 
 
 def test_an_event_has_a_name_that_the_clip_has_not():

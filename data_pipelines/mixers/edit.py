@@ -1,4 +1,4 @@
-"""A clip before an edit, after it, and the order to edit it (tasks of AUDIT, arXiv 2304.00830)."""
+"""A clip before and after an edit, and the order to edit it (the tasks of AUDIT, arXiv 2304.00830)."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,16 +8,19 @@ import numpy as np
 from jaxtyping import Float
 from scipy import signal
 
-from data_pipelines.corpora import SAMPLE_RATE_HZ, Clip
-from data_pipelines.mixers.mask import FRAME_SAMPLES, FRAMES_PER_SECOND, frame_span
-from data_pipelines.mixers.noise import fitted, rms, safe_gain
-from data_pipelines.mixers.pool import TRIES, MixerOptions, Operation, Pool, audible
+from data_pipelines.corpora import Clip
+from data_pipelines.mixers.mask import random_span
+from data_pipelines.mixers.options import MixerOptions, Operation
+from data_pipelines.mixers.pool import TRIES, Pool
+from data_pipelines.mixers.signals import audible, fit_length, rms, safe_gain
 
 EVENT_SHARE = (0.3, 1.0)
-FADE_SAMPLES = SAMPLE_RATE_HZ // 100
+"""Range of an event's share of the clip."""
+FADE_SECONDS = 0.01
 CUTOFF_HZ = (2000, 3000)
-LOWPASS_TAPS = 255
-STALE = (
+LOWPASS_SECONDS = 0.008
+"""Half the length of the low-pass filter."""
+STALE_FIELDS = (
     "language",
     "instruction",
     "labels",
@@ -29,7 +32,7 @@ STALE = (
     "reverberant_audio",
     "masked_seconds",
 )
-"""Fields that were told of the words or the audio before the edit."""
+"""Fields that describe the words or the audio before the edit."""
 
 WORDINGS: dict[Operation, tuple[str, ...]] = {
     "add": ("Add {new}.", "Mix in {new}.", "Put {new} into the recording.", "Let us also hear {new}."),
@@ -47,19 +50,21 @@ WORDINGS: dict[Operation, tuple[str, ...]] = {
     ),
 }
 
+Samples = Float[np.ndarray, " S"]
+
 
 class Edit(NamedTuple):
-    """Two sounds of the same length, and the words that the order is made of."""
+    """Two sounds of the same length, and the words that fill the gaps of a wording."""
 
-    source: Float[np.ndarray, " S"]
-    target: Float[np.ndarray, " S"]
+    source: Samples
+    target: Samples
     words: dict[str, str]
 
 
 def edit_audio(clip: Clip, rng: np.random.Generator, pool: Pool, options: MixerOptions) -> Clip:
-    """`clip` as an edit: source_audio, audio and the order in `text`; what else was told of it is left out.
+    """`clip` edited: source_audio before the edit, `audio` after it, the order in `text`, and no stale fields.
 
-    The operation is one of the options'. Both sounds are scaled down together when they would clip. Raises ValueError
+    The operation is one of the options'. Both sounds are scaled down together where one would clip. Raises ValueError
     for a silent clip, and where the pool has no event with a name.
     """
     operation = options.operations[rng.integers(len(options.operations))]
@@ -67,13 +72,14 @@ def edit_audio(clip: Clip, rng: np.random.Generator, pool: Pool, options: MixerO
     gain = min(safe_gain(edit.source), safe_gain(edit.target))
     source, target = ((gain * samples).astype(np.float32) for samples in (edit.source, edit.target))
     wording = WORDINGS[operation][rng.integers(len(WORDINGS[operation]))]
-    return replace(clip, audio=target, source_audio=source, text=wording.format(**edit.words), **dict.fromkeys(STALE))
+    text = wording.format(**edit.words)
+    return replace(clip, audio=target, source_audio=source, text=text, **dict.fromkeys(STALE_FIELDS))
 
 
 def _add(clip: Clip, rng: np.random.Generator, pool: Pool, options: MixerOptions) -> Edit:
-    (event,), base = _events(1, clip, rng, pool), _base(clip)
-    (sound,) = placed((audible(event),), base, rng, options.event_db)
-    return Edit(base, base + sound, {"new": described(event)})
+    (event,), base = _draw_events(1, clip, rng, pool), _base(clip)
+    (sound,) = place_events([event], base, clip.sample_rate_hz, rng, options.event_db)
+    return Edit(base, base + sound, {"new": describe(event)})
 
 
 def _remove(clip: Clip, rng: np.random.Generator, pool: Pool, options: MixerOptions) -> Edit:
@@ -82,24 +88,24 @@ def _remove(clip: Clip, rng: np.random.Generator, pool: Pool, options: MixerOpti
 
 
 def _replace(clip: Clip, rng: np.random.Generator, pool: Pool, options: MixerOptions) -> Edit:
-    (old, new), base = _events(2, clip, rng, pool), _base(clip)
-    before, after = placed((audible(old), audible(new)), base, rng, options.event_db)
-    return Edit(base + before, base + after, {"old": described(old), "new": described(new)})
+    (old, new), base = _draw_events(2, clip, rng, pool), _base(clip)
+    before, after = place_events([old, new], base, clip.sample_rate_hz, rng, options.event_db)
+    return Edit(base + before, base + after, {"old": describe(old), "new": describe(new)})
 
 
 def _inpaint(clip: Clip, rng: np.random.Generator, pool: Pool, options: MixerOptions) -> Edit:
     target = _base(clip)
-    first, stop = frame_span(clip, rng, options.masked_share)
+    start, stop = (step / options.mask_grid_hz for step in random_span(clip, rng, options))
     source = target.copy()
-    source[first * FRAME_SAMPLES : stop * FRAME_SAMPLES] = 0
-    seconds = {"start": first / FRAMES_PER_SECOND, "stop": stop / FRAMES_PER_SECOND}
-    return Edit(source, target, {name: f"{value:.2f}" for name, value in seconds.items()})
+    source[round(start * clip.sample_rate_hz) : round(stop * clip.sample_rate_hz)] = 0
+    return Edit(source, target, {"start": f"{start:.2f}", "stop": f"{stop:.2f}"})
 
 
 def _super_resolution(clip: Clip, rng: np.random.Generator, pool: Pool, options: MixerOptions) -> Edit:
     target = _base(clip)
     hertz = int(rng.integers(CUTOFF_HZ[0] // 100, CUTOFF_HZ[1] // 100 + 1)) * 100
-    taps = signal.firwin(LOWPASS_TAPS, hertz, fs=SAMPLE_RATE_HZ)
+    half = round(LOWPASS_SECONDS * clip.sample_rate_hz)
+    taps = signal.firwin(2 * half - 1, hertz, fs=clip.sample_rate_hz)
     return Edit(signal.oaconvolve(target, taps, mode="same"), target, {"hertz": str(hertz)})
 
 
@@ -112,72 +118,72 @@ EDITS: dict[Operation, Callable[[Clip, np.random.Generator, Pool, MixerOptions],
 }
 
 
-def placed(
-    events: tuple[Float[np.ndarray, " _"], ...],
-    base: Float[np.ndarray, " S"],
+def place_events(
+    events: list[Clip],
+    base: Samples,
+    sample_rate_hz: int,
     rng: np.random.Generator,
     base_over_event_db: tuple[float, float],
-) -> list[Float[np.ndarray, " S"]]:
-    """Each event cut to one and the same random span of `base`, at a ratio of levels within the range, and else zero.
+) -> list[Samples]:
+    """Each event in the same random span of `base`, at one ratio of levels within the range; zero outside of it.
 
-    The ends are faded over 10 ms, so that no click tells where an event was.
+    Events are cut or repeated to the length of the span, and their ends faded, so that no click marks where they were.
     """
-    most = int(np.ceil(rng.uniform(*EVENT_SHARE) * len(base)))
-    count = min(most, *(len(event) for event in events))
+    longest = int(np.ceil(rng.uniform(*EVENT_SHARE) * len(base)))
+    count = min(longest, *(len(audible(event)) for event in events))
     start = rng.integers(len(base) - count + 1)
     level = rms(base) * 10 ** (-rng.uniform(*base_over_event_db) / 20)
-    out = []
+    placed = []
     for event in events:
-        part = _faded(fitted(event, count, rng).astype(np.float64))
-        out.append(np.zeros(len(base)))
-        out[-1][start : start + count] = part * (level / rms(part))
-    return out
+        part = _fade(fit_length(audible(event), count, rng).astype(np.float64), sample_rate_hz)
+        sound = np.zeros(len(base))
+        sound[start : start + count] = part * (level / rms(part))
+        placed.append(sound)
+    return placed
 
 
-def _faded(samples: Float[np.ndarray, " S"]) -> Float[np.ndarray, " S"]:
-    """`samples` with soft ends, of at most a quarter each; no sample becomes zero."""
-    count = min(FADE_SAMPLES, len(samples) // 4)
+def _fade(samples: Samples, sample_rate_hz: int) -> Samples:
+    """`samples` with soft ends, each at most a quarter of them; no sample becomes zero."""
+    count = min(round(FADE_SECONDS * sample_rate_hz), len(samples) // 4)
     slope = np.arange(1, count + 1) / (count + 1)
     gains = np.ones(len(samples))
     gains[:count], gains[len(samples) - count :] = slope, slope[::-1]
     return samples * gains
 
 
-def described(clip: Clip) -> str:
-    """What is heard in `clip`, as part of an order: by its labels, its words or its caption; "" without any."""
+def describe(clip: Clip) -> str:
+    """How an order names what is heard in `clip`: by its labels, its words or its caption; "" without any of them."""
     if clip.labels:
-        return f"the sound of {' and '.join(sorted(_kinds(clip)))}"
+        return f"the sound of {' and '.join(sorted(_names(clip)))}"
     text = " ".join((clip.text or "").split()).rstrip(".")
     if not text:
         return ""
     return f'a voice that says "{text}"' if clip.speaker is not None else f'the sound described as "{text}"'
 
 
-def _kinds(clip: Clip) -> set[str]:
-    """The names by which two sounds can be told apart."""
+def _names(clip: Clip) -> set[str]:
+    """The names by which a listener tells this clip from others."""
     names = clip.labels or ((clip.text,) if clip.text else ())
     return {name.replace("_", " ").strip().lower() for name in names}
 
 
-def _events(count: int, clip: Clip, rng: np.random.Generator, pool: Pool) -> list[Clip]:
-    """Sounds to edit into `clip`, with names that neither it nor another of them has."""
-    found: list[Clip] = []
-    taken = _kinds(clip)
+def _draw_events(count: int, clip: Clip, rng: np.random.Generator, pool: Pool) -> list[Clip]:
+    """Sounds to edit into `clip`, with names that neither the clip nor another of them has."""
+    events: list[Clip] = []
+    taken = _names(clip)
     for _ in range(count * TRIES):
-        event = pool.sound(clip.split, rng)
-        if event is None or event.id == clip.id:
-            event = pool.another(clip, rng)
-        if described(event) and not taken & _kinds(event):
-            found.append(event)
-            taken |= _kinds(event)
-        if len(found) == count:
-            return found
+        event = pool.sound(clip, rng) or pool.another(clip, rng)
+        if describe(event) and not taken & _names(event):
+            events.append(event)
+            taken |= _names(event)
+        if len(events) == count:
+            return events
     raise ValueError(
-        f"clip {clip.id!r}: got {len(found)} of {count} events to edit into it, in {count * TRIES} draws; "
+        f"clip {clip.id!r}: got {len(events)} of {count} events to edit into it, in {count * TRIES} draws; "
         "wanted sounds of other names; give a corpus of sounds with labels or captions, or fewer "
         "`operations` of MixerOptions"
     )
 
 
-def _base(clip: Clip) -> Float[np.ndarray, " S"]:
+def _base(clip: Clip) -> Samples:
     return audible(clip).astype(np.float64)

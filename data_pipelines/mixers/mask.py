@@ -3,64 +3,73 @@
 from dataclasses import replace
 
 import numpy as np
+from jaxtyping import Int
 
-from data_pipelines.corpora import SAMPLE_RATE_HZ, Clip
+from data_pipelines.corpora import Clip
 from data_pipelines.espeak import CLAUSE_BOUNDARY, WORD_BOUNDARY
-from data_pipelines.mixers.pool import MixerOptions, Pool
+from data_pipelines.mixers.options import MixerOptions
+from data_pipelines.mixers.pool import Pool
 
-FRAMES_PER_SECOND = 50
-FRAME_SAMPLES = SAMPLE_RATE_HZ // FRAMES_PER_SECOND
 PAUSES = (WORD_BOUNDARY, CLAUSE_BOUNDARY, "", "sil", "sp", "spn", "pau", "<pad>", "AP", "SP")
 """Symbols between words: espeak's, and those of forced aligners and of singing corpora."""
 
 
 def mask_span(clip: Clip, rng: np.random.Generator, pool: Pool, options: MixerOptions) -> Clip:
-    """`clip` with masked_seconds: whole frames of 20 ms, from word to word where the clip has its phones.
+    """`clip` with masked_seconds: from the start of a word to the end of one where the phones are known.
 
-    The span's share of the clip is within masked_share. Raises ValueError for a clip of fewer than two frames.
+    Start and end lie on multiples of 1/mask_grid_hz seconds; which frames of a codec they mean is decided where its
+    codes are masked. The span's share of the clip is within masked_share. Raises ValueError for a clip of fewer than
+    two steps of that grid.
     """
-    first, stop = _words_span(clip, rng, options.masked_share) or frame_span(clip, rng, options.masked_share)
-    return replace(clip, masked_seconds=(first / FRAMES_PER_SECOND, stop / FRAMES_PER_SECOND))
+    span = _word_span(clip, rng, options) or random_span(clip, rng, options)
+    start, stop = (step / options.mask_grid_hz for step in span)
+    return replace(clip, masked_seconds=(start, stop))
 
 
-def frame_span(clip: Clip, rng: np.random.Generator, share: tuple[float, float]) -> tuple[int, int]:
-    """First frame of a random span of `clip` and the one after its last; at least one frame is in it, one out of it."""
-    frames = _frames(clip)
-    count = int(np.clip(round(rng.uniform(*share) * frames), 1, frames - 1))
-    first = int(rng.integers(frames - count + 1))
+def random_span(clip: Clip, rng: np.random.Generator, options: MixerOptions) -> tuple[int, int]:
+    """First and end step, on the grid, of a random span; at least one whole step of the clip lies in it and one out."""
+    steps = _steps(clip, options.mask_grid_hz)
+    count = int(np.clip(round(rng.uniform(*options.masked_share) * steps), 1, steps - 1))
+    first = int(rng.integers(steps - count + 1))
     return first, first + count
 
 
-def _words_span(clip: Clip, rng: np.random.Generator, share: tuple[float, float]) -> tuple[int, int] | None:
-    """As `frame_span`, from the start of a word to the end of one; None where no words have such a length."""
-    frames = _frames(clip)
-    starts, stops = word_frames(clip.phones or ())
+def _word_span(clip: Clip, rng: np.random.Generator, options: MixerOptions) -> tuple[int, int] | None:
+    """As `random_span`, from the start of a word to the end of one; None where no words have such a length."""
+    steps = _steps(clip, options.mask_grid_hz)
+    low, high = options.masked_share
+    starts, stops = word_steps(clip.phones or (), options.mask_grid_hz)
     for first in starts[rng.permutation(len(starts))]:
-        least = first + max(1, np.ceil(share[0] * frames))
-        most = min(frames, first + min(frames - 1, np.floor(share[1] * frames)))
-        low, high = np.searchsorted(stops, least), np.searchsorted(stops, most, "right")
-        if low < high:
-            return int(first), int(stops[rng.integers(low, high)])
+        earliest = first + max(1, np.ceil(low * steps))
+        latest = min(steps, first + min(steps - 1, np.floor(high * steps)))
+        fitting = stops[(earliest <= stops) & (stops <= latest)]
+        if len(fitting):
+            return int(first), int(rng.choice(fitting))
     return None
 
 
-def word_frames(phones: tuple[tuple[str, float], ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Frames at which words start, and at which they stop, rounded; each phone is a word where no pause is marked."""
+def word_steps(
+    phones: tuple[tuple[str, float], ...], grid_hz: float
+) -> tuple[Int[np.ndarray, " W"], Int[np.ndarray, " W"]]:
+    """The steps of the grid nearest to the start and to the end of each word; without pauses each phone is a word."""
     pause = np.array([symbol in PAUSES for symbol, _ in phones], bool)
-    stops = np.cumsum([seconds for _, seconds in phones]) * FRAMES_PER_SECOND
-    starts = np.concatenate([[0.0], stops[:-1]])[: len(phones)]
+    ends = np.cumsum([seconds for _, seconds in phones]) * grid_hz
+    starts = np.concatenate([[0.0], ends[:-1]])[: len(phones)]
     opens, closes = ~pause, ~pause
     if pause.any():
         opens = ~pause & np.concatenate([[True], pause[:-1]])
         closes = ~pause & np.concatenate([pause[1:], [True]])
-    return np.round(starts[opens]).astype(int), np.round(stops[closes]).astype(int)
+    return np.round(starts[opens]).astype(int), np.round(ends[closes]).astype(int)
 
 
-def _frames(clip: Clip) -> int:
+def _steps(clip: Clip, grid_hz: float) -> int:
+    """How many whole steps of the grid the audio of `clip` lasts."""
     samples = 0 if clip.audio is None else len(clip.audio)
-    if samples < 2 * FRAME_SAMPLES:
+    steps = int(samples * grid_hz / clip.sample_rate_hz)
+    if steps < 2:
         raise ValueError(
-            f"clip {clip.id!r}: got {samples} samples of audio, wanted at least {2 * FRAME_SAMPLES} (two "
-            "frames), to mask a part; leave the clip out of the corpus"
+            f"clip {clip.id!r}: got {samples} samples of audio, wanted at least "
+            f"{int(np.ceil(2 * clip.sample_rate_hz / grid_hz))} (two steps of mask_grid_hz={grid_hz:g}), to mask a "
+            "part; leave the clip out of the corpus"
         )
-    return samples // FRAME_SAMPLES
+    return steps

@@ -5,11 +5,13 @@ from dataclasses import replace
 import numpy as np
 
 from data_pipelines.corpora import Clip
-from data_pipelines.mixers.pool import MixerOptions, Pool, audible
+from data_pipelines.mixers.options import MixerOptions
+from data_pipelines.mixers.pool import Pool
+from data_pipelines.mixers.signals import audible
 
 
 def pair_utterance(clip: Clip, rng: np.random.Generator, pool: Pool, options: MixerOptions) -> Clip:
-    """`clip` with paired_audio and same_speaker: half of the clips are paired with their own speaker.
+    """`clip` with paired_audio and same_speaker: half of the clips are paired with another clip of their speaker.
 
     Raises ValueError for a speaker with a single utterance, and where the split has no other speaker.
     """

@@ -1,129 +1,32 @@
-"""What mixers draw from: other clips of the same split, and the ranges of their random numbers."""
+"""Where mixers draw other clips from: clips of the same split, found by speaker."""
 
-import hashlib
-import importlib.util
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
-from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal, get_args
+from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float
 
-from data_pipelines.corpora import SAMPLE_RATE_HZ, SPLITS, Clip, Corpus, Entry, Split, hashes_of, splits_of
-from data_pipelines.synthetic.noises import NOISES
+from data_pipelines.corpora import SPLITS, Clip, Corpus, Entry, Split
+from data_pipelines.mixers.signals import audible
 
-Operation = Literal["add", "remove", "replace", "inpaint", "super_resolution"]
-OPERATIONS: tuple[Operation, ...] = get_args(Operation)
-LIMITS = {
-    "snr_db": (-60.0, 100.0),
-    "talker_db": (-60.0, 60.0),
-    "event_db": (-60.0, 60.0),
-    "reverberation_seconds": (0.1, 1.0),  # longer ones need more reflections than are simulated
-    "masked_share": (0.001, 0.999),
-}
-ROOM_SUFFIXES = (".wav", ".flac", ".ogg")
-SILENT_PEAK = 2.0**-15
-"""A clip that stays below one step of 16-bit audio is silent."""
 TRIES = 5
+"""Clips that are drawn before a corpus is refused because none of them can be used."""
+
+Spans = list[tuple[int, int]]
+"""Positions of clips within their split, from a first one up to a last one that is not included."""
 
 
-def available_noises() -> tuple[str, ...]:
-    """The kinds of procedural noise that this installation makes: babble needs espeak's voices."""
-    spoken = importlib.util.find_spec("espeakng_loader") is not None
-    return tuple(kind for kind in NOISES if spoken or kind != "babble")
-
-
-@dataclass(frozen=True, kw_only=True)
-class MixerOptions:
-    """Ranges that mixers draw from, lowest and highest.
-
-    snr_db: speech over noise. talker_db: the clip over the other talker. event_db: a sound over the event that is
-    edited into it. reverberation_seconds: time in which a simulated room falls by 60 dB. rooms_from: folder of recorded
-    impulse responses, instead of simulated rooms. masked_share: part of a clip that is masked. operations: edits that
-    are made. noises: kinds of noise where there is no corpus of sounds.
-    """
-
-    snr_db: tuple[float, float] = (0.0, 15.0)
-    talker_db: tuple[float, float] = (-5.0, 5.0)
-    event_db: tuple[float, float] = (-5.0, 5.0)
-    reverberation_seconds: tuple[float, float] = (0.2, 0.8)
-    rooms_from: Path | None = None
-    masked_share: tuple[float, float] = (0.1, 0.5)
-    operations: tuple[Operation, ...] = OPERATIONS
-    noises: tuple[str, ...] = field(default_factory=available_noises)
-
-    def __post_init__(self) -> None:
-        for name, (least, most) in LIMITS.items():
-            low, high = getattr(self, name)
-            if not least <= low <= high <= most:
-                raise ValueError(
-                    f"MixerOptions.{name}: got {low} to {high}, wanted a lowest and a highest value "
-                    f"within {least:g} to {most:g}"
-                )
-        for name, known in (("operations", OPERATIONS), ("noises", tuple(NOISES))):
-            got = getattr(self, name)
-            if not got or not set(got) <= set(known):
-                raise ValueError(f"MixerOptions.{name}: got {got}, wanted one or more of {', '.join(known)}")
-        if self.rooms_from is not None:
-            _ = self.room_files  # a folder without rooms is refused now, not at the first clip
-
-    @cached_property
-    def room_files(self) -> dict[Split, tuple[Path, ...]]:
-        """Recorded impulse responses of each split: no room of a training clip is heard in a held-out one."""
-        root = Path(self.rooms_from or "")
-        paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in ROOM_SUFFIXES)
-        splits = splits_of(hashes_of(path.relative_to(root).as_posix() for path in paths))
-        found: dict[Split, tuple[Path, ...]] = {
-            split: tuple(itertools.compress(paths, splits == number)) for number, split in enumerate(SPLITS)
-        }
-        if missing := [split for split in SPLITS if not found[split]]:
-            raise ValueError(
-                f"MixerOptions.rooms_from: got {len(paths)} impulse responses in {root} and none for the "
-                f"{' and the '.join(missing)} split, wanted at least two {', '.join(ROOM_SUFFIXES)} "
-                "files; add some"
-            )
-        return found
-
-    def describe(self) -> dict[str, Any]:
-        """The options as JSON values, for a dataset's passport; recorded rooms by the hash of their names and sizes."""
-        told = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        described = {name: list(value) for name, value in told.items() if isinstance(value, tuple)}
-        rooms = None
-        if self.rooms_from is not None:
-            paths = sorted(itertools.chain(*self.room_files.values()))
-            rows = [f"{path.relative_to(self.rooms_from).as_posix()} {path.stat().st_size}" for path in paths]
-            digest = hashlib.sha256("\n".join(rows).encode()).hexdigest()
-            rooms = f"{len(paths)} files@{digest[:16]}"
-        return {**described, "rooms_from": rooms}
-
-
-def audible(clip: Clip) -> Float[np.ndarray, " S"]:
-    """The audio of `clip`. Raises ValueError where it has none, or a silent one, whose level cannot be measured."""
-    if clip.audio is None or not len(clip.audio):
-        raise ValueError(f"clip {clip.id!r}: got no audio, wanted some to mix; leave the clip out of the corpus")
-    if np.abs(clip.audio).max() < SILENT_PEAK:
-        raise ValueError(
-            f"clip {clip.id!r}: got silent audio (no sample reaches {SILENT_PEAK:.6f}), wanted something "
-            "to hear; leave the clip out of the corpus"
-        )
-    return clip.audio
-
-
-class Listing:
-    """The clips of a corpus by split: numbers of entries, in the order of their speakers.
-
-    names: code of each speaker; numbers, codes: for each split, an entry and its speaker's code (-1: not known).
-    """
+class SpeakerTable:
+    """The clips of a corpus by split, those of one speaker side by side. It holds 8 bytes a clip."""
 
     def __init__(self, corpus: Corpus):
         self.corpus = corpus
-        self.names: dict[str, int] = {}
+        self.codes_of_names: dict[str, int] = {}
         codes = np.fromiter((self._code(entry) for entry in corpus.entries), np.int32, len(corpus.entries))
         self.numbers: dict[Split, np.ndarray] = {}
+        """The number in the corpus of the clip at each position."""
         self.codes: dict[Split, np.ndarray] = {}
+        """The speaker at each position, -1 for clips without one, ascending."""
         for split in SPLITS:
             numbers = corpus.numbers(split).astype(np.int32)
             self.numbers[split] = numbers[np.argsort(codes[numbers], kind="stable")]
@@ -131,32 +34,35 @@ class Listing:
 
     def _code(self, entry: Entry) -> int:
         speaker = entry.about.get("speaker")
-        return -1 if speaker is None else self.names.setdefault(speaker, len(self.names))
+        return -1 if speaker is None else self.codes_of_names.setdefault(speaker, len(self.codes_of_names))
 
-    def speaker_span(self, split: Split, code: int) -> tuple[int, int]:
-        """From where to where the clips of one speaker stand in `numbers`."""
+    def all_clips(self, split: Split) -> tuple[int, int]:
+        """The span of all clips of a split."""
+        return 0, len(self.numbers[split])
+
+    def speaker_span(self, split: Split, speaker: str | None) -> tuple[int, int]:
+        """The span of a speaker's clips, or of those without a speaker; empty for an unknown speaker."""
+        code = -1 if speaker is None else self.codes_of_names.get(speaker, len(self.codes_of_names))
         return int(np.searchsorted(self.codes[split], code)), int(np.searchsorted(self.codes[split], code, "right"))
 
-    def has_other(self, clip_id: str, split: Split, spans: list[tuple[int, int]]) -> bool:
-        """Whether a clip beside the one called `clip_id` stands in `spans`; of two in a span, one always is."""
-        return any(
-            self._entry(split, place).id != clip_id
-            for start, stop in spans
-            for place in range(start, min(stop, start + 2))
-        )
+    def has_other(self, clip_id: str, split: Split, spans: Spans) -> bool:
+        """Whether the spans hold a clip other than `clip_id`. Ids are unique, so two clips of a span tell."""
+        positions = [position for start, stop in spans for position in range(start, min(stop, start + 2))]
+        return any(self._entry(split, position).id != clip_id for position in positions)
 
-    def draw(self, rng: np.random.Generator, clip_id: str | None, split: Split, spans: list[tuple[int, int]]) -> Clip:
-        """A clip in `spans`, each as likely, that can be read and heard and is not the one called `clip_id`.
+    def draw(self, rng: np.random.Generator, clip: Clip, spans: Spans) -> Clip:
+        """A random clip of the spans other than `clip`, in its split and at its sample rate, with audible audio.
 
-        Another is drawn for one that is of no use. Raises ValueError when several were.
+        A clip that cannot be used is replaced by another draw. Raises ValueError after several of them.
         """
         failure = None
-        drawn = (entry for entry in self._drawn(rng, split, spans) if entry.id != clip_id)
-        for entry in itertools.islice(drawn, TRIES):
+        others = (entry for entry in self._random_entries(rng, clip.split, spans) if entry.id != clip.id)
+        for entry in itertools.islice(others, TRIES):
+            audio = {name: segment for name, segment in entry.audio.items() if name == "audio"}
             try:
-                clip = self.corpus.read(entry, SAMPLE_RATE_HZ)
-                audible(clip)
-                return clip
+                drawn = self.corpus.read(replace(entry, audio=audio), clip.sample_rate_hz)
+                audible(drawn)
+                return drawn
             except (ValueError, OSError) as error:
                 failure = error
         raise ValueError(
@@ -164,68 +70,58 @@ class Listing:
             f"the last: {failure}"
         ) from failure
 
-    def _drawn(self, rng: np.random.Generator, split: Split, spans: list[tuple[int, int]]) -> Iterator[Entry]:
+    def _random_entries(self, rng: np.random.Generator, split: Split, spans: Spans) -> Iterator[Entry]:
         total = sum(stop - start for start, stop in spans)
         while True:
-            place = int(rng.integers(total))
+            offset = int(rng.integers(total))
             for start, stop in spans:
-                if place < stop - start:
-                    yield self._entry(split, start + place)
+                if offset < stop - start:
+                    yield self._entry(split, start + offset)
                     break
-                place -= stop - start
+                offset -= stop - start
 
-    def _entry(self, split: Split, place: int) -> Entry:
-        return self.corpus.entries[int(self.numbers[split][place])]
+    def _entry(self, split: Split, position: int) -> Entry:
+        return self.corpus.entries[int(self.numbers[split][position])]
 
 
 class Pool:
-    """Other clips than the one at hand, of its split alone, by random numbers; all drawn clips can be heard.
+    """Other clips of a clip's split, drawn by random numbers, at its sample rate; each has audible audio.
 
-    corpus: where talkers and other utterances are from. sounds: where noises and events are from, if anywhere.
+    Talkers and other utterances come from `corpus`, noises and events to edit in from `sounds`, if there is one.
     """
 
     def __init__(self, corpus: Corpus, sounds: Corpus | None = None):
-        self._clips = Listing(corpus)
-        self._sounds = None if sounds is None else Listing(sounds)
+        self._clips = SpeakerTable(corpus)
+        self._sounds = None if sounds is None else SpeakerTable(sounds)
 
     def other_speaker(self, clip: Clip, rng: np.random.Generator) -> Clip:
-        """A clip of another speaker than `clip`'s. Raises ValueError where there is none."""
+        """A clip of another named speaker. Raises ValueError where there is none."""
         start, stop = self._speaker_span(clip)
-        known = self._clips.speaker_span(clip.split, -1)[1]
-        spans = [(known, start), (stop, len(self._clips.numbers[clip.split]))]
-        return self._draw(
-            clip,
-            rng,
-            [span for span in spans if span[0] < span[1]],
-            f"speaker {clip.speaker!r} is the only one",
-            "add clips of other speakers",
-        )
+        _, first_named = self._clips.speaker_span(clip.split, None)
+        spans = [(first_named, start), (stop, self._clips.all_clips(clip.split)[1])]
+        reason = f"speaker {clip.speaker!r} is the only one"
+        return self._draw(clip, rng, spans, reason, "add clips of other speakers")
 
     def same_speaker(self, clip: Clip, rng: np.random.Generator) -> Clip:
         """Another utterance of `clip`'s speaker. Raises ValueError where there is none."""
-        return self._draw(
-            clip,
-            rng,
-            [self._speaker_span(clip)],
-            f"speaker {clip.speaker!r} has a single utterance",
-            "leave the speaker out, or add utterances",
-        )
+        reason = f"speaker {clip.speaker!r} has a single utterance"
+        return self._draw(clip, rng, [self._speaker_span(clip)], reason, "leave the speaker out, or add utterances")
 
     def another(self, clip: Clip, rng: np.random.Generator) -> Clip:
         """Any clip but `clip`. Raises ValueError where there is none."""
-        spans = [(0, len(self._clips.numbers[clip.split]))]
-        return self._draw(clip, rng, spans, "it is the only clip", "add clips")
+        return self._draw(clip, rng, [self._clips.all_clips(clip.split)], "it is the only clip", "add clips")
 
-    def sound(self, split: Split, rng: np.random.Generator) -> Clip | None:
-        """A clip of the sounds, None where there is no such corpus. Raises ValueError where the split has none."""
+    def sound(self, clip: Clip, rng: np.random.Generator) -> Clip | None:
+        """A sound for `clip`, or None without a corpus of sounds. Raises ValueError where its split has no sound."""
         if self._sounds is None:
             return None
-        count = len(self._sounds.numbers[split])
-        if not count:
+        span = self._sounds.all_clips(clip.split)
+        if not self._sounds.has_other(clip.id, clip.split, [span]):
             raise ValueError(
-                f"{self._sounds.corpus.place}: got no sound in the {split} split, wanted at least one; add some sounds"
+                f"{self._sounds.corpus.place}: got no sound in the {clip.split} split beside clip {clip.id!r}, wanted "
+                "at least one; add some sounds"
             )
-        return self._sounds.draw(rng, None, split, [(0, count)])
+        return self._sounds.draw(rng, clip, [span])
 
     def _speaker_span(self, clip: Clip) -> tuple[int, int]:
         if clip.speaker is None:
@@ -233,14 +129,12 @@ class Pool:
                 f"clip {clip.id!r}: got no speaker, wanted one to find other utterances by; name the "
                 "speakers in the corpus"
             )
-        return self._clips.speaker_span(clip.split, self._clips.names.get(clip.speaker, len(self._clips.names)))
+        return self._clips.speaker_span(clip.split, clip.speaker)
 
-    def _draw(
-        self, clip: Clip, rng: np.random.Generator, spans: list[tuple[int, int]], reason: str, remedy: str
-    ) -> Clip:
+    def _draw(self, clip: Clip, rng: np.random.Generator, spans: Spans, reason: str, remedy: str) -> Clip:
         if not self._clips.has_other(clip.id, clip.split, spans):
             raise ValueError(
                 f"clip {clip.id!r}: {reason} in the {clip.split} split of {self._clips.corpus.place}, "
                 f"wanted another clip; {remedy}"
             )
-        return self._clips.draw(rng, clip.id, clip.split, spans)
+        return self._clips.draw(rng, clip, spans)
