@@ -47,10 +47,10 @@ class InThisProcess(Executor):
 
 def made_here(out: Path, *names: str, minutes: float = MINUTES, seed: int = 0) -> Path:
     """The corpus of some domains, made without a pool."""
-    options, domains = SyntheticOptions(out=out, minutes=minutes, seed=seed), find_domains("espeak")
+    options = SyntheticOptions(out=out, minutes=minutes, seed=seed, domain=names, voices="espeak")
     with progress_bar(minutes, "test") as bar:
-        for name in names:
-            write_domain(out / name, domains[name], options.minutes_of(name), seed, InThisProcess(), bar)
+        for name, plan in options.plans().items():
+            write_domain(out / name, plan, InThisProcess(), bar)
     return out
 
 
@@ -78,7 +78,7 @@ def test_other_processes_make_the_same_bytes(corpus, tmp_path):
     command = [
         sys.executable,
         "-m",
-        "data_pipelines.synthetic.corpus",
+        "data_pipelines.synthetic",
         "--out",
         str(out),
         "--minutes",
@@ -332,7 +332,10 @@ def test_an_instruction_names_what_is_not_usual_and_nothing_else():
         assert any(word in said.lower() for word in (*slow.adverbs, *slow.adjectives))
         assert any(word in said.lower() for word in (*high.adverbs, *high.adjectives))
         plain = instructed.instruction(np.random.default_rng(number), "en-us+m3", [usual_rate, usual_level])
-        assert any(word in plain.lower() for word in (*instructed.USUAL_ADVERBS, *instructed.USUAL_ADJECTIVES))
+        assert any(
+            word in plain.lower()
+            for word in (*instructed.WORDS["usual_adverbs"], *instructed.WORDS["usual_adjectives"])
+        )
         both = instructed.instruction(np.random.default_rng(number), "en-us+m3", [usual_rate, loud])
         assert any(word in both.lower() for word in (*loud.adverbs, *loud.adjectives))
 

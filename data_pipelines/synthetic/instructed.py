@@ -56,9 +56,7 @@ def instructed_clip(rng: np.random.Generator, speaker: str, split: Split = "trai
             break
     if level >= LEVELS[-1].least:
         samples = np.tanh(samples * (LIMITER_DRIVE / np.abs(samples).max()))
-    return Instructed(
-        samples=loudness(samples, level), text=text, instruction=instruction(rng, speaker, manners)
-    )
+    return Instructed(samples=loudness(samples, level), text=text, instruction=instruction(rng, speaker, manners))
 
 
 def instruction(rng: np.random.Generator, speaker: str, manners: Sequence[Manner]) -> str:

@@ -80,9 +80,7 @@ def beeps(
     return noise
 
 
-def babble(
-    rng: np.random.Generator, samples: int, split: Split, rate: int = SAMPLE_RATE_HZ
-) -> Float[np.ndarray, " S"]:
+def babble(rng: np.random.Generator, samples: int, split: Split, rate: int = SAMPLE_RATE_HZ) -> Float[np.ndarray, " S"]:
     """Three to five people talking at once, none of them a speaker of the corpus."""
     crowd = np.zeros(samples)
     for voice in rng.permutation(BABBLE_VOICES)[: rng.integers(3, 6)]:

@@ -76,7 +76,5 @@ def fits(samples: Float[np.ndarray, " S"]) -> bool:
     return CLIP_SECONDS[0] <= len(samples) / SAMPLE_RATE_HZ <= CLIP_SECONDS[1]
 
 
-def _resampled(
-    samples: np.ndarray, from_rate: int, rms: float = SPEECH_RMS, rate: int = SAMPLE_RATE_HZ
-) -> np.ndarray:
+def _resampled(samples: np.ndarray, from_rate: int, rms: float = SPEECH_RMS, rate: int = SAMPLE_RATE_HZ) -> np.ndarray:
     return loudness(soxr.resample(samples, from_rate, rate), rms)
