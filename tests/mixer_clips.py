@@ -9,7 +9,7 @@ import numpy as np
 
 from data_pipelines.corpora import SAMPLE_RATE_HZ, SPLITS, Clip, Corpus, Entry, EntryTable
 from data_pipelines.mixers import MixerOptions, Pool, derive
-from data_pipelines.mixers.signals import rms
+from data_pipelines.synthetic.levels import rms
 from data_pipelines.synthetic.noises import NOISES
 
 SAMPLES = 16411  # a prime, a little over a second

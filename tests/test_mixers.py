@@ -15,7 +15,8 @@ from data_pipelines.mixers.edit import edit_audio
 from data_pipelines.mixers.mask import mask_span, word_steps
 from data_pipelines.mixers.options import OPERATIONS
 from data_pipelines.mixers.pool import TRIES, SpeakerTable
-from data_pipelines.mixers.signals import fit_length, rms
+from data_pipelines.mixers.signals import fit_length
+from data_pipelines.synthetic.levels import rms
 from tests.mixer_clips import (
     CLIP,
     CLIPS,

@@ -11,7 +11,8 @@ from data_pipelines.corpora import SAMPLE_RATE_HZ, Clip
 from data_pipelines.mixers import MixerOptions, Pool
 from data_pipelines.mixers.edit import EDITS, WORDINGS, describe, edit_audio, place_events
 from data_pipelines.mixers.options import OPERATIONS
-from data_pipelines.mixers.signals import rms, safe_gain
+from data_pipelines.mixers.signals import safe_gain
+from data_pipelines.synthetic.levels import rms
 from tests.mixer_clips import (
     CLIP,
     LABELS,

@@ -12,7 +12,7 @@ import soundfile
 from data_pipelines.corpora import SAMPLE_RATE_HZ
 from data_pipelines.mixers import MixerOptions
 from data_pipelines.mixers.room import recorded_response, simulated_response
-from data_pipelines.mixers.signals import rms
+from data_pipelines.synthetic.levels import rms
 from tests.mixer_clips import CLIP, CLIPS, OPTIONS, SPEECH, derived, generator, voice
 
 

@@ -12,7 +12,8 @@ from data_pipelines.corpora import Clip
 from data_pipelines.mixers.mask import random_span
 from data_pipelines.mixers.options import MixerOptions, Operation
 from data_pipelines.mixers.pool import TRIES, Pool
-from data_pipelines.mixers.signals import audible, fit_length, rms, safe_gain
+from data_pipelines.mixers.signals import audible, fit_length, safe_gain
+from data_pipelines.synthetic.levels import rms
 
 EVENT_SHARE = (0.3, 1.0)
 """Range of an event's share of the clip."""

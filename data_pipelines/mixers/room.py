@@ -10,7 +10,8 @@ from scipy import signal
 from data_pipelines.corpora import Clip
 from data_pipelines.mixers.options import MixerOptions
 from data_pipelines.mixers.pool import Pool
-from data_pipelines.mixers.signals import audible, rms, safe_gain, scaled
+from data_pipelines.mixers.signals import audible, safe_gain, scaled
+from data_pipelines.synthetic.levels import rms
 from uniaudio_jax.audio.files import read_audio
 
 ROOM_METRES = ((3.0, 3.0, 2.4), (10.0, 8.0, 4.0))

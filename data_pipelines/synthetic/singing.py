@@ -1,5 +1,7 @@
-"""Singing by rule: a sentence on a melody. espeak speaks it, and the WORLD vocoder (pyworld, an optional package)
-stretches each syllable to its note and gives it the note's pitch, with vibrato and glides.
+"""Singing by rule: a sentence on a melody.
+
+espeak speaks it, and the WORLD vocoder (pyworld, an optional package) stretches each syllable to its note and gives it
+the note's pitch, with vibrato and glides.
 """
 
 import importlib
@@ -16,13 +18,13 @@ import soxr
 from jaxtyping import Float, Int
 
 from data_pipelines import espeak
-from data_pipelines.corpora import SAMPLE_RATE_HZ, Split
+from data_pipelines.corpora import MIDI_NOTES_PER_SECOND, SAMPLE_RATE_HZ, Split
 from data_pipelines.synthetic.levels import loudness
 from data_pipelines.synthetic.sentences import sentence
 from data_pipelines.synthetic.tunes import SCALES
 from data_pipelines.synthetic.voices import SPEECH_RMS
 
-MIDI_FRAME_SECONDS = 0.02
+MIDI_FRAME_SECONDS = 1 / MIDI_NOTES_PER_SECOND
 REST = 128
 WORLD_MILLISECONDS = 5.0
 LOWEST_HERTZ = 60.0
@@ -42,13 +44,14 @@ FADE_SECONDS = 0.01
 
 @dataclass(frozen=True, kw_only=True)
 class Syllable:
-    """Where a syllable lies in speech: its start, its vowel and its end, in seconds. ends_clause: a pause follows."""
+    """Where a syllable lies in speech, in seconds."""
 
     start: float
     vowel_start: float
     vowel_end: float
     end: float
     ends_clause: bool
+    """Whether a pause follows."""
 
     @property
     def consonant_seconds(self) -> float:
@@ -57,24 +60,27 @@ class Syllable:
 
 @dataclass(frozen=True, kw_only=True)
 class Note:
-    """Frames of 20 ms at a MIDI pitch, or of `REST`; the syllable that is sung on it."""
+    """A sung note, or a rest."""
 
     frames: int
+    """Its length in frames of MIDI_FRAME_SECONDS."""
     pitch: int = REST
     syllable: Syllable | None = None
+    """The syllable that is sung on it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Song:
-    """A sung sentence at 16 kHz, and the pitch of every 20 ms frame: T = ceil(S / 320)."""
+    """A sung sentence at SAMPLE_RATE_HZ."""
 
     samples: Float[np.ndarray, " S"]
     text: str
     midi: Int[np.ndarray, " T"]
+    """The pitch of each frame."""
 
 
 def song(rng: np.random.Generator, voice: str, split: Split = "train") -> Song:
-    """A sentence of `split`, sung in an espeak voice, 1.5 to 5 s long."""
+    """A sentence of `split`, sung in an espeak voice, as long as the clips of the corpus."""
     while True:
         text = sentence(rng, split)
         speech = espeak.speak_with_phones(text, voice)
@@ -90,43 +96,43 @@ def song(rng: np.random.Generator, voice: str, split: Split = "train") -> Song:
 
 
 def pitches(notes: list[Note]) -> Int[np.ndarray, " T"]:
-    """The pitch of every frame."""
+    """The pitch of each frame."""
     return np.repeat([note.pitch for note in notes], [note.frames for note in notes])
 
 
 def syllables(phones: tuple[tuple[str, float], ...]) -> list[Syllable]:
-    """The syllables of timed phones (`espeak.Speech.phones`): a vowel each, with one consonant between two vowels
-    going to the second, and of several the last."""
+    """The syllables of timed phones (`espeak.Speech.phones`), each with one vowel.
+
+    Of the consonants between two vowels, the last one begins the next syllable and the others end this one.
+    """
     ends = [start for _, start in phones[1:]] + [phones[-1][1]]
-    found, clause = [], []
+    spoken, clause = [], []
     for (name, start), end in zip(phones, ends, strict=True):
         if name:
             clause.append((any(letter in VOWELS for letter in name), start, end))
         if clause and (not name or end == ends[-1]):
-            found += _clause_syllables(clause)
+            spoken += _clause_syllables(clause)
             clause = []
-    return found
+    return spoken
 
 
 def _clause_syllables(clause: list[tuple[bool, float, float]]) -> list[Syllable]:
-    """The syllables of phones without a pause; each phone is (is a vowel?, start, end)."""
+    """The syllables of phones without a pause between them; a phone is (whether it is a vowel, start, end)."""
     nuclei = [number for number, (is_vowel, *_) in enumerate(clause) if is_vowel]
+    if not nuclei:
+        return []
     firsts = [0] + [max(before + 1, nucleus - 1) for before, nucleus in zip(nuclei, nuclei[1:], strict=False)]
     lasts = [first - 1 for first in firsts[1:]] + [len(clause) - 1]
-    return (
-        [
-            Syllable(
-                start=clause[first][1],
-                vowel_start=clause[nucleus][1],
-                vowel_end=clause[nucleus][2],
-                end=clause[last][2],
-                ends_clause=nucleus == nuclei[-1],
-            )
-            for first, nucleus, last in zip(firsts, nuclei, lasts, strict=True)
-        ]
-        if nuclei
-        else []
-    )
+    return [
+        Syllable(
+            start=clause[first][1],
+            vowel_start=clause[nucleus][1],
+            vowel_end=clause[nucleus][2],
+            end=clause[last][2],
+            ends_clause=nucleus == nuclei[-1],
+        )
+        for first, nucleus, last in zip(firsts, nuclei, lasts, strict=True)
+    ]
 
 
 def melody(rng: np.random.Generator, sung: list[Syllable]) -> list[Note]:
@@ -150,23 +156,26 @@ def _rest(rng: np.random.Generator) -> Note:
 
 
 def speech_hertz(wave: Float[np.ndarray, " S"], phones: tuple[tuple[str, float], ...]) -> Float[np.ndarray, " M"]:
-    """F0 of speech at 16 kHz (float64), every 5 ms: of the voiced phones everywhere, so that what creaks in speech does
-    not whisper on a long note, and 0 in all others."""
+    """The pitch of speech (float64) every WORLD_MILLISECONDS, and 0 in unvoiced phones.
+
+    It is interpolated within voiced phones, for where a voice creaks, no pitch is measured, and a long note would
+    whisper.
+    """
     world, settings = load_world(), {"f0_floor": LOWEST_HERTZ, "frame_period": WORLD_MILLISECONDS}
     rough, times = world.dio(wave, SAMPLE_RATE_HZ, **settings)
-    found = world.stonemask(wave, rough, times, SAMPLE_RATE_HZ)
-    hertz, stops = np.zeros_like(found), [start for _, start in phones[1:]]
+    measured = world.stonemask(wave, rough, times, SAMPLE_RATE_HZ)
+    hertz, stops = np.zeros_like(measured), [start for _, start in phones[1:]]
     for (name, start), stop in zip(phones, stops, strict=False):
         if name and name.strip(STRESS)[:1] not in UNVOICED:
             inside = (start <= times) & (times < stop)
-            hertz[inside] = np.interp(times[inside], times[found > 0], found[found > 0])
+            hertz[inside] = np.interp(times[inside], times[measured > 0], measured[measured > 0])
     return hertz
 
 
 def sing(wave: Float[np.ndarray, " S"], hertz: Float[np.ndarray, " M"], notes: list[Note]) -> Float[np.ndarray, " S2"]:
-    """Speech at 16 kHz (float64), its syllables moved onto `notes`: 320 samples for each of their frames.
+    """Speech (float64) with its syllables moved onto `notes`; it is as long as the notes' frames.
 
-    hertz: F0 of the speech every 5 ms, 0 where unvoiced.
+    hertz: the pitch of the speech as `speech_hertz` returns it.
     """
     world, rate = load_world(), SAMPLE_RATE_HZ
     times = np.arange(len(hertz)) * WORLD_MILLISECONDS / 1000
@@ -174,10 +183,10 @@ def sing(wave: Float[np.ndarray, " S"], hertz: Float[np.ndarray, " M"], notes: l
     noise = world.d4c(wave, hertz, times, rate, threshold=0.0)  # as noisy as measured, wherever there is a pitch
     frames = sum(note.frames for note in notes)
     moments = np.arange(round(frames * MIDI_FRAME_SECONDS * 1000 / WORLD_MILLISECONDS) + 1) * WORLD_MILLISECONDS / 1000
-    places = np.clip(np.interp(moments, *_time_map(notes)) * 1000 / WORLD_MILLISECONDS, 0, len(hertz) - 1)
-    near = np.round(places).astype(int)
+    positions = np.clip(np.interp(moments, *_time_map(notes)) * 1000 / WORLD_MILLISECONDS, 0, len(hertz) - 1)
+    near = np.round(positions).astype(int)
     curve = np.where(hertz[near] > 0, _pitch_curve(notes, moments), 0.0)
-    low, part = np.floor(places).astype(int), (places % 1)[:, None]
+    low, part = np.floor(positions).astype(int), (positions % 1)[:, None]
     high = np.minimum(low + 1, len(hertz) - 1)
     spectrum = envelope[low] ** (1 - part) * envelope[high] ** part
     samples = world.synthesize(curve, spectrum, np.ascontiguousarray(noise[near]), rate, WORLD_MILLISECONDS)
@@ -187,7 +196,10 @@ def sing(wave: Float[np.ndarray, " S"], hertz: Float[np.ndarray, " M"], notes: l
 
 
 def _time_map(notes: list[Note]) -> tuple[list[float], list[float]]:
-    """Moments of the song, and those of the speech that sound there. Consonants keep their length; vowels give way."""
+    """Moments of the song, and the moments of the speech that sound at them.
+
+    Consonants keep their length; vowels are stretched or shortened.
+    """
     at, sung, spoken = 0.0, [0.0], [0.0]
     for note in notes:
         if syllable := note.syllable:
@@ -200,14 +212,14 @@ def _time_map(notes: list[Note]) -> tuple[list[float], list[float]]:
 
 
 def _pitch_curve(notes: list[Note], moments: Float[np.ndarray, " M"]) -> Float[np.ndarray, " M"]:
-    """Hertz at each moment: the notes, with a glide from one to the next, and vibrato on what is held."""
+    """Hertz at each moment: the notes, with glides between them and vibrato on long ones."""
     ends = np.cumsum([note.frames for note in notes]) * MIDI_FRAME_SECONDS
     number = np.minimum(np.searchsorted(ends, moments, side="right"), len(notes) - 1)
     starts = np.concatenate([[0], ends[:-1]])
     held = [note.pitch for note in notes]
-    for place, note in enumerate(notes):  # a rest takes the pitch of its neighbour, so that nothing glides from it
+    for index, note in enumerate(notes):  # a rest has the pitch of its neighbour, so that no glide starts from it
         if note.syllable is None:
-            held[place] = held[place - 1] if place else notes[1].pitch
+            held[index] = held[index - 1] if index else notes[1].pitch
     pitch = np.array(held, float)[number]
     width = round(GLIDE_SECONDS * 1000 / WORLD_MILLISECONDS)
     pitch = np.convolve(np.pad(pitch, width // 2, mode="edge"), np.ones(width) / width, mode="same")
@@ -218,7 +230,7 @@ def _pitch_curve(notes: list[Note], moments: Float[np.ndarray, " M"]) -> Float[n
 
 
 def _gate(notes: list[Note], length: int) -> Float[np.ndarray, " S"]:
-    """1 where there is a note, 0 in rests, with short ramps."""
+    """The gain of each sample: 1 in notes, 0 in rests, with short ramps."""
     sounds = np.repeat([float(note.syllable is not None) for note in notes], [note.frames for note in notes])
     gate = np.repeat(sounds, round(MIDI_FRAME_SECONDS * SAMPLE_RATE_HZ))[:length]
     ramp = round(FADE_SECONDS * SAMPLE_RATE_HZ)
@@ -226,10 +238,12 @@ def _gate(notes: list[Note], length: int) -> Float[np.ndarray, " S"]:
 
 
 def load_world() -> Any:
-    """The module pyworld. It asks pkg_resources for its own version, and newer setuptools have no such module: a
-    stand-in answers while it is imported."""
-    if found := sys.modules.get("pyworld"):
-        return found
+    """The module pyworld.
+
+    It asks pkg_resources for its own version, which newer setuptools lack, so a stand-in answers during the import.
+    """
+    if world := sys.modules.get("pyworld"):
+        return world
     stand_in = types.ModuleType("pkg_resources")
     stand_in.get_distribution = importlib.metadata.distribution  # type: ignore[attr-defined]
     before = sys.modules.get("pkg_resources")
@@ -249,7 +263,7 @@ def load_world() -> Any:
 
 
 def write_midi(path: str | Path, midi: Int[np.ndarray, " T"]) -> bool:
-    """Writes the melody as a .mid file of one track; returns whether it could (the package mido is optional)."""
+    """Writes the melody as a .mid file of one track; returns False without the package mido, which is optional."""
     try:
         import mido
     except ImportError:

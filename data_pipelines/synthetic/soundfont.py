@@ -19,7 +19,7 @@ FADE_SECONDS = 0.1
 
 
 def music_clip(rng: np.random.Generator, split: Split = "train") -> tuple[Float[np.ndarray, " S"], Tune]:
-    """A tune of 3 to 5 s at 16 kHz whose instrument and key belong to `split`, and what it is."""
+    """A tune of 3 to 5 s whose instrument and key belong to `split`, and what it is."""
     tune = compose(rng, rng.uniform(*TUNE_SECONDS), split)
     samples = soxr.resample(_render(tune), SYNTH_RATE_HZ, SAMPLE_RATE_HZ)
     fade = np.linspace(1, 0, round(FADE_SECONDS * SAMPLE_RATE_HZ), dtype=np.float32)
@@ -40,7 +40,7 @@ def _soundfont() -> bytes:
 
 
 def _render(tune: Tune) -> np.ndarray:
-    """The notes of `tune`, mono at SYNTH_RATE_HZ. A fresh synthesiser each time: nothing rings on from before."""
+    """The notes of `tune`, mono at SYNTH_RATE_HZ, by a new synthesiser, in which no earlier note rings on."""
     font = _soundfont()
     import tinysoundfont  # an optional extra
 
@@ -50,16 +50,16 @@ def _render(tune: Tune) -> np.ndarray:
         synth.program_select(channel, number, 0, program)
     on = [(note.start, 1, note) for note in tune.notes]
     off = [(note.start + note.seconds, 0, note) for note in tune.notes]
-    parts, at, end = [], 0, round(tune.seconds * SYNTH_RATE_HZ)
+    parts, rendered, end = [], 0, round(tune.seconds * SYNTH_RATE_HZ)
     for moment, starts, note in sorted(on + off, key=lambda event: event[:2]):
         until = min(end, round(moment * SYNTH_RATE_HZ))
-        if until > at:
-            parts.append(np.array(synth.generate(until - at)))
-            at = until
+        if until > rendered:
+            parts.append(bytes(synth.generate(until - rendered)))
+            rendered = until
         if starts:
             synth.noteon(note.channel, note.pitch, note.velocity)
         else:
             synth.noteoff(note.channel, note.pitch)
-    if end > at:
-        parts.append(np.array(synth.generate(end - at)))
-    return np.frombuffer(b"".join(part.tobytes() for part in parts), np.float32).reshape(-1, 2).mean(axis=1)
+    if end > rendered:
+        parts.append(bytes(synth.generate(end - rendered)))
+    return np.frombuffer(b"".join(parts), np.float32).reshape(-1, 2).mean(axis=1)
