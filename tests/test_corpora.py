@@ -9,7 +9,7 @@ import pytest
 import soxr
 
 from data_pipelines import espeak
-from data_pipelines.corpora import split_of
+from data_pipelines.corpora import SAMPLE_RATE_HZ, split_of
 from data_pipelines.espeak import speak, speak_with_phones
 from data_pipelines.synthetic import codec_training, piper
 from data_pipelines.synthetic.codec_training import TrainingAudioOptions
@@ -33,7 +33,7 @@ def test_splits_hold_out_about_one_in_n():
 
 
 def test_heldout_sentences_and_tunes_stay_held_out_for_any_seed():
-    made = {
+    drawn = {
         split: {
             (sentence(rng, split), compose(rng, 3.0, split).combination)
             for rng in map(np.random.default_rng, range(300))
@@ -41,7 +41,7 @@ def test_heldout_sentences_and_tunes_stay_held_out_for_any_seed():
         for split in ("train", "heldout")
     }
     for column in (0, 1):
-        train, heldout = ({entry[column] for entry in made[split]} for split in ("train", "heldout"))
+        train, heldout = ({entry[column] for entry in drawn[split]} for split in ("train", "heldout"))
         assert len(heldout) > 20 and not train & heldout
 
 
@@ -57,10 +57,10 @@ def test_tunes_are_captioned_and_labelled_by_what_they_are():
 
 @pytest.mark.parametrize("kind", list(NOISES))
 def test_each_noise_has_its_length_and_level_and_depends_on_its_seed_alone(kind):
-    one, same, other = (noise_clip(np.random.default_rng(seed), 1.7, kind) for seed in (3, 3, 5))
-    assert one.shape == (27200,) and one.dtype == np.float32
-    assert 0.01 < one.std() <= 0.0501
-    assert np.array_equal(one, same) and not np.array_equal(one, other)
+    noise, same, other = (noise_clip(np.random.default_rng(seed), 1.7, kind) for seed in (3, 3, 5))
+    assert noise.shape == (27200,) and noise.dtype == np.float32
+    assert 0.01 < noise.std() <= 0.0501
+    assert np.array_equal(noise, same) and not np.array_equal(noise, other)
 
 
 def test_nobody_who_talks_in_babble_is_a_speaker_of_the_corpus():
@@ -81,8 +81,9 @@ def test_speech_depends_on_its_arguments_alone():
     before = speak("Judith painted.", "en-us+m3")[0], speak("Judith painted.", "en-us+m3", pitch=71)[0]
     others = [speech_clip(voice, TEXT, words_per_minute=211, pitch=13) for voice in ESPEAK_SPEAKERS]
     after = speak("Judith painted.", "en-us+m3")[0], speak("Judith painted.", "en-us+m3", pitch=71)[0]
-    assert all(np.array_equal(one, two) for one, two in zip(before, after, strict=True))
-    assert all(len(one) != len(two) or not np.allclose(one, two) for one, two in zip(others, others[1:], strict=False))
+    assert all(np.array_equal(*pair) for pair in zip(before, after, strict=True))
+    for left, right in zip(others, others[1:], strict=False):
+        assert len(left) != len(right) or not np.allclose(left, right)
 
 
 def test_speech_is_as_fast_and_as_high_as_asked_for():
@@ -90,9 +91,8 @@ def test_speech_is_as_fast_and_as_high_as_asked_for():
     assert len(slow) > 1.3 * len(usual) > 1.3 * len(fast)
 
     low, high = (speak_with_phones(TEXT, "en-us+m3", pitch=pitch) for pitch in (10, 90))
-    hertz = [
-        speech_hertz(soxr.resample(speech.samples, 22050, 16000).astype(float), speech.phones) for speech in (low, high)
-    ]
+    waves = [soxr.resample(speech.samples, 22050, SAMPLE_RATE_HZ).astype(float) for speech in (low, high)]
+    hertz = [speech_hertz(wave, speech.phones) for wave, speech in zip(waves, (low, high), strict=True)]
     assert np.median(hertz[1][hertz[1] > 0]) > 1.3 * np.median(hertz[0][hertz[0] > 0])
 
 
@@ -129,9 +129,9 @@ for number, line in enumerate(lines):
 def fake_piper(tmp_path, monkeypatch) -> Piper:
     (tmp_path / "piper.py").write_text(FAKE_PIPER)
     command = (sys.executable, str(tmp_path / "piper.py"))
-    found = Piper(command=command, voice=tmp_path / "voice.onnx", seeded=False)
-    monkeypatch.setattr(codec_training, "find_piper", lambda voice: found)
-    return found
+    tool = Piper(command=command, voice=tmp_path / "voice.onnx", seeded=False)
+    monkeypatch.setattr(codec_training, "find_piper", lambda voice: tool)
+    return tool
 
 
 def test_the_recipe_of_the_shipped_codec_reads_what_is_made():
@@ -143,7 +143,7 @@ def test_the_recipe_of_the_shipped_codec_reads_what_is_made():
 def test_the_audio_of_the_shipped_codec_has_clips_held_out_and_is_made_once(tmp_path, fake_piper):
     options = TrainingAudioOptions(out=tmp_path / "data", minutes=0.1, voices="espeak")
     codec_training.main(options)
-    audio = Audio(tuple(str(options.out / name) for name in codec_training.MINUTES), 16000)
+    audio = Audio(tuple(str(options.out / name) for name in codec_training.MINUTES), SAMPLE_RATE_HZ)
     assert set(audio.heldout) == {Path(name).name for name in codec_training.MINUTES} and audio.converted == 0
     assert all(len(clips) >= 4 for clips in audio.heldout.values())
     times = {path: path.stat().st_mtime_ns for path in options.out.rglob("*.wav")}
@@ -153,14 +153,19 @@ def test_the_audio_of_the_shipped_codec_has_clips_held_out_and_is_made_once(tmp_
 
 def test_the_codec_trains_on_no_heldout_sentence(fake_piper, monkeypatch):
     said = []
-    monkeypatch.setattr(espeak, "speak", lambda text, voice: (said.append(text), (np.ones(2000, np.float32), 16000))[1])
-    made = codec_training.own_domains(fake_piper)
+
+    def speak(text: str, voice: str) -> tuple[np.ndarray, int]:
+        said.append(text)
+        return np.ones(2000, np.float32), SAMPLE_RATE_HZ
+
+    monkeypatch.setattr(espeak, "speak", speak)
+    domains = codec_training.own_domains(fake_piper)
     for split in ("train", "heldout"):
         said.clear()
         fake_piper.voice.write_text("")
         for number in range(97):
-            made["speech_espeak"].make(Unit(domain="speech_espeak", seed=5, split=split, number=number))
-        made["speech_piper"].make(Unit(domain="speech_piper", seed=3, split=split, number=7))
+            domains["speech_espeak"].make(Unit(domain="speech_espeak", seed=5, split=split, number=number))
+        domains["speech_piper"].make(Unit(domain="speech_piper", seed=3, split=split, number=7))
         pairs = fake_piper.voice.read_text().splitlines()
         said += [part.strip() for pair in pairs for part in re.findall(r"[^.?]+[.?]", pair)]
         assert len(said) > 100 and {sentence_split(text) for text in said} == {split}

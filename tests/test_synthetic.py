@@ -1,5 +1,6 @@
 """The synthetic corpus: every domain has its ground truth, and the same seed makes the same of it."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_pipelines.corpora import folder, hash_of
+from data_pipelines.corpora import MIDI_NOTES_PER_SECOND, SAMPLE_RATE_HZ, folder, hash_of
 from data_pipelines.synthetic import instructed, kokoro, singing, sounds
 from data_pipelines.synthetic.corpus import SyntheticOptions, main
 from data_pipelines.synthetic.domains import SHARES, Unit, find_domains
@@ -33,6 +34,7 @@ from uniaudio_jax.metrics.registry import METRICS
 from uniaudio_jax.metrics.whisper import transcript
 
 MINUTES = 0.7
+NOTE_SAMPLES = SAMPLE_RATE_HZ // MIDI_NOTES_PER_SECOND
 SPOKEN = ("speech", "parallel", "singing", "instructed")
 
 
@@ -45,8 +47,8 @@ class InThisProcess(Executor):
         return future
 
 
-def made_here(out: Path, *names: str, minutes: float = MINUTES, seed: int = 0) -> Path:
-    """The corpus of some domains, made without a pool."""
+def write_here(out: Path, *names: str, minutes: float = MINUTES, seed: int = 0) -> Path:
+    """The corpus of some domains, written without a pool."""
     options = SyntheticOptions(out=out, minutes=minutes, seed=seed, domain=names, voices="espeak")
     with progress_bar(minutes, "test") as bar:
         for name, plan in options.plans().items():
@@ -56,21 +58,21 @@ def made_here(out: Path, *names: str, minutes: float = MINUTES, seed: int = 0) -
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
-    return made_here(tmp_path_factory.mktemp("corpus") / "small one", *SHARES)
+    return write_here(tmp_path_factory.mktemp("corpus") / "small one", *SHARES)
 
 
 @pytest.fixture(scope="module")
 def clips(corpus) -> dict:
     opened = {name: folder.open_folder(corpus / name) for name in SHARES}
-    return {name: [one.read(entry, 16000) for entry in one.entries] for name, one in opened.items()}
+    return {name: [corpus.read(entry, SAMPLE_RATE_HZ) for entry in corpus.entries] for name, corpus in opened.items()}
 
 
 def files_of(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def of_split(made: list, split: str) -> list:
-    return [clip for clip in made if clip.split == split]
+def of_split(clips: list, split: str) -> list:
+    return [clip for clip in clips if clip.split == split]
 
 
 def test_other_processes_make_the_same_bytes(corpus, tmp_path):
@@ -96,6 +98,12 @@ def test_other_processes_make_the_same_bytes(corpus, tmp_path):
         assert files_of(out / name) == files_of(corpus / name)
 
 
+def test_processes_of_the_pool_do_without_jax():
+    program = "import sys, data_pipelines.synthetic.codec_training, data_pipelines.synthetic.corpus as _; "
+    program += "raise SystemExit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
 def test_a_clip_depends_on_its_seed_domain_split_and_number_alone():
     domain = find_domains("espeak")["speech"]
     first = Unit(domain="speech", seed=0, split="train", number=3)
@@ -112,16 +120,16 @@ def test_a_clip_depends_on_its_seed_domain_split_and_number_alone():
 
 
 def test_a_finished_domain_is_left_alone_and_one_cut_off_is_made_again(corpus, tmp_path):
-    made_here(tmp_path, "music", minutes=0.1)
+    write_here(tmp_path, "music", minutes=0.1)
     before = files_of(tmp_path)
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.wav")}
-    made_here(tmp_path, "music", minutes=0.1)
+    write_here(tmp_path, "music", minutes=0.1)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.wav")} == times
     (tmp_path / "music").rename(tmp_path / ".music.partial")  # as it is left by one that is cut off
     next((tmp_path / ".music.partial").rglob("*.wav")).write_bytes(b"cut")
-    made_here(tmp_path, "music", minutes=0.1)
+    write_here(tmp_path, "music", minutes=0.1)
     assert files_of(tmp_path) == before
-    made_here(tmp_path, "music", minutes=0.1, seed=1)
+    write_here(tmp_path, "music", minutes=0.1, seed=1)
     assert files_of(tmp_path).keys() == before.keys() and files_of(tmp_path) != before
 
 
@@ -150,13 +158,13 @@ def test_senseless_options_are_refused(wrong, message):
 def test_the_minutes_are_shared_out_as_promised(clips):
     assert SyntheticOptions(out=Path("x")).minutes >= 130 and sum(SHARES.values()) == pytest.approx(1)
     for name, share in SHARES.items():
-        seconds = sum(len(clip.audio) for clip in of_split(clips[name], "train")) / 16000
+        seconds = sum(len(clip.audio) for clip in of_split(clips[name], "train")) / SAMPLE_RATE_HZ
         assert seconds >= share * 0.9 * 60 * MINUTES
         assert len(of_split(clips[name], "heldout")) >= 4
 
 
 def test_a_tenth_is_held_out(tmp_path):
-    made_here(tmp_path, "music", minutes=20)
+    write_here(tmp_path, "music", minutes=20)
     seconds = {
         split: sum(soundfile.info(path).duration for path in (tmp_path / "music" / split).iterdir())
         for split in ("train", "heldout")
@@ -169,7 +177,7 @@ def test_files_are_finite_sounding_16_khz_pcm_of_1_5_to_5_seconds(corpus):
     assert len(paths) > 60
     for path in paths:
         info, samples = soundfile.info(path), soundfile.read(path, dtype="float32")[0]
-        assert (info.samplerate, info.channels, info.subtype) == (16000, 1, "PCM_16")
+        assert (info.samplerate, info.channels, info.subtype) == (SAMPLE_RATE_HZ, 1, "PCM_16")
         assert 1.5 <= info.duration <= 5.0 and np.isfinite(samples).all(), path
         assert 0.008 < samples.std() and np.abs(samples).max() <= PEAK + 0.001, path
 
@@ -195,10 +203,10 @@ def test_each_domain_has_the_fields_of_its_tasks(clips):
 
 
 def test_heldout_words_are_never_trained_on_by_any_domain(clips):
-    made = [clip for name in SPOKEN for clip in clips[name]]
-    train, heldout = ({clip.text for clip in of_split(made, split)} for split in ("train", "heldout"))
+    spoken = [clip for name in SPOKEN for clip in clips[name]]
+    train, heldout = ({clip.text for clip in of_split(spoken, split)} for split in ("train", "heldout"))
     assert train and heldout and not train & heldout
-    assert all(sentence_split(clip.text) == clip.split for clip in made)
+    assert all(sentence_split(clip.text) == clip.split for clip in spoken)
     assert all(bank_split(clip.text) == clip.split for clip in clips["language"])
 
 
@@ -259,8 +267,10 @@ def test_converted_speech_is_of_the_same_words_in_another_voice(clips):
 
 def test_songs_are_sung_at_the_pitch_of_their_notes(clips):
     for clip in clips["singing"][::2]:
-        assert len(clip.midi) == -(-len(clip.audio) // 320)
-        hertz, _ = singing.load_world().harvest(clip.audio.astype(float), 16000, f0_floor=60.0, frame_period=20.0)
+        assert len(clip.midi) == -(-len(clip.audio) // NOTE_SAMPLES)
+        hertz, _ = singing.load_world().harvest(
+            clip.audio.astype(float), SAMPLE_RATE_HZ, f0_floor=60.0, frame_period=1000 / MIDI_NOTES_PER_SECOND
+        )
         hertz, midi = hertz[: len(clip.midi)], clip.midi[: len(hertz)]
         sung = (hertz > 0) & (midi != REST)
         assert sung.sum() > 0.7 * (midi != REST).sum()
@@ -270,26 +280,26 @@ def test_songs_are_sung_at_the_pitch_of_their_notes(clips):
 
 def test_rests_are_silent(clips):
     for clip in clips["singing"]:
-        rests = np.repeat(clip.midi == REST, 320)[: len(clip.audio)]
-        edge = np.convolve(rests, np.ones(641), "same") > 640  # away from the ramps
+        rests = np.repeat(clip.midi == REST, NOTE_SAMPLES)[: len(clip.audio)]
+        edge = np.convolve(rests, np.ones(2 * NOTE_SAMPLES + 1), "same") > 2 * NOTE_SAMPLES  # away from the ramps
         assert np.abs(clip.audio[edge]).max() < 0.001
 
 
 def test_the_melody_beside_a_song_is_its_midi(corpus, clips):
     mido = pytest.importorskip("mido")
     for clip in clips["singing"]:
-        seconds, found = 0.0, np.full(len(clip.midi), REST)
+        seconds, pitches = 0.0, np.full(len(clip.midi), REST)
         for message in mido.MidiFile(corpus / "singing" / clip.split / f"{clip.id}.mid"):
             start, seconds = seconds, seconds + message.time
             if message.type == "note_off":
-                found[round(start / 0.02) : round(seconds / 0.02)] = message.note
-        assert np.array_equal(found, clip.midi)
+                pitches[round(start * MIDI_NOTES_PER_SECOND) : round(seconds * MIDI_NOTES_PER_SECOND)] = message.note
+        assert np.array_equal(pitches, clip.midi)
 
 
 def test_a_song_depends_on_its_seed_alone():
-    one = song(np.random.default_rng(3), "en-us+f4")
+    first = song(np.random.default_rng(3), "en-us+f4")
     song(np.random.default_rng(5), "en-us+m8")
-    assert np.array_equal(song(np.random.default_rng(3), "en-us+f4").samples, one.samples)
+    assert np.array_equal(song(np.random.default_rng(3), "en-us+f4").samples, first.samples)
 
 
 def test_without_pyworld_the_remedy_is_named_and_no_stand_in_is_left(monkeypatch):
@@ -303,18 +313,21 @@ def test_without_pyworld_the_remedy_is_named_and_no_stand_in_is_left(monkeypatch
 def test_a_syllable_has_one_vowel_and_the_consonant_before_it():
     names, times = ("p", "ˈeɪ", "n", "t", "ᵻ", "d", "", "aɪ", ""), (0.0, 0.1, 0.3, 0.4, 0.5, 0.6, 0.7, 0.9, 1.2)
     phones = tuple(zip(names, times, strict=True))
-    starts = [(one.start, one.vowel_start, one.vowel_end, one.end, one.ends_clause) for one in syllables(phones)]
-    assert starts == [(0.0, 0.1, 0.3, 0.4, False), (0.4, 0.5, 0.6, 0.7, True), (0.9, 0.9, 1.2, 1.2, True)]
+    assert [dataclasses.astuple(syllable) for syllable in syllables(phones)] == [
+        (0.0, 0.1, 0.3, 0.4, False),
+        (0.4, 0.5, 0.6, 0.7, True),
+        (0.9, 0.9, 1.2, 1.2, True),
+    ]
 
 
 def test_speech_on_its_own_rhythm_keeps_its_spectrum_and_gets_the_pitch():
-    seconds = np.arange(16000) / 16000
+    seconds = np.arange(SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
     wave = np.sum([np.sin(2 * np.pi * 110 * k * seconds) / k for k in range(1, 30)], axis=0)
     hertz = singing.speech_hertz(wave, (("a", 0.0), ("", 1.0)))
     held = Syllable(start=0.0, vowel_start=0.0, vowel_end=1.0, end=1.0, ends_clause=True)
-    made = singing.sing(wave, hertz, [Note(frames=50, pitch=57, syllable=held)])
-    assert len(made) == 16000
-    spectrum = np.abs(np.fft.rfft(made * np.hanning(16000)))
+    sung = singing.sing(wave, hertz, [Note(frames=MIDI_NOTES_PER_SECOND, pitch=57, syllable=held)])
+    assert len(sung) == SAMPLE_RATE_HZ
+    spectrum = np.abs(np.fft.rfft(sung * np.hanning(SAMPLE_RATE_HZ)))
     assert abs(int(np.argmax(spectrum[:330])) - 220) <= 3
 
 
@@ -343,10 +356,10 @@ def test_an_instruction_names_what_is_not_usual_and_nothing_else():
 def test_instructed_speech_is_as_loud_as_it_says():
     levels: dict[str, list[float]] = {"quiet": [], "loud": []}
     for number in range(40):
-        made = instructed.instructed_clip(np.random.default_rng(number), "en-us+rob")
+        speech = instructed.instructed_clip(np.random.default_rng(number), "en-us+rob")
         for name, manner in (("quiet", instructed.LEVELS[0]), ("loud", instructed.LEVELS[2])):
-            if any(word in made.instruction.lower() for word in (*manner.adverbs, *manner.adjectives)):
-                levels[name].append(float(made.samples.std()))
+            if any(word in speech.instruction.lower() for word in (*manner.adverbs, *manner.adjectives)):
+                levels[name].append(float(speech.samples.std()))
     assert min(levels["loud"]) > 5 * max(levels["quiet"])
 
 
@@ -356,23 +369,23 @@ def test_instructed_speech_is_as_loud_as_it_says():
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.label)
 def test_each_sound_has_its_length_and_level_and_depends_on_its_seed_alone(kind):
     seed = hash_of(kind.label)
-    one, same, other = (sound_clip(np.random.default_rng(number), kind) for number in (seed, seed, seed + 1))
-    assert 2.0 <= len(one.samples) / 16000 <= 5.0 and one.samples.dtype == np.float32
-    assert 0.01 < one.samples.std() < 0.121 and np.abs(one.samples).max() <= PEAK + 1e-6
-    assert one.labels == (kind.label,) and one.caption[0].isupper() and one.caption.endswith(".")
-    assert np.array_equal(one.samples, same.samples) and one.caption == same.caption
-    assert len(one.samples) != len(other.samples) or not np.allclose(one.samples, other.samples)
+    sound, same, other = (sound_clip(np.random.default_rng(number), kind) for number in (seed, seed, seed + 1))
+    assert 2.0 <= len(sound.samples) / SAMPLE_RATE_HZ <= 5.0 and sound.samples.dtype == np.float32
+    assert 0.01 < sound.samples.std() < 0.121 and np.abs(sound.samples).max() <= PEAK + 1e-6
+    assert sound.labels == (kind.label,) and sound.caption[0].isupper() and sound.caption.endswith(".")
+    assert np.array_equal(sound.samples, same.samples) and sound.caption == same.caption
+    assert len(sound.samples) != len(other.samples) or not np.allclose(sound.samples, other.samples)
 
 
 def test_captions_vary_and_say_how_far_how_fast_and_how_high():
     kind = next(kind for kind in KINDS if kind.label == "dripping water")
-    made = [sound_clip(np.random.default_rng(number), kind) for number in range(97)]
-    said = " ".join(clip.caption.lower() for clip in made)
-    assert len({clip.caption for clip in made}) > 80
+    drips = [sound_clip(np.random.default_rng(number), kind) for number in range(97)]
+    captions = " ".join(clip.caption.lower() for clip in drips)
+    assert len({clip.caption for clip in drips}) > 80
     for word in ("fast", "slow", "high", "deep", "in the distance", "nearby"):
-        assert word in said
-    far = [clip.samples.std() for clip in made if any(place in clip.caption for place in sounds.FAR)]
-    near = [clip.samples.std() for clip in made if any(place in clip.caption for place in sounds.NEAR)]
+        assert word in captions
+    far = [clip.samples.std() for clip in drips if any(words in clip.caption for words in sounds.FAR)]
+    near = [clip.samples.std() for clip in drips if any(words in clip.caption for words in sounds.NEAR)]
     assert max(far) <= 0.0451 and min(near) > max(far)
 
 
@@ -410,7 +423,7 @@ def test_recordings_are_described_by_their_names_and_split_by_them():
     for number in range(23):
         clip = recorded_clip(np.random.default_rng(number), names, "heldout")
         LabelTokenizer().encode(clip.labels)
-        assert 1.5 <= len(clip.samples) / 16000 <= 5.0 and 0.01 < clip.samples.std()
+        assert 1.5 <= len(clip.samples) / SAMPLE_RATE_HZ <= 5.0 and 0.01 < clip.samples.std()
 
 
 # Neural voices
@@ -421,9 +434,9 @@ def test_recordings_are_described_by_their_names_and_split_by_them():
 @pytest.mark.skipif(not METRICS["whisper_word_error_rate"].installed, reason="Whisper is an optional extra")
 def test_kokoro_speaks_english_that_is_understood_and_repeats_itself():
     text = "The old fisherman bought two large suitcases yesterday."
-    one, rate = kokoro.kokoro_speech(text, kokoro.speakers()[-1])
-    assert word_score(text, transcript(one, rate)).total < 0.3 * len(text.split())
-    assert np.array_equal(kokoro.kokoro_speech(text, kokoro.speakers()[-1])[0], one)
+    speech, rate = kokoro.kokoro_speech(text, kokoro.speakers()[-1])
+    assert word_score(text, transcript(speech, rate)).total < 0.3 * len(text.split())
+    assert np.array_equal(kokoro.kokoro_speech(text, kokoro.speakers()[-1])[0], speech)
 
 
 def test_an_unknown_kokoro_voice_is_refused_with_a_remedy():
@@ -436,5 +449,5 @@ def test_an_unknown_kokoro_voice_is_refused_with_a_remedy():
 def test_piper_says_the_same_for_the_same_seed():
     piper = find_piper()
     assert piper is not None
-    one, same, other = (piper_speech(piper, ["Hello there."], seed)[0][0] for seed in (3, 3, 5))
-    assert np.array_equal(one, same) and not (len(one) == len(other) and np.array_equal(one, other))
+    speech, same, other = (piper_speech(piper, ["Hello there."], seed)[0][0] for seed in (3, 3, 5))
+    assert np.array_equal(speech, same) and not np.array_equal(speech, other)

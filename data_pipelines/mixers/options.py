@@ -46,8 +46,7 @@ class MixerOptions:
     masked_share: tuple[float, float] = (0.1, 0.5)
     """Range of the share of a clip that is masked."""
     mask_grid_hz: float = 50.0
-    """Masked spans start and end on multiples of 1/mask_grid_hz seconds. At most the codec's frame rate is right: then
-    each span covers a whole frame."""
+    """Masked spans start and end on multiples of 1/mask_grid_hz seconds; at most the frame rate of the codec."""
     operations: tuple[Operation, ...] = OPERATIONS
     """Kinds of edit."""
     noises: tuple[str, ...] = field(default_factory=available_noises)
