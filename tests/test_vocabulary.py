@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -64,7 +65,7 @@ def test_the_config_of_an_older_checkpoint_loads_and_means_the_same():
     del older["train"]["sinks"]
     assert from_dict(RunConfig, older).model.vocabulary_size == 4212
     metas = [{"config": config, "vocabulary": MODEL.ids.layout(), "codec": None} for config in (older, now)]
-    check_same(base.__file__, *metas)
+    check_same(Path(base.__file__), *metas)
 
 
 def test_a_checkpoint_with_fewer_ids_keeps_its_size_and_the_ranges_within_it():
