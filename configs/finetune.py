@@ -1,6 +1,6 @@
 """A new task for a finished run: spoken languages are told apart, in 64 new ids, while the old tasks are kept up.
 
-    python -m data_pipelines.synthetic.corpus --out runs/corpus --domain language --minutes 100
+    python -m data_pipelines.synthetic --out runs/corpus --domain language --minutes 100
     python -m data_pipelines.builder --corpus runs/corpus/language --task language_recognition \\
         --out runs/quickstart/data/tokens
     python -m uniaudio_jax.train configs/finetune.py --out runs/finetune

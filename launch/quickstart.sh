@@ -59,9 +59,9 @@ main() {
   trap 'echo "error: stage $stage failed; run this script again to continue from there" >&2' ERR
   SECONDS=0
   begin "1/6 corpus"
-  module data_pipelines.synthetic.corpus --out "$run/data/corpus" --minutes "$minutes" --voices espeak \
+  module data_pipelines.synthetic --out "$run/data/corpus" --minutes "$minutes" --voices espeak \
     --domain speech parallel singing instructed
-  module data_pipelines.synthetic.corpus --out "$run/data/corpus" --minutes "$varied_minutes" --domain sound music
+  module data_pipelines.synthetic --out "$run/data/corpus" --minutes "$varied_minutes" --domain sound music
   begin "2/6 tokens"
   for domain in "${domains[@]}"; do
     # shellcheck disable=SC2086  # the tasks are words

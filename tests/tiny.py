@@ -25,11 +25,10 @@ MODEL = ModelConfig(
     local_stack=StackConfig(layers=2, width=30, heads=5),
 )
 WIDE = replace(
-    MODEL,
-    global_stack=StackConfig(layers=3, width=48, heads=6),
-    local_stack=StackConfig(layers=2, width=48, heads=6),
+    MODEL, global_stack=StackConfig(layers=3, width=48, heads=6), local_stack=StackConfig(layers=2, width=48, heads=6)
 )
 """A model whose sizes divide over eight devices."""
+OPTIM = OptimConfig(warmup_steps=3)
 TRAIN = TrainConfig(steps=5, local_chunk_frames=13)
 
 
@@ -70,11 +69,7 @@ def random_batch(
 
 
 def make_programs(
-    devices: int = 1,
-    mesh: MeshConfig | None = None,
-    model: ModelConfig = MODEL,
-    optim: OptimConfig = OptimConfig(warmup_steps=3),
-    **changes,
+    devices: int = 1, mesh: MeshConfig | None = None, model: ModelConfig = MODEL, optim: OptimConfig = OPTIM, **changes
 ) -> Programs:
     chosen = make_mesh(mesh or MeshConfig(), jax.devices()[:devices])
     return Programs(model, replace(TRAIN, **changes), optim, chosen)

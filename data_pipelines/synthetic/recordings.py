@@ -4,6 +4,7 @@ A file's name says what it is (`drum_heavy_kick.flac`), and a hash of the name s
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from data_pipelines.corpora import SAMPLE_RATE_HZ, Split, split_of
 from data_pipelines.synthetic.levels import loudness
 from data_pipelines.synthetic.sounds import Sound
+from data_pipelines.synthetic.texts import pick, read_data
 from uniaudio_jax.audio.files import read_audio
 
 FOLDER = Path("/usr/share/sonic-pi/samples")
@@ -18,31 +20,11 @@ INSTALL = "apt-get install sonic-pi-samples"
 HELDOUT_EVERY = 10
 CLIP_SECONDS, PAUSE_SECONDS = (1.5, 5.0), (0.3, 0.9)
 RMS = (0.07, 0.12)
-THINGS = {
-    "ambi": ("ambient", "music"),
-    "bass": ("bass synthesizer", "synthesizer"),
-    "bd": ("bass drum", "drums"),
-    "drum": ("drum", "drums"),
-    "elec": ("electronic", "synthesizer"),
-    "glitch": ("glitch", "synthesizer"),
-    "guit": ("guitar", "music"),
-    "loop": ("looping", "music"),
-    "mehackit": ("electronic", "synthesizer"),
-    "perc": ("percussion", "drums"),
-    "sn": ("snare drum", "drums"),
-    "tabla": ("tabla", "drums"),
-    "vinyl": ("record player", "static"),
-}
-"""The first word of a name → how a caption calls it, and the label."""
-NAMES = {
-    "perc_bell": ("percussion", "bell"),
-    "perc_bell2": ("percussion", "bell"),
-    "perc_door": ("wooden", "door"),
-    "misc_crow": ("bird", "crow"),
-    "misc_cineboom": ("cinema", "explosion"),
-}
-"""Files whose first word does not say it."""
-CAPTIONS = ("The {thing} sound of {name}.", "{Thing} sound: {name}.", "A recorded {thing} sound, {name}.")
+WORDS = read_data("recordings")
+NAMES: dict[str, list[str]] = WORDS["names"]
+"""A file's name → what a caption calls the thing, and the label, where the first word of the name does not say it."""
+THINGS: dict[str, list[str]] = WORDS["things"]
+"""The same by the first word of the name."""
 
 
 def find_recordings() -> tuple[str, ...]:
@@ -56,16 +38,16 @@ def recording_split(name: str) -> Split:
     return split_of(name, HELDOUT_EVERY)
 
 
-def recorded_clip(rng: np.random.Generator, names: tuple[str, ...], split: Split = "train") -> Sound:
-    """One of the recordings of `split`, its first 5 s at most; a short one comes again and again for 1.5 s or more."""
-    choice = [name for name in names if recording_split(name) == split]
-    name = choice[rng.integers(len(choice))]
-    sound = read_audio(FOLDER / f"{name}.flac", SAMPLE_RATE_HZ).samples
+def recorded_clip(rng: np.random.Generator, names: Sequence[str], split: Split = "train") -> Sound:
+    """One of the recordings of `split`: its first 5 s at most, and a short one repeated for at least 1.5 s."""
+    name = pick(rng, [name for name in names if recording_split(name) == split])
+    recording = read_audio(FOLDER / f"{name}.flac", SAMPLE_RATE_HZ).samples
     pause = np.zeros(round(rng.uniform(*PAUSE_SECONDS) * SAMPLE_RATE_HZ), np.float32)
     least, most = (round(seconds * SAMPLE_RATE_HZ) for seconds in CLIP_SECONDS)
-    times = 1 if len(sound) >= least else 1 + least // (len(sound) + len(pause))
-    audio = np.concatenate([np.concatenate([sound, pause])] * times)[:most]
+    times = 1 if len(recording) >= least else 1 + least // (len(recording) + len(pause))
+    audio = np.tile(np.concatenate([recording, pause]), times)[:most]
     thing, label = NAMES.get(name) or THINGS[name.split("_")[0]]
-    words = re.sub(r"\d+$", "", " ".join(name.split("_")[1:])).strip()
-    caption = CAPTIONS[rng.integers(len(CAPTIONS))].format(name=words, thing=thing, Thing=thing.capitalize())
+    description = re.sub(r"\d+$", "", " ".join(name.split("_")[1:])).strip()
+    template = pick(rng, WORDS["captions"])
+    caption = template.format(name=description, thing=thing, Thing=thing.capitalize())
     return Sound(samples=loudness(audio, rng.uniform(*RMS)), labels=(label,), caption=caption)

@@ -1,61 +1,25 @@
-"""Short tunes by rule: scale, chords, tempo and instrument, and a caption that says them."""
+"""Short tunes by rule: scale, chords, tempo and instrument, and a caption that names them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from data_pipelines.corpora import Split, split_of
+from data_pipelines.synthetic.texts import filled, pick, read_data
 
 HELDOUT_EVERY = 10
-INSTRUMENTS = {
-    "piano": 0,
-    "electric piano": 4,
-    "harpsichord": 6,
-    "music box": 10,
-    "vibraphone": 11,
-    "marimba": 12,
-    "church organ": 19,
-    "accordion": 21,
-    "nylon guitar": 24,
-    "jazz guitar": 26,
-    "violin": 40,
-    "cello": 42,
-    "harp": 46,
-    "string ensemble": 48,
-    "trumpet": 56,
-    "clarinet": 71,
-    "flute": 73,
-    "sitar": 104,
-}
+WORDS = read_data("tunes")
+INSTRUMENTS: dict[str, int] = WORDS["instruments"]
+"""Names → programs of General MIDI."""
 BASS = 32  # acoustic bass of General MIDI
-KEYS = ("C", "D flat", "D", "E flat", "E", "F", "F sharp", "G", "A flat", "A", "B flat", "B")
-SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
-PROGRESSIONS = ((0, 3, 4, 0), (0, 5, 3, 4), (0, 4, 5, 3), (5, 3, 0, 4), (0, 1, 4, 0), (0, 3, 0, 4))
-RHYTHMS = ((1.0, 1.0), (0.5, 0.5, 1.0), (1.0, 0.5, 0.5), (1.5, 0.5), (0.5, 0.5, 0.5, 0.5), (2.0,))
+KEYS: list[str] = WORDS["keys"]
+SCALES: dict[str, list[int]] = WORDS["scales"]
+MOODS: dict[str, list[str]] = WORDS["moods"]
+"""Mode and speed → words for how that sounds."""
+TEXTURES: dict[str, list[str]] = WORDS["textures"]
 TEMPOS_BPM = range(64, 168, 4)
 SLOW_BELOW_BPM, FAST_FROM_BPM = 88, 124
-MOODS = {
-    ("major", "slow"): ("calm", "peaceful", "gentle"),
-    ("major", "moderate"): ("warm", "friendly", "bright"),
-    ("major", "fast"): ("cheerful", "happy", "lively"),
-    ("minor", "slow"): ("sad", "lonely", "melancholy"),
-    ("minor", "moderate"): ("thoughtful", "dark", "mysterious"),
-    ("minor", "fast"): ("tense", "restless", "dramatic"),
-}
-TEXTURES = {
-    "melody": ("melody", "single line", "solo"),
-    "accompanied": ("melody over chords", "song with accompaniment", "tune with chords and bass"),
-    "arpeggios": ("broken chords", "arpeggios", "rolling chord pattern"),
-    "chords": ("block chords", "sustained chords", "chord progression"),
-}
-CAPTIONS = (
-    "A {mood} {speed} piece for {instrument} in {key} {mode}: {texture} at {bpm} beats per minute.",
-    "{Instrument} playing {texture}, {mood}, {speed} tempo of {bpm} bpm, key of {key} {mode}.",
-    "{Mood} {instrument} music, {speed}, {bpm} bpm, in {key} {mode}, with {texture}.",
-    "Here is {texture} on the {instrument}. It sounds {mood}, it is in {key} {mode}, its tempo {speed}, {bpm} bpm.",
-    "In {key} {mode}, the {instrument} sounds {mood}: {texture}, {speed}, around {bpm} beats per minute.",
-    "{Speed} {mood} {instrument}, {texture}, {key} {mode}, {bpm} bpm.",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +37,7 @@ class Note:
 class Tune:
     """Notes for the General MIDI `programs`, one a channel; `combination` (instrument and key) decides the split.
 
-    labels: its instrument, its mood and how fast it is.
+    labels: the instrument, the mood and the speed.
     """
 
     notes: tuple[Note, ...]
@@ -87,26 +51,18 @@ class Tune:
 def compose(rng: np.random.Generator, seconds: float, split: Split = "train") -> Tune:
     """A tune of `seconds` whose instrument and key belong to `split`."""
     while True:
-        instrument, key, mode = _pick(rng, list(INSTRUMENTS)), _pick(rng, KEYS), _pick(rng, list(SCALES))
+        instrument, key, mode = pick(rng, list(INSTRUMENTS)), pick(rng, KEYS), pick(rng, list(SCALES))
         combination = f"{instrument} in {key} {mode}"
         if tune_split(combination) == split:
             break
-    bpm, texture = int(rng.choice(TEMPOS_BPM)), _pick(rng, list(TEXTURES))
-    notes = _notes(rng, seconds, bpm, texture, KEYS.index(key), SCALES[mode])
+    bpm, texture = int(rng.choice(TEMPOS_BPM)), pick(rng, list(TEXTURES))
     speed = "slow" if bpm < SLOW_BELOW_BPM else "fast" if bpm >= FAST_FROM_BPM else "moderate"
-    mood = _pick(rng, MOODS[mode, speed])
-    caption = _caption(
-        rng,
-        instrument=instrument,
-        key=key,
-        mode=mode,
-        speed=speed,
-        bpm=str(bpm),
-        mood=mood,
-        texture=_pick(rng, TEXTURES[texture]),
-    )
+    mood = pick(rng, MOODS[f"{mode} {speed}"])
+    words = {"instrument": instrument, "key": key, "mode": mode, "speed": speed, "bpm": str(bpm), "mood": mood}
+    words["texture"] = pick(rng, TEXTURES[texture])
+    caption = filled(pick(rng, WORDS["captions"]), **words)
     return Tune(
-        notes=tuple(notes),
+        notes=tuple(_notes(rng, seconds, bpm, texture, KEYS.index(key), SCALES[mode])),
         programs=(INSTRUMENTS[instrument], INSTRUMENTS[instrument], BASS),
         seconds=seconds,
         combination=combination,
@@ -120,49 +76,31 @@ def tune_split(combination: str) -> Split:
     return split_of(combination, HELDOUT_EVERY)
 
 
-def _pick(rng: np.random.Generator, options):
-    return options[rng.integers(len(options))]
-
-
-def _caption(rng: np.random.Generator, **words: str) -> str:
-    capitals = {name.capitalize(): word[0].upper() + word[1:] for name, word in words.items()}
-    return _pick(rng, CAPTIONS).format(**words, **capitals)
-
-
-def _notes(rng: np.random.Generator, seconds: float, bpm: int, texture: str, key: int, scale: tuple[int, ...]):
-    """Two beats of a chord after another until the time is over; channel 0 melody, 1 chords, 2 bass."""
-    beat, progression = 60 / bpm, _pick(rng, PROGRESSIONS)
+def _notes(
+    rng: np.random.Generator, seconds: float, bpm: int, texture: str, key: int, scale: list[int]
+) -> Iterator[Note]:
+    """A chord for every two beats until the time is over; channel 0 is the melody, 1 the chords, 2 the bass."""
+    beat, progression = 60 / bpm, pick(rng, WORDS["progressions"])
     root = 48 + key if key < 7 else 36 + key
     degree, bars = int(rng.integers(7, 12)), int(np.ceil(seconds / (2 * beat)))
 
-    def pitch(step: int) -> int:
-        return root + 12 * (step // 7) + scale[step % 7]
+    def note(start: float, length: float, step: int, velocity: int, channel: int) -> Note:
+        pitch = root + 12 * (step // 7) + scale[step % 7]
+        return Note(start=start, seconds=length, pitch=pitch, velocity=velocity, channel=channel)
 
     for bar in range(bars):
         start, chord = bar * 2 * beat, progression[bar % len(progression)]
         if texture in ("accompanied", "chords"):
             for step in (chord, chord + 2, chord + 4):
-                yield Note(start=start, seconds=2 * beat * 0.95, pitch=pitch(step), velocity=70, channel=1)
+                yield note(start, 2 * beat * 0.95, step, 70, channel=1)
         if texture == "accompanied":
-            yield Note(start=start, seconds=2 * beat * 0.9, pitch=pitch(chord - 7), velocity=85, channel=2)
+            yield note(start, 2 * beat * 0.9, chord - 7, 85, channel=2)
         if texture == "arpeggios":
             for number, step in enumerate((0, 2, 4, 7)):
-                yield Note(
-                    start=start + number * beat / 2,
-                    seconds=beat * 0.6,
-                    pitch=pitch(chord + step),
-                    velocity=int(rng.integers(80, 105)),
-                    channel=1,
-                )
+                velocity = int(rng.integers(80, 105))
+                yield note(start + number * beat / 2, beat * 0.6, chord + step, velocity, channel=1)
         if texture in ("accompanied", "melody"):
-            at = start
-            for length in _pick(rng, RHYTHMS):
+            for beats in pick(rng, WORDS["rhythms"]):
                 degree = int(np.clip(degree + rng.integers(-2, 3), 5, 14))
-                yield Note(
-                    start=at,
-                    seconds=length * beat * 0.9,
-                    pitch=pitch(degree),
-                    velocity=int(rng.integers(85, 115)),
-                    channel=0,
-                )
-                at += length * beat
+                yield note(start, beats * beat * 0.9, degree, int(rng.integers(85, 115)), channel=0)
+                start += beats * beat

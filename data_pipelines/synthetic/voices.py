@@ -1,4 +1,4 @@
-"""Synthetic voices at 16 kHz: many of espeak, and neural ones where their packages are installed."""
+"""Synthetic voices: many of espeak, and neural ones where their packages are installed."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -13,28 +13,16 @@ from data_pipelines.synthetic import kokoro
 from data_pipelines.synthetic.levels import loudness
 from data_pipelines.synthetic.piper import find_piper, piper_speech
 from data_pipelines.synthetic.sentences import sentence
+from data_pipelines.synthetic.texts import read_data
 
 SPEECH_RMS = 0.08
 CLIP_SECONDS = (1.5, 5.0)
 ENGLISH = "en-us"
-ESPEAK_SPEAKERS = (
-    "en-us+m3",
-    "en-us+f4",
-    "en-us+m8",
-    "en-us+steph2",
-    "en-us+rob",
-    "en-gb-x-rp+steph3",
-    "en-us+Denis",
-    "en-us+f1",
-    "en-us+Alex",
-    "en-us+Annie",
-    "en-gb-x-rp+m2",
-    "en-gb-x-rp+belinda",
-)
-"""Voices without breath noise, which is not the same in every process, and none of those in `noises.BABBLE_VOICES`."""
+ESPEAK_SPEAKERS: tuple[str, ...] = tuple(read_data("voices")["speakers"])
+"""Voices without breath noise, which would differ from process to process; none of them is in `noises.BABBLE_VOICES`."""
 WORDS_PER_MINUTE = (155, 195)
 NEURAL_SPEED = (0.9, 1.1)
-LEAST_CLIPS = 2  # so that each has a speaker prompt
+LEAST_CLIPS = 2  # of a speaker, so that each clip has a speaker prompt
 PIPER_CLIPS = 8  # each call loads the voice
 
 Voices = Literal["all", "espeak"]
@@ -44,13 +32,15 @@ def find_speakers(voices: Voices) -> tuple[str, ...]:
     """Names of the voices: espeak's, and with "all" those of Piper and Kokoro that are installed, spread among them."""
     piper = find_piper()
     neural = (*([piper.speaker] if piper else []), *kokoro.speakers()) if voices == "all" else ()
-    places = {name: place / len(group) for group in (ESPEAK_SPEAKERS, neural) for place, name in enumerate(group)}
-    return tuple(sorted(places, key=lambda name: places[name]))
+    position = {name: number / len(group) for group in (ESPEAK_SPEAKERS, neural) for number, name in enumerate(group)}
+    return tuple(sorted(position, key=position.__getitem__))
 
 
-def speech_clip(voice: str, text: str, rms: float = SPEECH_RMS, **settings: int) -> Float[np.ndarray, " S"]:
-    """`text` in an espeak voice at 16 kHz, at the level `rms`; `settings` are those of `espeak.speak`."""
-    return _at_16_khz(*espeak.speak(text, voice, **settings), rms)
+def speech_clip(
+    voice: str, text: str, rms: float = SPEECH_RMS, rate: int = SAMPLE_RATE_HZ, **settings: int
+) -> Float[np.ndarray, " S"]:
+    """`text` in an espeak voice, at the level `rms`; `settings` are those of `espeak.speak`."""
+    return _resampled(*espeak.speak(text, voice, **settings), rms, rate)
 
 
 def say(speaker: str, texts: Sequence[str], rng: np.random.Generator) -> list[Float[np.ndarray, " S"]]:
@@ -61,24 +51,24 @@ def say(speaker: str, texts: Sequence[str], rng: np.random.Generator) -> list[Fl
             raise ValueError(
                 f"voices: got no {speaker!r}, wanted the voice of an installed Piper; give --voices espeak"
             )
-        made = piper_speech(piper, texts, int(rng.integers(2**31)), length_scale=1 / rng.uniform(*NEURAL_SPEED))
-        return [_at_16_khz(*speech) for speech in made]
+        speeches = piper_speech(piper, texts, int(rng.integers(2**31)), length_scale=1 / rng.uniform(*NEURAL_SPEED))
+        return [_resampled(*speech) for speech in speeches]
     if speaker.startswith("kokoro-"):
-        return [_at_16_khz(*kokoro.kokoro_speech(text, speaker, rng.uniform(*NEURAL_SPEED))) for text in texts]
+        return [_resampled(*kokoro.kokoro_speech(text, speaker, rng.uniform(*NEURAL_SPEED))) for text in texts]
     return [speech_clip(speaker, text, words_per_minute=int(rng.integers(*WORDS_PER_MINUTE))) for text in texts]
 
 
 def utterances(
     rng: np.random.Generator, split: Split, *speakers: str
 ) -> list[tuple[str, tuple[Float[np.ndarray, " S"], ...]]]:
-    """Two or more sentences of `split`, and each by every one of `speakers`, all 1.5 to 5 s long."""
+    """Two or more sentences of `split`, each with its clip by every one of `speakers`, all 1.5 to 5 s long."""
     count = PIPER_CLIPS if any(speaker.startswith("piper-") for speaker in speakers) else LEAST_CLIPS
-    found = []
-    while len(found) < LEAST_CLIPS:
+    fitting = []
+    while len(fitting) < LEAST_CLIPS:
         texts = [sentence(rng, split) for _ in range(count)]
         clips = zip(*(say(speaker, texts, rng) for speaker in speakers), strict=True)
-        found += [(text, said) for text, said in zip(texts, clips, strict=True) if all(map(fits, said))]
-    return found[:count]
+        fitting += [(text, spoken) for text, spoken in zip(texts, clips, strict=True) if all(map(fits, spoken))]
+    return fitting[:count]
 
 
 def fits(samples: Float[np.ndarray, " S"]) -> bool:
@@ -86,5 +76,5 @@ def fits(samples: Float[np.ndarray, " S"]) -> bool:
     return CLIP_SECONDS[0] <= len(samples) / SAMPLE_RATE_HZ <= CLIP_SECONDS[1]
 
 
-def _at_16_khz(samples: np.ndarray, rate: int, rms: float = SPEECH_RMS) -> np.ndarray:
-    return loudness(soxr.resample(samples, rate, SAMPLE_RATE_HZ), rms)
+def _resampled(samples: np.ndarray, from_rate: int, rms: float = SPEECH_RMS, rate: int = SAMPLE_RATE_HZ) -> np.ndarray:
+    return loudness(soxr.resample(samples, from_rate, rate), rms)

@@ -1,15 +1,16 @@
-"""Domains as folders: wav files and a manifest, made by all cores, whole or not at all."""
+"""Domains as folders of wav files with a manifest, made by all cores, whole or not at all."""
 
 import itertools
 import json
 import multiprocessing
 import os
 import shutil
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import soundfile
 from tqdm import tqdm
@@ -28,7 +29,7 @@ UNITS_AHEAD = os.cpu_count() or 1  # so that no process waits for the files of a
 
 
 def make_pool() -> ProcessPoolExecutor:
-    """A process for each core. They are spawned: each has its own espeak, and inherits no lock of ours."""
+    """A process for each core. They are spawned, so that each has its own espeak and inherits no lock."""
     return ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn"))
 
 
@@ -42,63 +43,81 @@ def progress_bar(minutes: float, name: str) -> tqdm:
     )
 
 
-def recipe_of(domain: Domain, minutes: float, seed: int) -> dict[str, Any]:
-    """What the bytes of a domain's folder follow from."""
-    return {"format": FORMAT, "minutes": minutes, "seed": seed, "made_from": list(domain.made_from)}
+class Plan(NamedTuple):
+    """What a folder shall hold."""
+
+    domain: Domain
+    minutes: float
+    seed: int
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What the bytes of the folder follow from."""
+        sources = list(self.domain.sources)
+        return {"format": FORMAT, "minutes": self.minutes, "seed": self.seed, "made_from": sources}
 
 
-def is_finished(place: Path, recipe: dict[str, Any]) -> bool:
-    """Whether the domain stands there with this recipe. Raises ValueError where it would overwrite something else."""
-    if not place.exists() or (place.is_dir() and not any(place.iterdir())):
+def write_domains(title: str, out: Path, plans: Mapping[str, Plan]) -> None:
+    """Writes a folder below `out` for each plan, by all cores, and prints a line about them."""
+    start = time.monotonic()
+    with make_pool() as pool, progress_bar(sum(plan.minutes for plan in plans.values()), title) as bar:
+        for name, plan in plans.items():
+            write_domain(out / name, plan, pool, bar)
+    print(f"{title}: {out}: {summary(out, plans)}, {time.monotonic() - start:.0f} s")
+
+
+def is_finished(folder: Path, recipe: dict[str, Any]) -> bool:
+    """Whether the folder has this recipe. Raises ValueError where something else would be overwritten."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
-    if not (place / RECIPE).is_file():
+    if not (folder / RECIPE).is_file():
         raise ValueError(
-            f"{place}: got a folder that is not this program's, wanted a new or empty one; "
+            f"{folder}: got a folder that is not this program's, wanted a new or empty one; "
             "choose another --out or move it away"
         )
-    return json.loads((place / RECIPE).read_text()) == recipe
+    return json.loads((folder / RECIPE).read_text()) == recipe
 
 
-def write_domain(place: Path, domain: Domain, minutes: float, seed: int, pool: Executor, bar: tqdm) -> None:
-    """Makes the folder `place`: `train/`, `heldout/`, a manifest and the recipe; a finished one is left alone.
+def write_domain(folder: Path, plan: Plan, pool: Executor, bar: tqdm) -> None:
+    """Writes `train/`, `heldout/`, a manifest and the recipe into `folder`; leaves a finished one alone.
 
-    It appears whole or not at all, and one with another recipe is replaced. About `minutes` of it are made, a tenth
-    held out, but at least 4 clips of each split, and held out a unit of every speaker, kind or language trained on.
+    The folder appears whole or not at all, and replaces one with another recipe. About a tenth of the minutes is held
+    out, but each split has at least 4 clips, and every speaker, kind or language trained on has a unit held out.
     """
-    recipe, start = recipe_of(domain, minutes, seed), bar.n
-    if not is_finished(place, recipe):
-        partial = place.with_name(f".{place.name}.partial")
+    start = bar.n
+    if not is_finished(folder, plan.recipe):
+        partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         rows = []
-        for clip in clips(place.name, domain, minutes, seed, pool):
+        for clip in clips(folder.name, plan, pool):
             rows.append(_write_clip(partial, clip))
-            bar.update(min(_seconds(clip) / 60, max(0.0, start + minutes - bar.n)))
+            bar.update(min(_seconds(clip) / 60, max(0.0, start + plan.minutes - bar.n)))
         write_manifest(partial / MANIFEST, rows)
-        (partial / RECIPE).write_text(json.dumps(recipe))
-        if place.exists():
-            shutil.rmtree(place)
-        os.replace(partial, place)
-    bar.update(start + minutes - bar.n)
+        (partial / RECIPE).write_text(json.dumps(plan.recipe))
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(partial, folder)
+    bar.update(start + plan.minutes - bar.n)
 
 
-def clips(name: str, domain: Domain, minutes: float, seed: int, pool: Executor) -> Iterator[Clip]:
-    """The clips of a domain, train then held out."""
+def clips(name: str, plan: Plan, pool: Executor) -> Iterator[Clip]:
+    """The clips of a domain, those of training first."""
     least_units = 1
     for split in SPLITS:
-        wanted = minutes * 60 * (HELDOUT_SHARE if split == "heldout" else 1 - HELDOUT_SHARE)
-        units = (Unit(domain=name, seed=seed, split=split, number=number) for number in itertools.count())
+        least_seconds = plan.minutes * 60 * (HELDOUT_SHARE if split == "heldout" else 1 - HELDOUT_SHARE)
+        units = (Unit(domain=name, seed=plan.seed, split=split, number=number) for number in itertools.count())
         seconds, count = 0.0, 0
-        for number, made in enumerate(_in_order(domain.make, units, pool), 1):
-            yield from made
-            seconds, count = seconds + sum(map(_seconds, made)), count + len(made)
-            if seconds >= wanted and count >= LEAST_CLIPS and number >= least_units:
-                least_units = min(number, domain.variety)
+        for number, unit_clips in enumerate(_in_order(plan.domain.make, units, pool), 1):
+            yield from unit_clips
+            seconds, count = seconds + sum(map(_seconds, unit_clips)), count + len(unit_clips)
+            if seconds >= least_seconds and count >= LEAST_CLIPS and number >= least_units:
+                least_units = min(number, plan.domain.variety)
                 break
 
 
 def _in_order(make: Callable[[Unit], list[Clip]], units: Iterable[Unit], pool: Executor) -> Iterator[list[Clip]]:
-    """What `make` makes of each unit, in their order; several are under way at a time."""
+    """The clips that `make` returns for each unit, in the order of the units; the pool works on several at a time."""
     waiting = deque()
     try:
         for unit in units:
@@ -113,16 +132,14 @@ def _in_order(make: Callable[[Unit], list[Clip]], units: Iterable[Unit], pool: E
 
 
 def summary(root: Path, domains: Iterable[str]) -> str:
-    """The minutes of each domain's targets, and how many speakers there are: "music 1.2 min, 12 speakers"."""
-    made = {name: open_folder(root / name).entries for name in domains}
-    seconds = {
-        name: sum(soundfile.info(entry.audio["audio"].path).duration for entry in entries)
-        for name, entries in made.items()
-    }
-    speakers = {entry.about["speaker"] for entries in made.values() for entry in entries if "speaker" in entry.about}
-    return ", ".join(
-        [*(f"{name} {length / 60:.1f} min" for name, length in seconds.items()), f"{len(speakers)} speakers"]
-    )
+    """The minutes of each domain, and how many speakers there are: "music 1.2 min, 12 speakers"."""
+    parts, speakers = [], set()
+    for name in domains:
+        entries = open_folder(root / name).entries
+        seconds = sum(soundfile.info(entry.audio["audio"].path).duration for entry in entries)
+        parts.append(f"{name} {seconds / 60:.1f} min")
+        speakers |= {entry.about["speaker"] for entry in entries if "speaker" in entry.about}
+    return ", ".join([*parts, f"{len(speakers)} speakers"])
 
 
 def _seconds(clip: Clip) -> float:
