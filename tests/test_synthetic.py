@@ -47,10 +47,10 @@ class InThisProcess(Executor):
 
 def made_here(out: Path, *names: str, minutes: float = MINUTES, seed: int = 0) -> Path:
     """The corpus of some domains, made without a pool."""
-    options, domains = SyntheticOptions(out=out, minutes=minutes, seed=seed), find_domains("espeak")
+    plans = SyntheticOptions(out=out, minutes=minutes, seed=seed, domain=names, voices="espeak").plans()
     with progress_bar(minutes, "test") as bar:
-        for name in names:
-            write_domain(out / name, domains[name], options.minutes_of(name), seed, InThisProcess(), bar)
+        for name, plan in plans.items():
+            write_domain(out / name, plan, InThisProcess(), bar)
     return out
 
 
@@ -325,6 +325,7 @@ def test_an_instruction_names_what_is_not_usual_and_nothing_else():
     slow, usual_rate, _ = instructed.RATES
     usual_level, loud = instructed.LEVELS[1:]
     high = instructed.PITCHES[2]
+    usual = (*instructed.WORDS["usual_adverbs"], *instructed.WORDS["usual_adjectives"])
     unsaid = (*instructed.RATES[2].adverbs, *instructed.RATES[2].adjectives, *instructed.LEVELS[0].adverbs)
     for number in range(53):
         said = instructed.instruction(np.random.default_rng(number), "en-us+f4", [slow, usual_level, high])
@@ -332,7 +333,7 @@ def test_an_instruction_names_what_is_not_usual_and_nothing_else():
         assert any(word in said.lower() for word in (*slow.adverbs, *slow.adjectives))
         assert any(word in said.lower() for word in (*high.adverbs, *high.adjectives))
         plain = instructed.instruction(np.random.default_rng(number), "en-us+m3", [usual_rate, usual_level])
-        assert any(word in plain.lower() for word in (*instructed.USUAL_ADVERBS, *instructed.USUAL_ADJECTIVES))
+        assert any(word in plain.lower() for word in usual)
         both = instructed.instruction(np.random.default_rng(number), "en-us+m3", [usual_rate, loud])
         assert any(word in both.lower() for word in (*loud.adverbs, *loud.adjectives))
 

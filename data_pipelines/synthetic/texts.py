@@ -21,7 +21,7 @@ def read_data(name: str) -> dict[str, Any]:
 
 def pick(rng: np.random.Generator, options: Sequence[Item]) -> Item:
     """One of the options, each equally likely."""
-    return options[rng.integers(len(options))]
+    return options[int(rng.integers(len(options)))]
 
 
 def capitalised(text: str) -> str:
