@@ -12,6 +12,7 @@ from data_pipelines.mixers import MixerOptions, Pool, derive
 from data_pipelines.mixers.noise import rms
 from data_pipelines.synthetic.noises import NOISES
 
+STEP_SAMPLES = 320  # of 20 ms
 SAMPLES = 16411  # a prime, a little over a second
 LABELS = ("rain", "dog_bark", "Siren", "wind", "bell")
 OPTIONS = MixerOptions(noises=tuple(kind for kind in NOISES if kind != "babble"))

@@ -167,13 +167,12 @@ def test_the_codec_trains_on_no_heldout_sentence(fake_piper, monkeypatch):
 
 
 def test_without_piper_its_domain_is_left_out_with_a_remedy(tmp_path, monkeypatch, capsys):
-    made = []
+    written = []
     monkeypatch.setattr(codec_training, "find_piper", lambda voice: None)
-    monkeypatch.setattr(codec_training, "write_domain", lambda place, *rest: made.append(place))
-    monkeypatch.setattr(codec_training, "summary", lambda *rest: "")
+    monkeypatch.setattr(codec_training, "write_domains", lambda title, out, plans: written.extend(plans))
     codec_training.main(TrainingAudioOptions(out=tmp_path))
     assert "pip install piper-tts" in capsys.readouterr().out
-    assert made == [tmp_path / name for name in codec_training.MINUTES if name != "speech_piper"]
+    assert written == [name for name in codec_training.MINUTES if name != "speech_piper"]
 
 
 def test_a_failing_piper_is_told_by_its_last_line(tmp_path):

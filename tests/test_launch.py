@@ -70,7 +70,7 @@ def test_the_quickstart_builds_and_generates_the_eleven_tasks_of_the_paper(tmp_p
     run = bash("launch/quickstart.sh", folder=tmp_path, RUN="results")
     assert run.returncode == 0 and f"results in {tmp_path / 'results'}" in run.stdout
     calls = [shlex.split(call) for call in log.read_text().splitlines()]
-    modules = ["data_pipelines.synthetic.corpus", "data_pipelines.builder"]
+    modules = ["data_pipelines.synthetic", "data_pipelines.builder"]
     modules += [f"uniaudio_jax.{name}" for name in ("train", "generate", "evaluate", "export_torch")]
     assert calls[0] == ["install", "quickstart", "torch"]
     assert list(dict.fromkeys(call[1] for call in calls[1:])) == modules

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from data_pipelines.corpora import ALIGNED_FIELDS, SAMPLE_RATE_HZ, SPLITS, Clip, Entry
 from data_pipelines.mixers import DERIVED, MixerOptions, Pool
 from data_pipelines.mixers.edit import edit_audio
-from data_pipelines.mixers.mask import FRAME_SAMPLES, mask_span, word_frames
+from data_pipelines.mixers.mask import mask_span, word_steps
 from data_pipelines.mixers.noise import fitted, rms
 from data_pipelines.mixers.pool import OPERATIONS, TRIES, Listing
 from tests.mixer_clips import (
@@ -22,6 +23,7 @@ from tests.mixer_clips import (
     SAMPLES,
     SOUNDS,
     SPEECH,
+    STEP_SAMPLES,
     corpus_of,
     derived,
     generator,
@@ -67,7 +69,7 @@ def test_lengths_are_kept_and_everything_is_finite_for_odd_sizes(samples):
         for name in ALIGNED_FIELDS:
             assert getattr(got, name).shape == (samples,) and getattr(got, name).dtype == np.float32
             assert np.isfinite(getattr(got, name)).all()
-    for operation in set(OPERATIONS) - ({"inpaint"} if samples < 2 * FRAME_SAMPLES else set()):
+    for operation in set(OPERATIONS) - ({"inpaint"} if samples < 2 * STEP_SAMPLES else set()):
         options = dataclasses.replace(OPTIONS, operations=(operation,))
         edit: Any = edit_audio(clip, generator(), SOUNDS, options)
         assert edit.audio.shape == edit.source_audio.shape == (samples,)
@@ -128,9 +130,9 @@ def test_draws_reach_every_clip_that_they_may_and_no_other():
         assert ids["same_speaker"] == {other.id for other in split if other.speaker == clip.speaker} - {clip.id}
         assert ids["other_speaker"] == {other.id for other in split if other.speaker != clip.speaker}
         assert ids["another"] == {other.id for other in split} - {clip.id}
-    heard = {sound.id for _ in range(99) if (sound := SOUNDS.sound("train", rng))}
+    heard = {sound.id for _ in range(99) if (sound := SOUNDS.sound(CLIP, rng))}
     assert heard == {f"sound-train-{label}" for label in LABELS}
-    assert SPEECH.sound("train", rng) is None
+    assert SPEECH.sound(CLIP, rng) is None
 
 
 def test_a_clip_of_no_known_speaker_is_not_another_speaker():
@@ -158,7 +160,9 @@ def test_a_single_speaker_a_single_clip_and_a_split_without_sounds_are_refused()
     with pytest.raises(ValueError, match="'train-0': it is the only clip"):
         Pool(corpus_of(CLIPS[:1])).another(CLIP, generator())
     with pytest.raises(ValueError, match="sounds: got no sound in the heldout split"):
-        Pool(corpus_of(CLIPS), corpus_of(sound_clips()[:2], "sounds")).sound("heldout", generator())
+        Pool(corpus_of(CLIPS), corpus_of(sound_clips()[:2], "sounds")).sound(
+            replace(CLIP, split="heldout"), generator()
+        )
 
 
 def test_a_clip_that_cannot_be_used_is_drawn_again_and_only_broken_ones_are_refused():
@@ -219,9 +223,9 @@ def test_a_mask_lies_on_frames_inside_the_clip(samples):
     for seed in range(30):
         start, stop = derived(clip, ["masked_seconds"], SPEECH, OPTIONS, seed).masked_seconds
         first, last = round(start * 50), round(stop * 50)
-        assert (first / 50, last / 50) == (start, stop) and 0 <= first < last <= samples // FRAME_SAMPLES
-        share = (last - first) / (samples // FRAME_SAMPLES)
-        assert 0.1 - 1 / (samples // FRAME_SAMPLES) <= share <= 0.5
+        assert (first / 50, last / 50) == (start, stop) and 0 <= first < last <= samples // STEP_SAMPLES
+        share = (last - first) / (samples // STEP_SAMPLES)
+        assert 0.1 - 1 / (samples // STEP_SAMPLES) <= share <= 0.5
 
 
 def test_a_mask_goes_from_word_to_word_where_the_phones_are_known():
@@ -236,7 +240,7 @@ def test_a_mask_goes_from_word_to_word_where_the_phones_are_known():
         ("e", 0.13),
         ("|", 0.2),
     )
-    starts, stops = word_frames(phones)
+    starts, stops = word_steps(phones, 50)
     assert (starts.tolist(), stops.tolist()) == ([5, 15, 30], [15, 25, 40])
     clip = dataclasses.replace(CLIP, phones=phones)
     options = dataclasses.replace(OPTIONS, masked_share=(0.15, 0.45))
@@ -245,7 +249,7 @@ def test_a_mask_goes_from_word_to_word_where_the_phones_are_known():
 
 
 def test_phones_without_pauses_are_words_and_phones_too_long_for_the_share_are_ignored():
-    assert [part.tolist() for part in word_frames((("a", 0.1), ("b", 0.2)))] == [[0, 5], [5, 15]]
+    assert [part.tolist() for part in word_steps((("a", 0.1), ("b", 0.2)), 50)] == [[0, 5], [5, 15]]
     clip = dataclasses.replace(CLIP, phones=(("a", 1.0),))
     start, stop = derived(clip, ["masked_seconds"], SPEECH, OPTIONS).masked_seconds
     assert 0.1 <= stop - start <= 0.52

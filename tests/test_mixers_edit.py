@@ -9,11 +9,22 @@ import pytest
 
 from data_pipelines.corpora import SAMPLE_RATE_HZ, Clip
 from data_pipelines.mixers import MixerOptions, Pool
-from data_pipelines.mixers.edit import EDITS, WORDINGS, described, edit_audio, placed
-from data_pipelines.mixers.mask import FRAME_SAMPLES
+from data_pipelines.mixers.edit import EDITS, WORDINGS, described, edit_audio, inserted
 from data_pipelines.mixers.noise import rms, safe_gain
 from data_pipelines.mixers.pool import OPERATIONS
-from tests.mixer_clips import CLIP, LABELS, OPTIONS, SAMPLES, SOUNDS, SPEECH, corpus_of, generator, sound_clips, voice
+from tests.mixer_clips import (
+    CLIP,
+    LABELS,
+    OPTIONS,
+    SAMPLES,
+    SOUNDS,
+    SPEECH,
+    STEP_SAMPLES,
+    corpus_of,
+    generator,
+    sound_clips,
+    voice,
+)
 
 
 def edited(operation: Any, seed: int = 0, clip: Any = CLIP, **more: Any) -> Any:
@@ -33,7 +44,7 @@ def test_adding_and_removing_the_same_event_give_back_the_audio(seed):
 
 def test_an_event_lies_in_one_span_at_the_stated_ratio_and_is_zero_elsewhere():
     base, events = voice(1).astype(np.float64), (voice(2, 9001), voice(3, 7001))
-    first, second = placed(events, base, generator(), (4, 4))
+    first, second = inserted(events, base, generator(), (4, 4), 16000)
     for event in (first, second):
         span = np.flatnonzero(event)
         assert len(span) == span[-1] - span[0] + 1 <= 7001
@@ -55,7 +66,7 @@ def test_an_inpainting_source_is_silent_in_the_span_that_the_text_names_and_equa
     clip = edited("inpaint", seed)
     start, stop = (round(float(seconds) * SAMPLE_RATE_HZ) for seconds in re.findall(r"\d+\.\d\d", clip.text))
     assert not clip.source_audio[start:stop].any() and clip.audio[start:stop].any()
-    assert 0.1 * SAMPLES - FRAME_SAMPLES < stop - start < 0.5 * SAMPLES + FRAME_SAMPLES
+    assert 0.1 * SAMPLES - STEP_SAMPLES < stop - start < 0.5 * SAMPLES + STEP_SAMPLES
     outside = np.r_[0:start, stop:SAMPLES]
     np.testing.assert_array_equal(clip.source_audio[outside], CLIP.audio[outside])
     np.testing.assert_array_equal(clip.audio, CLIP.audio)

@@ -28,7 +28,7 @@ def decay_seconds(response: np.ndarray) -> float:
 @pytest.mark.parametrize("seconds", [0.2, 0.4, 0.8])
 @pytest.mark.parametrize("seed", range(5))
 def test_a_room_falls_by_60_db_in_about_the_wanted_time(seconds, seed):
-    assert seconds / 2 < decay_seconds(simulated_response(generator(seed), seconds)) < seconds * 2
+    assert seconds / 2 < decay_seconds(simulated_response(generator(seed), seconds, 16000)) < seconds * 2
 
 
 def test_the_direct_sound_is_where_the_audio_has_it_and_nothing_comes_before():
@@ -78,11 +78,11 @@ def test_the_direct_sound_of_a_response_is_its_first_high_peak(tmp_path):
     response = np.zeros(3001, np.float32)
     response[700], response[707], response[1201] = 0.3, 0.6, 0.8
     soundfile.write(tmp_path / "a.wav", response, SAMPLE_RATE_HZ, subtype="FLOAT")
-    got, direct = recorded_response(tmp_path / "a.wav")
+    got, direct = recorded_response(tmp_path / "a.wav", 16000)
     assert got[direct] == np.float32(0.6) and got[direct - 7] == np.float32(0.3) and direct == 16
     soundfile.write(tmp_path / "silent.wav", np.zeros(7), SAMPLE_RATE_HZ)
     with pytest.raises(ValueError, match="silent.wav: got silence"):
-        recorded_response(tmp_path / "silent.wav")
+        recorded_response(tmp_path / "silent.wav", 16000)
 
 
 def test_without_pyroomacoustics_the_error_names_the_command(monkeypatch):

@@ -78,7 +78,7 @@ def test_other_processes_make_the_same_bytes(corpus, tmp_path):
     command = [
         sys.executable,
         "-m",
-        "data_pipelines.synthetic.corpus",
+        "data_pipelines.synthetic",
         "--out",
         str(out),
         "--minutes",

@@ -8,13 +8,13 @@ import numpy as np
 from jaxtyping import Float
 from scipy import signal
 
-from data_pipelines.corpora import SAMPLE_RATE_HZ, Clip
-from data_pipelines.mixers.mask import FRAME_SAMPLES, FRAMES_PER_SECOND, frame_span
+from data_pipelines.corpora import Clip
+from data_pipelines.mixers.mask import step_span
 from data_pipelines.mixers.noise import fitted, rms, safe_gain
 from data_pipelines.mixers.pool import TRIES, MixerOptions, Operation, Pool, audible
 
 EVENT_SHARE = (0.3, 1.0)
-FADE_SAMPLES = SAMPLE_RATE_HZ // 100
+FADE_SECONDS = 0.01
 CUTOFF_HZ = (2000, 3000)
 LOWPASS_TAPS = 255
 STALE = (
@@ -72,7 +72,7 @@ def edit_audio(clip: Clip, rng: np.random.Generator, pool: Pool, options: MixerO
 
 def _add(clip: Clip, rng: np.random.Generator, pool: Pool, options: MixerOptions) -> Edit:
     (event,), base = _events(1, clip, rng, pool), _base(clip)
-    (sound,) = placed((audible(event),), base, rng, options.event_db)
+    (sound,) = inserted((audible(event),), base, rng, options.event_db, clip.sample_rate_hz)
     return Edit(base, base + sound, {"new": described(event)})
 
 
@@ -83,23 +83,24 @@ def _remove(clip: Clip, rng: np.random.Generator, pool: Pool, options: MixerOpti
 
 def _replace(clip: Clip, rng: np.random.Generator, pool: Pool, options: MixerOptions) -> Edit:
     (old, new), base = _events(2, clip, rng, pool), _base(clip)
-    before, after = placed((audible(old), audible(new)), base, rng, options.event_db)
+    before, after = inserted((audible(old), audible(new)), base, rng, options.event_db, clip.sample_rate_hz)
     return Edit(base + before, base + after, {"old": described(old), "new": described(new)})
 
 
 def _inpaint(clip: Clip, rng: np.random.Generator, pool: Pool, options: MixerOptions) -> Edit:
     target = _base(clip)
-    first, stop = frame_span(clip, rng, options.masked_share)
+    first, stop = step_span(clip, rng, options)
+    step = clip.sample_rate_hz // options.span_steps_per_second
     source = target.copy()
-    source[first * FRAME_SAMPLES : stop * FRAME_SAMPLES] = 0
-    seconds = {"start": first / FRAMES_PER_SECOND, "stop": stop / FRAMES_PER_SECOND}
+    source[first * step : stop * step] = 0
+    seconds = {"start": first / options.span_steps_per_second, "stop": stop / options.span_steps_per_second}
     return Edit(source, target, {name: f"{value:.2f}" for name, value in seconds.items()})
 
 
 def _super_resolution(clip: Clip, rng: np.random.Generator, pool: Pool, options: MixerOptions) -> Edit:
     target = _base(clip)
     hertz = int(rng.integers(CUTOFF_HZ[0] // 100, CUTOFF_HZ[1] // 100 + 1)) * 100
-    taps = signal.firwin(LOWPASS_TAPS, hertz, fs=SAMPLE_RATE_HZ)
+    taps = signal.firwin(LOWPASS_TAPS, hertz, fs=clip.sample_rate_hz)
     return Edit(signal.oaconvolve(target, taps, mode="same"), target, {"hertz": str(hertz)})
 
 
@@ -112,15 +113,16 @@ EDITS: dict[Operation, Callable[[Clip, np.random.Generator, Pool, MixerOptions],
 }
 
 
-def placed(
+def inserted(
     events: tuple[Float[np.ndarray, " _"], ...],
     base: Float[np.ndarray, " S"],
     rng: np.random.Generator,
     base_over_event_db: tuple[float, float],
+    rate: int,
 ) -> list[Float[np.ndarray, " S"]]:
-    """Each event cut to one and the same random span of `base`, at a ratio of levels within the range, and else zero.
+    """Signals as long as `base`: each event in one and the same random span of it, and silence around.
 
-    The ends are faded over 10 ms, so that no click tells where an event was.
+    The ratio of levels is within the range, and the ends are faded, so that no click tells where an event was.
     """
     most = int(np.ceil(rng.uniform(*EVENT_SHARE) * len(base)))
     count = min(most, *(len(event) for event in events))
@@ -128,15 +130,15 @@ def placed(
     level = rms(base) * 10 ** (-rng.uniform(*base_over_event_db) / 20)
     out = []
     for event in events:
-        part = _faded(fitted(event, count, rng).astype(np.float64))
+        part = _faded(fitted(event, count, rng).astype(np.float64), round(FADE_SECONDS * rate))
         out.append(np.zeros(len(base)))
         out[-1][start : start + count] = part * (level / rms(part))
     return out
 
 
-def _faded(samples: Float[np.ndarray, " S"]) -> Float[np.ndarray, " S"]:
-    """`samples` with soft ends, of at most a quarter each; no sample becomes zero."""
-    count = min(FADE_SAMPLES, len(samples) // 4)
+def _faded(samples: Float[np.ndarray, " S"], longest: int) -> Float[np.ndarray, " S"]:
+    """`samples` with soft ends of at most `longest` samples and a quarter each; no sample becomes zero."""
+    count = min(longest, len(samples) // 4)
     slope = np.arange(1, count + 1) / (count + 1)
     gains = np.ones(len(samples))
     gains[:count], gains[len(samples) - count :] = slope, slope[::-1]
@@ -164,7 +166,7 @@ def _events(count: int, clip: Clip, rng: np.random.Generator, pool: Pool) -> lis
     found: list[Clip] = []
     taken = _kinds(clip)
     for _ in range(count * TRIES):
-        event = pool.sound(clip.split, rng)
+        event = pool.sound(clip, rng)
         if event is None or event.id == clip.id:
             event = pool.another(clip, rng)
         if described(event) and not taken & _kinds(event):

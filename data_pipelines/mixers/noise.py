@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from data_pipelines.corpora import ALIGNED_FIELDS, SAMPLE_RATE_HZ, Clip
+from data_pipelines.corpora import ALIGNED_FIELDS, Clip
 from data_pipelines.mixers.pool import SILENT_PEAK, MixerOptions, Pool, audible
 from data_pipelines.synthetic.levels import PEAK
 from data_pipelines.synthetic.noises import noise_clip
@@ -20,10 +20,11 @@ def add_noise(clip: Clip, rng: np.random.Generator, pool: Pool, options: MixerOp
     when they would clip. Raises ValueError for a silent clip.
     """
     samples = len(audible(clip))
-    sound = pool.sound(clip.split, rng)
+    sound = pool.sound(clip, rng)
     if sound is None:
         kind = options.noises[rng.integers(len(options.noises))]
-        noise = noise_clip(rng, max(LEAST_NOISE_SECONDS, samples / SAMPLE_RATE_HZ), kind, clip.split)
+        seconds = max(LEAST_NOISE_SECONDS, samples / clip.sample_rate_hz)
+        noise = noise_clip(rng, seconds, kind, clip.split, clip.sample_rate_hz)
     else:
         noise = audible(sound)
     return mix(clip, "noisy_audio", fitted(noise, samples, rng), rng.uniform(*options.snr_db))

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
-from data_pipelines.corpora import SAMPLE_RATE_HZ, SPLITS, Clip, Corpus, Entry, Split, hashes_of, splits_of
+from data_pipelines.corpora import SPLITS, Clip, Corpus, Entry, Split, hashes_of, splits_of
 from data_pipelines.synthetic.noises import NOISES
 
 Operation = Literal["add", "remove", "replace", "inpaint", "super_resolution"]
@@ -38,22 +38,26 @@ def available_noises() -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class MixerOptions:
-    """Ranges that mixers draw from, lowest and highest.
-
-    snr_db: speech over noise. talker_db: the clip over the other talker. event_db: a sound over the event that is
-    edited into it. reverberation_seconds: time in which a simulated room falls by 60 dB. rooms_from: folder of recorded
-    impulse responses, instead of simulated rooms. masked_share: part of a clip that is masked. operations: edits that
-    are made. noises: kinds of noise where there is no corpus of sounds.
-    """
+    """Ranges that mixers draw from, lowest and highest."""
 
     snr_db: tuple[float, float] = (0.0, 15.0)
+    """Level of the clip above that of the noise."""
     talker_db: tuple[float, float] = (-5.0, 5.0)
+    """Level of the clip above that of the other talker."""
     event_db: tuple[float, float] = (-5.0, 5.0)
+    """Level of the clip above that of a sound that is edited into it."""
     reverberation_seconds: tuple[float, float] = (0.2, 0.8)
+    """Time in which a simulated room falls by 60 dB."""
     rooms_from: Path | None = None
+    """Folder of recorded impulse responses, instead of simulated rooms."""
     masked_share: tuple[float, float] = (0.1, 0.5)
+    """Part of a clip that is masked."""
+    span_steps_per_second: int = 50
+    """Masked spans begin and end at whole steps, this many a second."""
     operations: tuple[Operation, ...] = OPERATIONS
+    """Edits that are made."""
     noises: tuple[str, ...] = field(default_factory=available_noises)
+    """Kinds of noise where there is no corpus of sounds."""
 
     def __post_init__(self) -> None:
         for name, (least, most) in LIMITS.items():
@@ -67,6 +71,8 @@ class MixerOptions:
             got = getattr(self, name)
             if not got or not set(got) <= set(known):
                 raise ValueError(f"MixerOptions.{name}: got {got}, wanted one or more of {', '.join(known)}")
+        if self.span_steps_per_second < 1:
+            raise ValueError(f"MixerOptions.span_steps_per_second: got {self.span_steps_per_second}, wanted at least 1")
         if self.rooms_from is not None:
             _ = self.room_files  # a folder without rooms is refused now, not at the first clip
 
@@ -76,21 +82,22 @@ class MixerOptions:
         root = Path(self.rooms_from or "")
         paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in ROOM_SUFFIXES)
         splits = splits_of(hashes_of(path.relative_to(root).as_posix() for path in paths))
-        found: dict[Split, tuple[Path, ...]] = {
+        files: dict[Split, tuple[Path, ...]] = {
             split: tuple(itertools.compress(paths, splits == number)) for number, split in enumerate(SPLITS)
         }
-        if missing := [split for split in SPLITS if not found[split]]:
+        if missing := [split for split in SPLITS if not files[split]]:
             raise ValueError(
                 f"MixerOptions.rooms_from: got {len(paths)} impulse responses in {root} and none for the "
                 f"{' and the '.join(missing)} split, wanted at least two {', '.join(ROOM_SUFFIXES)} "
                 "files; add some"
             )
-        return found
+        return files
 
     def describe(self) -> dict[str, Any]:
         """The options as JSON values, for a dataset's passport; recorded rooms by the hash of their names and sizes."""
-        told = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        described = {name: list(value) for name, value in told.items() if isinstance(value, tuple)}
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        described: dict[str, Any] = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
+        described["span_steps_per_second"] = self.span_steps_per_second
         rooms = None
         if self.rooms_from is not None:
             paths = sorted(itertools.chain(*self.room_files.values()))
@@ -145,16 +152,19 @@ class Listing:
             for place in range(start, min(stop, start + 2))
         )
 
-    def draw(self, rng: np.random.Generator, clip_id: str | None, split: Split, spans: list[tuple[int, int]]) -> Clip:
-        """A clip in `spans`, each as likely, that can be read and heard and is not the one called `clip_id`.
+    def draw(
+        self, rng: np.random.Generator, partner: Clip, spans: list[tuple[int, int]], other_than: str | None = None
+    ) -> Clip:
+        """A clip for `partner`, of its split and at its rate, each in `spans` equally likely.
 
-        Another is drawn for one that is of no use. Raises ValueError when several were.
+        A clip called `other_than`, and one that cannot be read or heard, is drawn again. Raises ValueError after
+        several of the latter.
         """
         failure = None
-        drawn = (entry for entry in self._drawn(rng, split, spans) if entry.id != clip_id)
+        drawn = (entry for entry in self._drawn(rng, partner.split, spans) if entry.id != other_than)
         for entry in itertools.islice(drawn, TRIES):
             try:
-                clip = self.corpus.read(entry, SAMPLE_RATE_HZ)
+                clip = self.corpus.read(entry, partner.sample_rate_hz)
                 audible(clip)
                 return clip
             except (ValueError, OSError) as error:
@@ -216,16 +226,17 @@ class Pool:
         spans = [(0, len(self._clips.numbers[clip.split]))]
         return self._draw(clip, rng, spans, "it is the only clip", "add clips")
 
-    def sound(self, split: Split, rng: np.random.Generator) -> Clip | None:
-        """A clip of the sounds, None where there is no such corpus. Raises ValueError where the split has none."""
+    def sound(self, clip: Clip, rng: np.random.Generator) -> Clip | None:
+        """One of the sounds of `clip`'s split, None without such a corpus. Raises ValueError for a split with none."""
         if self._sounds is None:
             return None
-        count = len(self._sounds.numbers[split])
+        count = len(self._sounds.numbers[clip.split])
         if not count:
             raise ValueError(
-                f"{self._sounds.corpus.place}: got no sound in the {split} split, wanted at least one; add some sounds"
+                f"{self._sounds.corpus.place}: got no sound in the {clip.split} split, wanted at least one; "
+                "add some sounds"
             )
-        return self._sounds.draw(rng, None, split, [(0, count)])
+        return self._sounds.draw(rng, clip, [(0, count)])
 
     def _speaker_span(self, clip: Clip) -> tuple[int, int]:
         if clip.speaker is None:
@@ -243,4 +254,4 @@ class Pool:
                 f"clip {clip.id!r}: {reason} in the {clip.split} split of {self._clips.corpus.place}, "
                 f"wanted another clip; {remedy}"
             )
-        return self._clips.draw(rng, clip.id, clip.split, spans)
+        return self._clips.draw(rng, clip, spans, other_than=clip.id)
