@@ -15,7 +15,7 @@ from data_pipelines.synthetic.noises import NOISES
 SAMPLES = 16411  # a prime, a little over a second
 LABELS = ("rain", "dog_bark", "Siren", "wind", "bell")
 OPTIONS = MixerOptions(noises=tuple(kind for kind in NOISES if kind != "babble"))
-STEP_SAMPLES = round(SAMPLE_RATE_HZ / OPTIONS.mask_grid_hz)
+STEP_SAMPLES = round(SAMPLE_RATE_HZ / OPTIONS.span_steps_per_second)
 
 
 def voice(number: int, samples: int = SAMPLES) -> np.ndarray:

@@ -84,8 +84,10 @@ def on_device(batch: Batch) -> Batch:
 
 def span_of(batch: Batch, frames: slice) -> Batch:
     """Some frames of each row."""
-    cut = (array[:, frames] for array in (batch.tokens, batch.segments, batch.positions, batch.text_slots))
-    return unscored(*cut, batch.text_vectors)
+    tokens, segments, places, slots = (
+        array[:, frames] for array in (batch.tokens, batch.segments, batch.positions, batch.text_slots)
+    )
+    return unscored(tokens, segments, places, slots, batch.text_vectors)
 
 
 def model_with(**changes):

@@ -256,8 +256,9 @@ def test_a_mask_lies_on_frames_inside_the_clip(samples):
         assert 0.1 - 1 / (samples // STEP_SAMPLES) <= share <= 0.5
 
 
-def test_a_mask_lies_on_the_grid_that_the_options_state_at_any_sample_rate():
-    clip, options = dataclasses.replace(CLIP, sample_rate_hz=8009), dataclasses.replace(OPTIONS, mask_grid_hz=12.5)
+def test_a_mask_lies_on_the_steps_that_the_options_state_at_any_sample_rate():
+    clip = dataclasses.replace(CLIP, sample_rate_hz=8009)
+    options = dataclasses.replace(OPTIONS, span_steps_per_second=12.5)
     seconds = SAMPLES / 8009
     for seed in range(30):
         start, stop = derived(clip, ["masked_seconds"], SPEECH, options, seed).masked_seconds
@@ -323,7 +324,7 @@ def test_options_are_described_in_json():
         ({"talker_db": (0, float("nan"))}, "talker_db: got 0 to nan"),
         ({"reverberation_seconds": (0.2, 2)}, "within 0.1 to 1"),
         ({"masked_share": (0, 0.5)}, "masked_share: got 0 to 0.5"),
-        ({"mask_grid_hz": 0}, "mask_grid_hz: got 0, wanted a number above 0"),
+        ({"span_steps_per_second": 0}, "span_steps_per_second: got 0, wanted a number above 0"),
         ({"operations": ()}, "operations"),
         ({"noises": ("thunder",)}, "noises: got .*thunder.*, wanted one or more of white"),
     ],

@@ -1,16 +1,19 @@
 """Laws of the training step: what is cut into programs, chunks, rows and devices gives what the whole gives."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.tiny import MODEL, make_programs, random_batch, random_example, stack_rows, start
+from tests.tiny import MODEL, WIDE, make_programs, random_batch, random_example, stack_rows, start
 from uniaudio_jax.bench.fused import fused_loss_and_gradients
-from uniaudio_jax.config import MeshConfig
+from uniaudio_jax.config import MeshConfig, OptimConfig
 from uniaudio_jax.loss import cross_entropy
 from uniaudio_jax.model.block import gelu, normalise
 from uniaudio_jax.sequence import pack
+from uniaudio_jax.sharding import axes_sharding, check_rows
 from uniaudio_jax.tasks import get_task
 from uniaudio_jax.telemetry import tally_report
 
@@ -88,7 +91,9 @@ def test_the_chunk_size_changes_nothing():
     ],
 )
 def test_eight_devices_give_the_losses_and_weights_of_one(mesh):
-    one, eight = make_programs(1), make_programs(8, mesh)
+    # Where a gradient is nearly zero, Adam would take the sign of its rounding error: epsilon keeps such steps small.
+    optim = OptimConfig(warmup_steps=3, epsilon=1e-4)
+    one, eight = make_programs(1, model=WIDE, optim=optim), make_programs(8, mesh, WIDE, optim)
     batches = [random_batch(seed=seed) for seed in range(3)]
     losses = {}
     for name, programs in (("one", one), ("eight", eight)):
@@ -99,16 +104,42 @@ def test_eight_devices_give_the_losses_and_weights_of_one(mesh):
             losses[name].append(float(metrics.tally.mean_loss))
         losses[name + " weights"] = jax.device_get(state.params)
     np.testing.assert_allclose(losses["one"], losses["eight"], rtol=1e-5)
-    assert_trees_close(losses["eight weights"], losses["one weights"], 2e-4)
+    assert_trees_close(losses["eight weights"], losses["one weights"], 1e-5)
 
 
 def test_parameters_and_moments_are_born_sharded():
-    programs = make_programs(8, MeshConfig(data=1, fsdp=2, tensor=4))
+    programs = make_programs(8, MeshConfig(data=1, fsdp=2, tensor=4), WIDE)
     state = programs.init(jax.random.key(0))
     moments = state.optimizer[1][0]
     for tree in (state.params, moments.mu, moments.nu):
         up = tree["global"]["blocks"]["mlp"]["up"]["kernel"]
-        assert up.shape == (3, 30, 120) and up.addressable_shards[0].data.shape == (3, 15, 30)
+        assert up.shape == (3, 48, 192) and up.addressable_shards[0].data.shape == (3, 24, 48)
+
+
+@pytest.mark.parametrize(
+    ("model", "mesh", "message"),
+    [
+        (MODEL, MeshConfig(fsdp=4, tensor=2), r"weight global\.\S+: axis 'embed' of size 30 .* fsdp=4; .* 32 "),
+        (
+            replace(WIDE, vocabulary=1217),
+            MeshConfig(fsdp=4, tensor=2),
+            r"axis 'vocab' of size 1217 .* tensor=2; pad it with model.vocabulary 1218",
+        ),
+    ],
+)
+def test_a_size_that_does_not_divide_over_the_mesh_is_refused_with_the_weight_and_a_size_that_does(
+    model, mesh, message
+):
+    with pytest.raises(ValueError, match=message):
+        make_programs(8, mesh, model)
+
+
+def test_rows_that_do_not_divide_and_axes_that_collide_are_refused():
+    mesh = make_programs(8, MeshConfig(data=2, fsdp=2, tensor=2), WIDE).mesh
+    with pytest.raises(ValueError, match=r"data.rows: axis 'act_rows' of size 6 .* 4 parts"):
+        check_rows(mesh, 6, "data.rows")
+    with pytest.raises(ValueError, match="'heads' and 'mlp' would both be cut over the mesh axis 'tensor'"):
+        axes_sharding(mesh, ("heads", "mlp"), (48, 48))
 
 
 def test_packed_rows_give_the_loss_of_the_same_examples_alone():

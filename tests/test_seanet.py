@@ -276,7 +276,7 @@ def test_one_error_names_missing_surplus_and_misshapen_tensors():
     with pytest.raises(ValueError) as error:
         from_torch(state, TINY)
     message = str(error.value)
-    assert "4 tensors do not fit" in message
+    assert "4 arrays do not fit" in message
     assert "encoder.model.0.conv.conv.bias: missing, wanted float32 (4,)" in message
     assert "encoder.model.99.bias: surplus, got float32 (5,)" in message
     assert "decoder.model.0.conv.conv.weight_v: wanted float32 (64, 13, 7), got float32 (64, 13, 5)" in message
@@ -292,7 +292,7 @@ def test_export_names_what_does_not_fit():
     with pytest.raises(ValueError) as error:
         to_torch(params, TINY)
     message = str(error.value)
-    assert "4 tensors do not fit" in message
+    assert "4 arrays do not fit" in message
     assert "encoder.model.0.conv.conv.weight_g: missing" in message
     assert "decoder.extra: surplus, got float32 (2,)" in message
     assert "decoder.model.15.conv.conv.bias: wanted float32 (1,), got float32 (2, 1)" in message

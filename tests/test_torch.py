@@ -28,7 +28,8 @@ def torch_model(config, params):
 def test_logits_agree_with_pytorch_on_packed_rows(codebooks):
     stacks = [StackConfig(layers=layers, width=30, heads=5) for layers in (3, 2)]
     config = ModelConfig(
-        vocabulary=1097,
+        vocabulary=1223,
+        entries=11,
         context_frames=61,
         codebooks=codebooks,
         text_width=7,

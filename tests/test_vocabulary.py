@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -10,11 +11,12 @@ from safetensors.numpy import load_file, save_file
 
 from configs import base
 from tests.small_run import finish, python, write_codec
-from uniaudio_jax import load_run
+from uniaudio_jax import load_run, vocab
 from uniaudio_jax.checkpoint import check_same
 from uniaudio_jax.config import ModelConfig, RunConfig, StackConfig, check_codec, from_dict, to_dict
 from uniaudio_jax.convert import config_from_json, torch_shapes
 from uniaudio_jax.model.uniaudio import ModelDefinition
+from uniaudio_jax.tasks import AUDIO, Stream, Task
 from uniaudio_jax.vocab import ranges_within
 
 MODEL = base.get_config().model
@@ -64,7 +66,7 @@ def test_the_config_of_an_older_checkpoint_loads_and_means_the_same():
     del older["train"]["sinks"]
     assert from_dict(RunConfig, older).model.vocabulary_size == 4212
     metas = [{"config": config, "vocabulary": MODEL.ids.layout(), "codec": None} for config in (older, now)]
-    check_same(base.__file__, *metas)
+    check_same(Path(base.__file__), *metas)
 
 
 def test_a_checkpoint_with_fewer_ids_keeps_its_size_and_the_ranges_within_it():
@@ -122,3 +124,11 @@ def test_an_imported_run_of_fewer_ids_is_exported_bit_equal(imported, tmp_path):
     assert exported.keys() == state.keys()
     jax.tree.map(np.testing.assert_array_equal, exported, state)
     assert json.loads((tmp_path / "config.json").read_text())["vocab"] == 3911
+
+
+def test_a_new_row_of_the_task_table_gets_the_next_reserved_slot(monkeypatch):
+    before = vocab.own_tokens()
+    row = Task("gender", "<gender_task>", (AUDIO,), Stream("gender", "gender", "gender"))
+    monkeypatch.setitem(vocab.TASKS, row.name, row)
+    assert vocab.own_tokens() == (*before, "<gender_task>", "<gender_start>", "<gender_end>")
+    assert before == ("<language_task>", "<language_start>", "<language_end>")

@@ -24,6 +24,11 @@ MODEL = ModelConfig(
     global_stack=StackConfig(layers=3, width=30, heads=5),
     local_stack=StackConfig(layers=2, width=30, heads=5),
 )
+WIDE = replace(
+    MODEL, global_stack=StackConfig(layers=3, width=48, heads=6), local_stack=StackConfig(layers=2, width=48, heads=6)
+)
+"""A model whose sizes divide over eight devices."""
+OPTIM = OptimConfig(warmup_steps=3)
 TRAIN = TrainConfig(steps=5, local_chunk_frames=13)
 
 
@@ -63,9 +68,11 @@ def random_batch(
     return stack_rows(packed)
 
 
-def make_programs(devices: int = 1, mesh: MeshConfig | None = None, train: TrainConfig = TRAIN, **changes) -> Programs:
+def make_programs(
+    devices: int = 1, mesh: MeshConfig | None = None, model: ModelConfig = MODEL, optim: OptimConfig = OPTIM, **changes
+) -> Programs:
     chosen = make_mesh(mesh or MeshConfig(), jax.devices()[:devices])
-    return Programs(MODEL, replace(train, **changes), OptimConfig(warmup_steps=3), chosen)
+    return Programs(model, replace(TRAIN, **changes), optim, chosen)
 
 
 def start(programs: Programs, batch: Batch, seed: int = 0):

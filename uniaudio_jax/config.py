@@ -4,28 +4,17 @@ Sizes are decided here and nowhere else: a module never computes a number that a
 """
 
 import dataclasses
-import difflib
 import runpy
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
+from uniaudio_jax.errors import require
 from uniaudio_jax.vocab import PUBLIC_RANGES, Vocabulary
-
-
-def require(where: str, good: bool, got: str, wanted: str) -> None:
-    if not good:
-        raise ValueError(f"{where}: got {got}, wanted {wanted}")
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """An ending for an error about an unknown `name`: "; did you mean 'tts'?", or nothing when none is near."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float
 
-from uniaudio_jax.config import OptimConfig, did_you_mean
+from uniaudio_jax.config import OptimConfig
+from uniaudio_jax.errors import did_you_mean
 from uniaudio_jax.schedules import Schedule, make_schedule
 
 

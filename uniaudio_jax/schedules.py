@@ -6,7 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from uniaudio_jax.config import OptimConfig, did_you_mean
+from uniaudio_jax.config import OptimConfig
+from uniaudio_jax.errors import did_you_mean
 
 Schedule = Callable[[Any], Any]
 """Number of updates so far → learning rate of the next one."""

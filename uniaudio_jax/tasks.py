@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from uniaudio_jax.config import did_you_mean
+from uniaudio_jax.errors import did_you_mean
 
 
 @dataclass(frozen=True)

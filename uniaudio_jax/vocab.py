@@ -5,66 +5,35 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-PUBLIC_TOKENS = (
-    "<pad>",
-    "<continuous_token>",
-    "<start>",
-    "<end>",
-    "<phone_start>",
-    "<phone_end>",
-    "<text_start>",
-    "<text_end>",
-    "<audio_start>",
-    "<audio_end>",
-    "<image_start>",
-    "<image_end>",
-    "<audio_prompt_start>",
-    "<audio_prompt_end>",
-    "<text_prompt_start>",
-    "<text_prompt_end>",
-    "<semantic_start>",
-    "<semantic_end>",
-    "<tts_task>",
-    "<plain_tts_task>",
-    "<lm_task>",
-    "<phone_to_semantic_task>",
-    "<semantic_to_acoustic_task>",
-    "<mega_global>",
-    "<mega_local>",
-    "<text_emb_start>",
-    "<text_emb_end>",
-    "<asr_task>",
-    "<VC_task>",
-    "<AT_task>",
-    "<class_event_start>",
-    "<class_event_end>",
-    "<Spex_task>",
-    "<TTA_task>",
-    "<rvq_start>",
-    "<rvq_end>",
-    "<TSS_task>",
-    "<text_t5_start>",
-    "<text_t5_end>",
-    "<SV_task>",
-    "<sv_bool_start>",
-    "<sv_bool_end>",
-    "<SE_task>",
-    "<sing_task>",
-    "<sing_phone_start>",
-    "<sing_phone_end>",
-    "<sing_midi_start>",
-    "<sing_midi_end>",
-    "<TTM_task>",
-    "<Audit_task>",
-    "<InstructTTS_task>",
-    "<Speech_RIR_task>",
-    "<speech_edit_task>",
-)
-OWN_TOKENS = ("<language_task>", "<language_start>", "<language_end>")
-"""Tokens of tasks that the public format lacks, in slots that it reserves. New ones go to the end."""
+from uniaudio_jax.tasks import TASKS
 
-SPECIAL_TOKENS = PUBLIC_TOKENS + OWN_TOKENS
+PUBLIC_TOKENS = tuple(
+    """
+    <pad> <continuous_token> <start> <end> <phone_start> <phone_end> <text_start> <text_end> <audio_start>
+    <audio_end> <image_start> <image_end> <audio_prompt_start> <audio_prompt_end> <text_prompt_start>
+    <text_prompt_end> <semantic_start> <semantic_end> <tts_task> <plain_tts_task> <lm_task> <phone_to_semantic_task>
+    <semantic_to_acoustic_task> <mega_global> <mega_local> <text_emb_start> <text_emb_end> <asr_task> <VC_task>
+    <AT_task> <class_event_start> <class_event_end> <Spex_task> <TTA_task> <rvq_start> <rvq_end> <TSS_task>
+    <text_t5_start> <text_t5_end> <SV_task> <sv_bool_start> <sv_bool_end> <SE_task> <sing_task> <sing_phone_start>
+    <sing_phone_end> <sing_midi_start> <sing_midi_end> <TTM_task> <Audit_task> <InstructTTS_task> <Speech_RIR_task>
+    <speech_edit_task>
+    """.split()
+)
+"""The special tokens of the public checkpoints, in the order of their ids."""
+
+
+def own_tokens() -> tuple[str, ...]:
+    """Tokens of the task table that the public format lacks, in slots that it reserves; new rows add to the end."""
+    tokens: list[str] = []
+    for task in TASKS.values():
+        marks = [f"<{stream.kind}_{mark}>" for stream in task.streams for mark in ("start", "end")]
+        tokens += [token for token in (task.token, *marks) if token not in (*PUBLIC_TOKENS, *tokens)]
+    return tuple(tokens)
+
+
+SPECIAL_TOKENS = PUBLIC_TOKENS + own_tokens()
 SPECIAL_SLOTS = 128
+assert len(SPECIAL_TOKENS) <= SPECIAL_SLOTS
 SPECIAL_IDS = {name: number for number, name in enumerate(SPECIAL_TOKENS)}
 PAD, CONTINUOUS, START, END = (SPECIAL_IDS[name] for name in ("<pad>", "<continuous_token>", "<start>", "<end>"))
 GLOBAL_START, LOCAL_START = SPECIAL_IDS["<mega_global>"], SPECIAL_IDS["<mega_local>"]

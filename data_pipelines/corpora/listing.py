@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.corpora import AUDIO_FIELDS, MIDI_NOTES_PER_SECOND, TEXT_FIELDS
-from uniaudio_jax.config import did_you_mean
+from uniaudio_jax.errors import did_you_mean
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg")
 SHOWN_CHARACTERS = 120

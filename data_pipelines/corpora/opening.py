@@ -11,7 +11,7 @@ from data_pipelines.corpora.kaldi import open_kaldi
 from data_pipelines.corpora.listing import json_lines
 from data_pipelines.corpora.manifest import open_manifest
 from data_pipelines.corpora.tfds_audio import open_tfds
-from uniaudio_jax.config import did_you_mean
+from uniaudio_jax.errors import did_you_mean
 
 FORMATS: dict[str, Callable[[str], Corpus]] = {
     "folder": open_folder,

@@ -96,7 +96,7 @@ def _replace(clip: Clip, rng: np.random.Generator, pool: Pool, options: MixerOpt
 
 def _inpaint(clip: Clip, rng: np.random.Generator, pool: Pool, options: MixerOptions) -> Edit:
     target = _base(clip)
-    start, stop = (step / options.mask_grid_hz for step in random_span(clip, rng, options))
+    start, stop = (step / options.span_steps_per_second for step in random_span(clip, rng, options))
     source = target.copy()
     source[round(start * clip.sample_rate_hz) : round(stop * clip.sample_rate_hz)] = 0
     return Edit(source, target, {"start": f"{start:.2f}", "stop": f"{stop:.2f}"})

@@ -17,18 +17,18 @@ PAUSES = (WORD_BOUNDARY, CLAUSE_BOUNDARY, "", "sil", "sp", "spn", "pau", "<pad>"
 def mask_span(clip: Clip, rng: np.random.Generator, pool: Pool, options: MixerOptions) -> Clip:
     """`clip` with masked_seconds: from the start of a word to the end of one where the phones are known.
 
-    Start and end lie on multiples of 1/mask_grid_hz seconds; which frames of a codec they mean is decided where its
+    It starts and ends at whole steps of span_steps_per_second; which frames of a codec these mean is decided where its
     codes are masked. The span's share of the clip is within masked_share. Raises ValueError for a clip of fewer than
-    two steps of that grid.
+    two steps.
     """
     span = _word_span(clip, rng, options) or random_span(clip, rng, options)
-    start, stop = (step / options.mask_grid_hz for step in span)
+    start, stop = (step / options.span_steps_per_second for step in span)
     return replace(clip, masked_seconds=(start, stop))
 
 
 def random_span(clip: Clip, rng: np.random.Generator, options: MixerOptions) -> tuple[int, int]:
-    """First and end step, on the grid, of a random span; at least one whole step of the clip lies in it and one out."""
-    steps = _steps(clip, options.mask_grid_hz)
+    """The first step of a random span and the one after its last; at least one step lies in it and one outside."""
+    steps = _steps(clip, options.span_steps_per_second)
     count = int(np.clip(round(rng.uniform(*options.masked_share) * steps), 1, steps - 1))
     first = int(rng.integers(steps - count + 1))
     return first, first + count
@@ -36,9 +36,9 @@ def random_span(clip: Clip, rng: np.random.Generator, options: MixerOptions) -> 
 
 def _word_span(clip: Clip, rng: np.random.Generator, options: MixerOptions) -> tuple[int, int] | None:
     """As `random_span`, from the start of a word to the end of one; None where no words have such a length."""
-    steps = _steps(clip, options.mask_grid_hz)
+    steps = _steps(clip, options.span_steps_per_second)
     low, high = options.masked_share
-    starts, stops = word_steps(clip.phones or (), options.mask_grid_hz)
+    starts, stops = word_steps(clip.phones or (), options.span_steps_per_second)
     for first in starts[rng.permutation(len(starts))]:
         earliest = first + max(1, np.ceil(low * steps))
         latest = min(steps, first + min(steps - 1, np.floor(high * steps)))
@@ -49,11 +49,11 @@ def _word_span(clip: Clip, rng: np.random.Generator, options: MixerOptions) -> t
 
 
 def word_steps(
-    phones: tuple[tuple[str, float], ...], grid_hz: float
+    phones: tuple[tuple[str, float], ...], steps_per_second: float
 ) -> tuple[Int[np.ndarray, " W"], Int[np.ndarray, " W"]]:
-    """The steps of the grid nearest to the start and to the end of each word; without pauses each phone is a word."""
+    """The steps nearest to the start and to the end of each word; without pauses each phone is a word."""
     pause = np.array([symbol in PAUSES for symbol, _ in phones], bool)
-    ends = np.cumsum([seconds for _, seconds in phones]) * grid_hz
+    ends = np.cumsum([seconds for _, seconds in phones]) * steps_per_second
     starts = np.concatenate([[0.0], ends[:-1]])[: len(phones)]
     opens, closes = ~pause, ~pause
     if pause.any():
@@ -62,14 +62,14 @@ def word_steps(
     return np.round(starts[opens]).astype(int), np.round(ends[closes]).astype(int)
 
 
-def _steps(clip: Clip, grid_hz: float) -> int:
-    """How many whole steps of the grid the audio of `clip` lasts."""
+def _steps(clip: Clip, steps_per_second: float) -> int:
+    """The number of whole steps in the audio of `clip`."""
     samples = 0 if clip.audio is None else len(clip.audio)
-    steps = int(samples * grid_hz / clip.sample_rate_hz)
+    steps = int(samples * steps_per_second / clip.sample_rate_hz)
     if steps < 2:
+        least = int(np.ceil(2 * clip.sample_rate_hz / steps_per_second))
         raise ValueError(
-            f"clip {clip.id!r}: got {samples} samples of audio, wanted at least "
-            f"{int(np.ceil(2 * clip.sample_rate_hz / grid_hz))} (two steps of mask_grid_hz={grid_hz:g}), to mask a "
-            "part; leave the clip out of the corpus"
+            f"clip {clip.id!r}: got {samples} samples of audio, wanted at least {least} (two steps of "
+            f"1/{steps_per_second:g} s), to mask a part; leave the clip out of the corpus"
         )
     return steps

@@ -45,8 +45,8 @@ class MixerOptions:
     """Folder of recorded impulse responses, which are used instead of simulated rooms."""
     masked_share: tuple[float, float] = (0.1, 0.5)
     """Range of the share of a clip that is masked."""
-    mask_grid_hz: float = 50.0
-    """Masked spans start and end on multiples of 1/mask_grid_hz seconds; at most the frame rate of the codec."""
+    span_steps_per_second: float = 50.0
+    """Masked spans start and end at whole steps, this many a second; give at most the frame rate of the codec."""
     operations: tuple[Operation, ...] = OPERATIONS
     """Kinds of edit."""
     noises: tuple[str, ...] = field(default_factory=available_noises)
@@ -60,8 +60,11 @@ class MixerOptions:
                     f"MixerOptions.{name}: got {low} to {high}, wanted a lowest and a highest value "
                     f"within {lowest:g} to {highest:g}"
                 )
-        if not 0 < self.mask_grid_hz < float("inf"):
-            raise ValueError(f"MixerOptions.mask_grid_hz: got {self.mask_grid_hz}, wanted a number above 0, such as 50")
+        if not 0 < self.span_steps_per_second < float("inf"):
+            raise ValueError(
+                f"MixerOptions.span_steps_per_second: got {self.span_steps_per_second}, wanted a number above 0, such "
+                "as 50"
+            )
         for name, known in (("operations", OPERATIONS), ("noises", tuple(NOISES))):
             chosen = getattr(self, name)
             if not chosen or not set(chosen) <= set(known):

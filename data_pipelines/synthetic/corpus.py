@@ -24,7 +24,7 @@ from data_pipelines.synthetic import kokoro, piper, recordings
 from data_pipelines.synthetic.domains import SHARES, find_domains
 from data_pipelines.synthetic.voices import Voices
 from data_pipelines.synthetic.writing import Plan, write_domains
-from uniaudio_jax.config import did_you_mean
+from uniaudio_jax.errors import did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)

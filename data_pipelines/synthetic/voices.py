@@ -19,7 +19,7 @@ SPEECH_RMS = 0.08
 CLIP_SECONDS = (1.5, 5.0)
 ENGLISH = "en-us"
 ESPEAK_SPEAKERS: tuple[str, ...] = tuple(read_data("voices")["speakers"])
-"""Voices without breath noise, which would differ from process to process; none is in `noises.BABBLE_VOICES`."""
+"""Voices without breath noise, which would differ from process to process; `noises.BABBLE_VOICES` has others."""
 WORDS_PER_MINUTE = (155, 195)
 NEURAL_SPEED = (0.9, 1.1)
 LEAST_CLIPS = 2  # of a speaker, so that each clip has a speaker prompt

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int16
 
 from data_pipelines.tokenizers.tables import read_list
-from uniaudio_jax.config import did_you_mean
+from uniaudio_jax.errors import did_you_mean
 from uniaudio_jax.vocab import LANGUAGES
 
 LANGUAGE_NAMES = read_list("languages.txt")

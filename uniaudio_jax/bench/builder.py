@@ -13,7 +13,7 @@ from data_pipelines.builder import BuilderOptions, build
 from data_pipelines.corpora.opening import open_corpus
 from data_pipelines.store import read_passport
 from data_pipelines.streams import Tokenizers
-from data_pipelines.synthetic import corpus
+from data_pipelines.synthetic import corpus as synthetic
 from data_pipelines.synthetic.corpus import SyntheticOptions
 from uniaudio_jax.bench.options import BenchOptions
 from uniaudio_jax.codec.codec import load_codec
@@ -37,8 +37,8 @@ def run(options: Options) -> dict[str, Any]:
     """Times real time by task, the first build (which compiles) apart."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         out = Path(folder) / "corpus"
-        corpus.main(SyntheticOptions(out=out, minutes=options.minutes, domain=("speech",), voices="espeak"))
-        speech = Path(folder) / "corpus" / "speech"
+        synthetic.main(SyntheticOptions(out=out, minutes=options.minutes, domain=("speech",), voices="espeak"))
+        speech = out / "speech"
         rates = {task: median(_rates(options, task, speech, Path(folder))) for task in options.tasks}
     return {"unit": "x real time", "rates": rates, "ratios": {}, "rounds": options.rounds}
 

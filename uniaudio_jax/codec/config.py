@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 from uniaudio_jax.clock import FrameClock
 from uniaudio_jax.codec.layouts import Layout
-from uniaudio_jax.config import MeshConfig, OptimConfig, require
+from uniaudio_jax.config import MeshConfig, OptimConfig
+from uniaudio_jax.errors import require
 
 
 @dataclass(frozen=True, kw_only=True)

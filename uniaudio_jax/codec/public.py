@@ -2,7 +2,7 @@
 
 from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig, SegmentConfig
 from uniaudio_jax.codec.layouts.seanet import SeanetConfig
-from uniaudio_jax.config import did_you_mean
+from uniaudio_jax.errors import did_you_mean
 
 PUBLIC_CODECS = {
     # 16 kHz, 50 frames a second, of which the language model of UniAudio (arXiv 2310.00704) uses 3 codebooks.

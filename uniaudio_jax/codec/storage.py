@@ -11,7 +11,7 @@ import safetensors.numpy
 
 from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig, SegmentConfig
 from uniaudio_jax.codec.layouts import LAYOUTS, Layout
-from uniaudio_jax.config import did_you_mean
+from uniaudio_jax.errors import did_you_mean
 from uniaudio_jax.files import atomic_write
 from uniaudio_jax.trees import check_arrays, flatten, unflatten
 

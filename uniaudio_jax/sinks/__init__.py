@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from uniaudio_jax.config import did_you_mean
+from uniaudio_jax.errors import did_you_mean
 from uniaudio_jax.sinks.aim import AimSink
 from uniaudio_jax.sinks.base import Sink
 from uniaudio_jax.sinks.jsonl import JsonlSink

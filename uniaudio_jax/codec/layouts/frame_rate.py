@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from uniaudio_jax.audio.spectra import LOG_FLOOR, frames_of, hann, mel_filters
 from uniaudio_jax.codec.layouts.base import Layout
-from uniaudio_jax.config import require
+from uniaudio_jax.errors import require
 
 LARGEST_LOG_MAGNITUDE = 5.0
 

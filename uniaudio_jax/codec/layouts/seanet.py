@@ -23,7 +23,7 @@ from uniaudio_jax.codec.layouts.base import Apply, Layout
 from uniaudio_jax.codec.layouts.conv import Conv, ConvNorm, TransposedConv, fold
 from uniaudio_jax.codec.layouts.streaming import Recurrent, Stage, Windowed
 from uniaudio_jax.codec.layouts.tensors import Tensor
-from uniaudio_jax.config import require
+from uniaudio_jax.errors import require
 
 
 @dataclass(frozen=True, kw_only=True)

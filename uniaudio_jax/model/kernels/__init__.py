@@ -4,7 +4,7 @@ from typing import Literal
 
 import jax
 
-from uniaudio_jax.config import did_you_mean
+from uniaudio_jax.errors import did_you_mean
 from uniaudio_jax.model.kernels import blocked, pairwise
 from uniaudio_jax.model.kernels.kernel import Kernel
 

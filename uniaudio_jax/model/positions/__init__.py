@@ -1,6 +1,6 @@
 """Kinds of positions by name. A new one is a file here and a line in POSITIONS."""
 
-from uniaudio_jax.config import did_you_mean
+from uniaudio_jax.errors import did_you_mean
 from uniaudio_jax.model.positions.kind import Positions
 from uniaudio_jax.model.positions.learned import Learned
 
