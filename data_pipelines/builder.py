@@ -20,7 +20,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tyro
@@ -36,23 +36,24 @@ from data_pipelines.views import View, write_task
 from uniaudio_jax.cli import main_guard, use_compile_cache
 from uniaudio_jax.codec.codec import load_codec
 from uniaudio_jax.config import TokenizerPaths
-from uniaudio_jax.tasks import KINDS, MASKED, STREAMS, Stream, get_task
+from uniaudio_jax.errors import did_you_mean
+from uniaudio_jax.tasks import KINDS, MASKED, STREAMS, Stream, Task, get_task
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuilderOptions:
     """Tokenise a corpus for one or more tasks."""
 
-    corpus: str
-    """FORMAT:PLACE, or a path."""
+    corpus: tuple[str, ...]
+    """One corpus or several: FORMAT:PLACE, or a path, of each."""
     task: tuple[str, ...]
-    """Tasks whose streams are built."""
+    """Tasks whose streams are built; of several corpora NAME:TASK builds a task for the one of that name alone."""
     out: Path
     """Folder of the tokenised corpora."""
     codec: str = "tiny_16k"
     """A shipped codec's name, or the folder of one."""
     name: str | None = None
-    """Name of the corpus; without it, the name of its folder."""
+    """Name of a single corpus; without it, the name of its folder."""
     licence: str = "unknown"
     """Written into the passport of each column."""
     source: str = "unknown"
@@ -76,15 +77,32 @@ class BuilderOptions:
             raise ValueError(f"--most-rejects: got {self.most_rejects}, wanted a share from 0 to 1")
         if self.beam_options and self.runner is None:
             raise ValueError("--beam-options: got options but no --runner, wanted one, such as --runner DirectRunner")
+        if self.name is not None and len(self.corpus) > 1:
+            raise ValueError(f"--name: got one name for {len(self.corpus)} corpora, wanted a single corpus")
+        _ = self.corpora  # refuses unknown tasks and corpora now, not after the first corpus
 
     @property
-    def corpus_name(self) -> str:
-        return self.name or Path(self.corpus.split(":", 1)[-1]).resolve().stem
+    def corpora(self) -> list["NamedCorpus"]:
+        """Each corpus with its name and tasks. Raises ValueError for unknown tasks and names, and for equal names."""
+        names = [self.name or Path(corpus.split(":", 1)[-1]).resolve().stem for corpus in self.corpus]
+        if repeated := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"--corpus: got several corpora named {sorted(repeated)}, wanted different names")
+        tasks: dict[str, list[Task]] = {name: [] for name in names}
+        for word in self.task:
+            name, colon, task = word.rpartition(":")
+            if colon and name not in tasks:
+                raise ValueError(
+                    f"--task: got {word!r}, wanted a task alone or of one of the corpora {', '.join(names)}"
+                    f"{did_you_mean(name, names)}"
+                )
+            for corpus in [name] if colon else names:
+                tasks[corpus].append(get_task(task))
+        return [NamedCorpus(place, name, tasks[name]) for place, name in zip(self.corpus, names, strict=True)]
 
-    @property
-    def job(self) -> Job:
+    def job_of(self, corpus: str) -> Job:
+        """What the columns of a corpus are made from and with."""
         return Job(
-            corpus=self.corpus,
+            corpus=corpus,
             codec=self.codec,
             sounds=self.sounds,
             mixers=self.mixers,
@@ -93,28 +111,39 @@ class BuilderOptions:
         )
 
 
-def build(options: BuilderOptions, corpus: Corpus, tokenizers: Tokenizers) -> list[Path]:
-    """Makes the columns of the tasks in `options` that are missing, and returns the folders of all that they join."""
-    tasks = [get_task(name) for name in options.task]
+class NamedCorpus(NamedTuple):
+    """A corpus to tokenise: where it is, what it is called among the tokens, and its tasks."""
+
+    place: str
+    name: str
+    tasks: list[Task]
+
+
+def build(options: BuilderOptions, named: NamedCorpus, corpus: Corpus, tokenizers: Tokenizers) -> list[Path]:
+    """Makes the missing columns of a corpus's tasks, and returns the folders of all columns that they join."""
+    tasks = named.tasks
     streams = list({stream.key: stream for task in tasks for stream in task.columns}.values())
-    worker = Worker(options.job, tokenizers, corpus)
+    worker = Worker(options.job_of(named.place), tokenizers, corpus)
     check_splits(worker)
     missing = []
-    for stream, passport in zip(streams, make_passports(options, worker, streams), strict=True):
-        if not is_current(column_folder(options.out, options.corpus_name, stream.key), passport):
-            missing.append(open_writer(options, worker, stream, passport))
+    for stream, passport in zip(streams, make_passports(options, named.name, worker, streams), strict=True):
+        folder = column_folder(options.out, named.name, stream.key)
+        if not is_current(folder, passport):
+            missing.append(open_writer(folder, worker, stream, passport))
     if missing:
         make_shards(options, worker, missing)
         finish_columns(worker, missing, options.most_rejects)
     for task in tasks:
-        write_task(options.out, options.corpus_name, task)
-        views = {split: View(options.out, options.corpus_name, task, split) for split in SPLITS}
+        write_task(options.out, named.name, task)
+        views = {split: View(options.out, named.name, task, split) for split in SPLITS}
         clips = ", ".join(f"{len(view)} {split}" for split, view in views.items())
         print(f"{task.name}: {clips} clips of {' + '.join(stream.key for stream in task.columns)}")
-    return [column_folder(options.out, options.corpus_name, stream.key) for stream in streams]
+    return [column_folder(options.out, named.name, stream.key) for stream in streams]
 
 
-def make_passports(options: BuilderOptions, worker: Worker, streams: Sequence[Stream]) -> list[dict[str, Any]]:
+def make_passports(
+    options: BuilderOptions, name: str, worker: Worker, streams: Sequence[Stream]
+) -> list[dict[str, Any]]:
     """What identifies the column of each stream, as JSON values."""
     codec = worker.tokenizers.codec
     corpus_sha256 = fingerprint(worker.corpus)
@@ -125,7 +154,7 @@ def make_passports(options: BuilderOptions, worker: Worker, streams: Sequence[St
         is_code = KINDS[stream.kind].form == "codes" and stream.source != MASKED
         passport = {
             "stream": stream.key,
-            "corpus": options.corpus_name,
+            "corpus": name,
             "corpus_place": worker.corpus.place,
             "corpus_sha256": corpus_sha256,
             "frame_rate_hz": codec.clock.frame_rate_hz,
@@ -158,20 +187,20 @@ def is_current(folder: Path, passport: dict[str, Any]) -> bool:
     return current
 
 
-def open_writer(options: BuilderOptions, worker: Worker, stream: Stream, passport: dict[str, Any]) -> ColumnWriter:
+def open_writer(folder: Path, worker: Worker, stream: Stream, passport: dict[str, Any]) -> ColumnWriter:
     """The writer of a column that is to be made."""
     has_vectors = KINDS[stream.kind].form == "vectors"
     width = worker.tokenizers.text_vectors.width if has_vectors else None
     features = column_features(stream.key, worker.tokenizers.codec.codebooks, width)
     shards: dict[Split, int] = {split: worker.shard_count(split) for split in SPLITS}
-    return ColumnWriter(column_folder(options.out, options.corpus_name, stream.key), passport, shards, features)
+    return ColumnWriter(folder, passport, shards, features)
 
 
 def make_shards(options: BuilderOptions, worker: Worker, writers: list[ColumnWriter]) -> None:
     """Makes the shards of these columns, in this process or on Apache Beam."""
     shards: list[tuple[Split, int]] = [(split, shard) for split in SPLITS for shard in range(worker.shard_count(split))]
     if options.runner is not None:
-        run_beam(options.runner, options.beam_options, shards, functools.partial(make_shard, options.job, writers))
+        run_beam(options.runner, options.beam_options, shards, functools.partial(make_shard, worker.job, writers))
         return
     total = sum(len(numbers) for numbers in worker.numbers.values())
     names = ", ".join(writer.column for writer in writers)
@@ -263,7 +292,9 @@ def main() -> None:
     with main_guard():
         use_compile_cache()
         tokenizers = Tokenizers(load_codec(options.codec), options.tokenizers)
-        build(options, open_corpus(options.corpus), tokenizers)
+        for named in options.corpora:
+            if named.tasks:
+                build(options, named, open_corpus(named.place), tokenizers)
 
 
 if __name__ == "__main__":

@@ -111,19 +111,24 @@ class Worker:
         return min(PART_CLIPS, len(self.numbers[split]) - part * PART_CLIPS)
 
     def _parts(self, split: Split, streams: dict[int, list[Stream]]) -> Iterator[tuple[int, dict[str, Part]]]:
-        """Parts by number, each by column; clips of the next are read while this one goes through the codec."""
+        """Parts by number, each by column; the next part is worked on while one is waited for."""
         with ThreadPoolExecutor(os.cpu_count()) as threads:
-            waiting: list[tuple[int, list[Future]]] = []
+            waiting: list[tuple[int, dict[str, Future[Part]]]] = []
             for number in [*streams, None]:
                 if number is not None:
-                    first = number * PART_CLIPS
-                    entries = [self.corpus.entries[int(n)] for n in self.numbers[split][first : first + PART_CLIPS]]
-                    futures = [threads.submit(self._prepare, entry, streams[number]) for entry in entries]
-                    waiting.append((number, futures))
+                    rows = [
+                        threads.submit(self._prepare, entry, streams[number]) for entry in self._entries(split, number)
+                    ]
+                    # A column begins after the last of its clips has begun, so that it never waits for an idle thread.
+                    columns = {s.key: threads.submit(self._finish, split, number, s, rows) for s in streams[number]}
+                    waiting.append((number, columns))
                 if len(waiting) == 2 or (number is None and waiting):
-                    ready, futures = waiting.pop(0)
-                    rows = [future.result() for future in futures]
-                    yield ready, {s.key: self._finish(split, ready, s, rows) for s in streams[ready]}
+                    ready, columns = waiting.pop(0)
+                    yield ready, {key: column.result() for key, column in columns.items()}
+
+    def _entries(self, split: Split, part: int) -> list[Entry]:
+        numbers = self.numbers[split][part * PART_CLIPS : (part + 1) * PART_CLIPS]
+        return [self.corpus.entries[int(number)] for number in numbers]
 
     def _prepare(self, entry: Entry, streams: Sequence[Stream]) -> tuple[Entry, dict[str, Prepared | str]]:
         """The clip of an entry for each stream, or the reason why the stream cannot be made for it.
@@ -146,11 +151,12 @@ class Worker:
         return entry, prepared
 
     def _finish(
-        self, split: Split, number: int, stream: Stream, rows: list[tuple[Entry, dict[str, Prepared | str]]]
+        self, split: Split, number: int, stream: Stream, rows: list[Future[tuple[Entry, dict[str, Prepared | str]]]]
     ) -> Part:
         """The part of one column, with the tokens that are made for many clips at once."""
         rejects, accepted = [], []
-        for place, (entry, prepared) in enumerate(rows):
+        for place, row in enumerate(rows):
+            entry, prepared = row.result()
             item = prepared[stream.key]
             if isinstance(item, str):
                 rejects.append({"id": entry.id, "split": split, "where": entry.where, "reason": item})

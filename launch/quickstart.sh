@@ -13,16 +13,16 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/common.sh
 run="${run:-runs/quickstart}"
 
-# Domain of the synthetic corpus → the tasks that are built from it.
-declare -A tasks_of=(
-  [speech]="tts enhancement target_speech_extraction dereverberation speech_edit"
-  [parallel]="voice_conversion"
-  [singing]="singing"
-  [instructed]="instructed_tts"
-  [sound]="text_to_sound audio_edit"
-  [music]="text_to_music"
-)
+# Domains of the synthetic corpus, and the tasks that are built from each.
 domains=(speech parallel singing instructed sound music)
+tasks=(
+  speech:tts speech:enhancement speech:target_speech_extraction speech:dereverberation speech:speech_edit
+  parallel:voice_conversion
+  singing:singing
+  instructed:instructed_tts
+  sound:text_to_sound sound:audio_edit
+  music:text_to_music
+)
 # Minutes of audio in all domains together. Music and sounds are more varied than speech and quick to make.
 minutes=36
 varied_minutes=160
@@ -49,7 +49,6 @@ module() {
 }
 
 main() {
-  local domain
   parse_options "" "" "--install-only --clean" "$@"
   if [[ -n $clean ]]; then delete_results; fi
   bash launch/install.sh quickstart torch
@@ -63,16 +62,12 @@ main() {
     --domain speech parallel singing instructed
   module data_pipelines.synthetic --out "$run/data/corpus" --minutes "$varied_minutes" --domain sound music
   begin "2/6 tokens"
-  for domain in "${domains[@]}"; do
-    # shellcheck disable=SC2086  # the tasks are words
-    module data_pipelines.builder --corpus "$run/data/corpus/$domain" --task ${tasks_of[$domain]} --codec tiny_16k \
-      --out "$run/data/tokens"
-  done
+  module data_pipelines.builder --corpus "${domains[@]/#/$run/data/corpus/}" --task "${tasks[@]}" --codec tiny_16k \
+    --out "$run/data/tokens"
   begin "3/6 train"
   module uniaudio_jax.train configs/quickstart.py --out "$run" --data.root "$run/data/tokens"
   begin "4/6 generate"
-  # shellcheck disable=SC2048,SC2086
-  module uniaudio_jax.generate --run "$run" --task ${tasks_of[*]} --split heldout --count 2 --out "$run/samples"
+  module uniaudio_jax.generate --run "$run" --task "${tasks[@]#*:}" --split heldout --count 2 --out "$run/samples"
   begin "5/6 evaluate"
   module uniaudio_jax.evaluate --run "$run" --count 2
   begin "6/6 export"

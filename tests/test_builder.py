@@ -66,12 +66,13 @@ def corpus(tmp_path_factory):
 
 
 def options(corpus: Path, codec: Path, out: Path, *tasks: str, **changes) -> BuilderOptions:
-    return BuilderOptions(corpus=str(corpus), task=tasks, out=out, codec=str(codec), **changes)
+    return BuilderOptions(corpus=(str(corpus),), task=tasks, out=out, codec=str(codec), **changes)
 
 
 def run_build(settings: BuilderOptions) -> None:
     tokenizers = Tokenizers(load_codec(settings.codec), settings.tokenizers)
-    build(settings, open_corpus(settings.corpus), tokenizers)
+    for named in settings.corpora:
+        build(settings, named, open_corpus(named.place), tokenizers)
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +81,10 @@ def tokenizers(codec):
 
 
 @pytest.fixture(scope="module")
-def tokens(corpus, codec, tokenizers, tmp_path_factory):
+def tokens(corpus, codec, tmp_path_factory):
     """The corpus, tokenised for every task at once."""
     out = tmp_path_factory.mktemp("tokens")
-    build(options(corpus, codec, out, *TASKS), open_corpus(str(corpus)), tokenizers)
+    run_build(options(corpus, codec, out, *TASKS))
     return out
 
 
@@ -315,6 +316,30 @@ def test_columns_of_different_states_of_a_corpus_are_not_joined(codec, tmp_path)
     run_build(options(corpus, codec, out, "language_recognition"))
     with pytest.raises(ValueError, match="phone.*corpus_sha256|corpus_sha256.*phone"):
         View(out, "tones", get_task("plain_tts"), "train")
+
+
+def test_several_corpora_are_built_in_one_run_each_for_its_tasks(codec, tmp_path):
+    one, other = (write_corpus(tmp_path / name, 9) for name in ("here", "there"))
+    settings = BuilderOptions(
+        corpus=(str(one), str(other)), task=("plain_tts", "there:lm"), out=tmp_path / "out", codec=str(codec)
+    )
+    run_build(settings)
+    noted = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("tasks/*.json"))
+    assert noted == ["here/tasks/plain_tts.json", "there/tasks/lm.json", "there/tasks/plain_tts.json"]
+
+
+@pytest.mark.parametrize(
+    ("corpora", "changes", "message"),
+    [
+        (("a/here", "b/there"), {"task": ("their:lm",)}, "got 'their:lm'.*here, there; did you mean 'there'"),
+        (("a/here", "b/here"), {}, r"several corpora named \['here'\]"),
+        (("a/here", "b/there"), {"name": "mine"}, "one name for 2 corpora"),
+        (("a/here",), {"task": ("ttss",)}, "did you mean 'tts'"),
+    ],
+)
+def test_corpora_and_tasks_that_do_not_fit_are_refused_before_anything_is_built(corpora, changes, message):
+    with pytest.raises(ValueError, match=message):
+        BuilderOptions(**{"corpus": corpora, "task": ("lm",), "out": Path("x")} | changes)
 
 
 def test_two_corpora_of_one_name_are_refused_and_told_apart_by_name(codec, tmp_path):

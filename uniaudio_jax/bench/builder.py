@@ -49,9 +49,10 @@ def _rates(options: Options, task: str, corpus: Path, folder: Path) -> list[floa
     rates = []
     for number in range(options.rounds + 1):
         out = folder / f"{task}{number}"
-        settings = BuilderOptions(corpus=str(corpus), task=(task,), out=out, codec=options.codec)
+        settings = BuilderOptions(corpus=(str(corpus),), task=(task,), out=out, codec=options.codec)
+        (named,) = settings.corpora
         start = time.perf_counter()
-        columns = build(settings, open_corpus(str(corpus)), tokenizers)
+        columns = build(settings, named, open_corpus(named.place), tokenizers)
         seconds = time.perf_counter() - start
         passports = [read_passport(folder) for folder in columns]
         frames = sum(sum(passport["items"].values()) for passport in passports if passport["codec"])
