@@ -76,7 +76,7 @@ def test_the_quickstart_builds_and_generates_the_eleven_tasks_of_the_paper(tmp_p
     assert list(dict.fromkeys(call[1] for call in calls[1:])) == modules
     for module in ("data_pipelines.builder", "uniaudio_jax.generate"):
         words = [word for call in calls if call[1] == module for word in call]
-        assert sorted(set(words) & set(TASKS)) == sorted(list(TASKS)[:11])
+        assert {word.rpartition(":")[2] for word in words} & set(TASKS) == set(list(TASKS)[:11])
 
 
 def test_a_failed_stage_of_the_quickstart_is_named_and_ends_it(tmp_path):
