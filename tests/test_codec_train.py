@@ -5,7 +5,8 @@ import json
 import socket
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ from uniaudio_jax.codec.config import AdversarialConfig, CodecConfig, CodecTrain
 from uniaudio_jax.codec.layouts.frame_rate import FrameRateConfig
 from uniaudio_jax.codec.layouts.seanet import SeanetConfig
 from uniaudio_jax.codec.losses import spectral_losses
+from uniaudio_jax.codec.reconstruction import HEARD, reconstruction_table
 from uniaudio_jax.codec.training import (
     check_trainable,
     codebook_report,
@@ -33,6 +35,8 @@ from uniaudio_jax.codec.training import (
 )
 from uniaudio_jax.config import MeshConfig, OptimConfig
 from uniaudio_jax.distributed import ProcessInfo
+from uniaudio_jax.metrics import whisper
+from uniaudio_jax.metrics.registry import METRICS
 from uniaudio_jax.sharding import make_mesh
 from uniaudio_jax.sinks.jsonl import read_metrics
 
@@ -270,6 +274,31 @@ def test_the_end_of_a_run_is_a_codec_and_a_table(finished, tmp_path):
     assert set(table["domains"]["speech_like"]) == {"1", "2", "3"}
     assert set(table["domains"]["speech_like"]["3"]) == {"mel_distance", "si_sdr_db", "stoi", "pesq"}
     assert len(table["codebook_use"]) == 3 and "speech_like" in (tmp_path / "reconstruction.md").read_text()
+
+
+def test_a_reconstruction_table_has_the_known_values_of_a_stand_in_codec(monkeypatch):
+    """Two levels give the clip back, one level half its amplitude; the words heard depend on the amplitude."""
+    rng = np.random.default_rng(0)
+    clips = [rng.normal(0, 0.1, samples).astype(np.float32) for samples in (8009, 12007)]
+    levels = np.tile(np.arange(7)[:, None], (1, 2))
+    codec = SimpleNamespace(
+        codebooks=2,
+        sample_rate_hz=16000,
+        config=SimpleNamespace(quantizer=QuantizerConfig(codebooks=2, entries=13, width=5)),
+        encode_many=lambda wavs: [levels] * len(wavs),
+        decode_many=lambda codes, samples: [clip * codes[0].shape[1] / 2 for clip in clips],
+    )
+    audio = SimpleNamespace(heldout={"speech": clips}, texts={"speech": ["one two", "three four"]})
+    monkeypatch.setitem(METRICS, HEARD, replace(METRICS[HEARD], packages=()))
+    monkeypatch.setattr(whisper, "transcript", lambda wav, rate_hz: "one two" if np.std(wav) < 0.07 else "two")
+    table = reconstruction_table(cast(Any, codec), cast(Any, audio))
+    rows = table["domains"]["speech"]
+    assert set(rows) == {"original", "1", "2"}
+    # "two" for "one two" and "three four" is 1 + 2 edits in 4 words; "one two" is 0 + 2.
+    assert rows["original"] == {HEARD: 3 / 4} and rows["2"][HEARD] == 3 / 4 and rows["1"][HEARD] == 2 / 4
+    assert rows["2"]["mel_distance"] == 0 and rows["2"]["si_sdr_db"] == rows["1"]["si_sdr_db"] == 100
+    assert rows["1"]["mel_distance"] == pytest.approx(np.log(2), abs=0.02)
+    assert table["frames"] == 14 and table["codebook_use"] == [7 / 13, 7 / 13]
 
 
 def test_the_losses_of_silence_have_finite_gradients():

@@ -1,14 +1,21 @@
 """What a user types: generate, evaluate and the codec's files, on a small run, with their errors."""
 
 import json
+from dataclasses import fields
 
 import numpy as np
 import pytest
 import soundfile
 
+from data_pipelines.heldout import HeldOut
+from data_pipelines.streams import fields_of
 from data_pipelines.tokenizers.labels import LABELS
 from tests.small_run import finish, python, write_run
 from uniaudio_jax import load_run
+from uniaudio_jax.decoding import Sampling
+from uniaudio_jax.evaluate import generated_samples, task_metrics
+from uniaudio_jax.generate import Conditions
+from uniaudio_jax.tasks import TASKS, get_task
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +104,22 @@ def test_the_python_api_generates_what_it_says(run):
         loaded.logits(tokens[..., :2])
     with pytest.raises(ValueError, match="ids 5000"):
         loaded.logits(np.full((1, 2, 3), 5000))
+
+
+def test_the_options_of_generate_are_the_conditions_of_the_task_table():
+    sources = {name for task in TASKS.values() for stream in task.conditions for name in fields_of(stream)}
+    assert {field.name for field in fields(Conditions)} == sources | {"language"}
+
+
+def test_a_result_of_no_frames_is_an_empty_waveform_and_judged_as_silence(run, monkeypatch):
+    loaded, task = load_run(run), get_task("enhancement")
+    no_frames = np.zeros((0, 3), np.int32)
+    monkeypatch.setattr(loaded, "generate_streams", lambda task, streams, **_: [no_frames] * len(streams))
+    assert loaded.generate("enhancement", noisy_audio=np.ones(701, np.float32)).shape == (0,)
+    examples = HeldOut(loaded.config, "enhancement", loaded.codec.passport()).examples(2)
+    samples = generated_samples(loaded, task, examples, Sampling())
+    metrics = task_metrics(task, samples, ["si_sdr_db", "length_ratio"])["metrics"]
+    assert metrics["si_sdr_db"] == -100 and metrics["length_ratio"] == 0
 
 
 def test_an_evaluation_holds_losses_baselines_and_metrics(run):

@@ -108,10 +108,12 @@ class Run:
         """
         streams, frames = self._conditions(task, conditions), self._frames(seconds)
         tokens = self.generate_streams(task, [streams], sampling=sampling, frames=frames)[0]
-        return self.codec.decode(tokens) if get_task(task).makes_audio else self.text_of(task, tokens)
+        return self.waveform_of(tokens) if get_task(task).makes_audio else self.text_of(task, tokens)
 
     def waveform_of(self, codes: Int[np.ndarray, "T Q"]) -> Float[np.ndarray, " S"]:
-        """The waveform of codes; frames that a speech edit has masked are silent."""
+        """The waveform of codes, empty for no frame; frames that a speech edit has masked are silent."""
+        if not len(codes):
+            return np.zeros(0, np.float32)
         masked = codes == MASK_CODE
         wav = self.codec.decode(np.where(masked, 0, codes))
         return np.where(np.repeat(masked.any(axis=1), self.codec.hop_samples), np.float32(0), wav)
