@@ -1,6 +1,7 @@
 """Laws of weight conversion, and of the PyTorch model that the conversion is for."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import ml_dtypes
@@ -21,6 +22,7 @@ from uniaudio_jax.convert import (
     tree_shapes,
 )
 from uniaudio_jax.pytorch.modeling_uniaudio import TorchUniAudio
+from uniaudio_jax.vocab import Vocabulary
 
 FORMAT = Path(__file__).parent / "golden" / "uniaudio_v1_format.json"
 CONFIG = ModelConfig(
@@ -38,9 +40,13 @@ CONFIG = ModelConfig(
 def configs(draw) -> ModelConfig:
     codebooks, heads, part = (draw(st.sampled_from(primes)) for primes in ((1, 2, 3), (1, 2, 5), (1, 2, 3)))
     layers, width = st.integers(1, 3), codebooks * heads * part
+    appended, padding = draw(st.sampled_from(({}, {"text": 7}, {"language": 5, "sv_bool": 2}))), draw(st.integers(0, 3))
+    entries = draw(st.sampled_from((2, 3)))
+    ids = Vocabulary(codebooks, entries, appended)
     return ModelConfig(
-        vocabulary=draw(st.sampled_from((101, 103))),
-        ranges=(),
+        vocabulary=ids.size + padding,
+        entries=entries,
+        appended=appended,
         context_frames=draw(st.sampled_from((7, 11))),
         codebooks=codebooks,
         text_width=draw(st.sampled_from((1, 13))),
@@ -178,6 +184,8 @@ def test_one_error_lists_all_arrays_of_a_tree_that_do_not_fit():
         ({"width": 30.0}, "width: got 30.0, wanted a positive integer"),
         ({"vocab": True}, "vocab: got True, wanted a positive integer"),
         ({"text_width": None}, "text_width: missing"),
+        ({"appended": {"text": 0}}, "text: got 0, wanted a positive integer"),
+        ({"appended": 7}, "appended: got 7, wanted sizes"),
         ({"heads": 7}, "a width that is a multiple of heads"),
     ],
 )
@@ -185,6 +193,11 @@ def test_a_json_that_does_not_fit_is_refused(change, message):
     values = {name: value for name, value in (config_to_json(CONFIG) | change).items() if value is not None}
     with pytest.raises(ValueError, match=message):
         config_from_json(values)
+
+
+def test_positions_of_another_kind_have_no_published_format():
+    with pytest.raises(ValueError, match="model.positions: got 'rotary', wanted 'learned'"):
+        torch_shapes(replace(CONFIG, positions="rotary"))
 
 
 def test_the_text_width_comes_from_the_weights():

@@ -12,10 +12,13 @@ from safetensors.numpy import load_file, save_file
 from configs import base
 from tests.small_run import finish, python, write_codec
 from uniaudio_jax import load_run, vocab
-from uniaudio_jax.checkpoint import check_same
-from uniaudio_jax.config import ModelConfig, RunConfig, StackConfig, check_codec, from_dict, to_dict
+from uniaudio_jax.checkpoint import Checkpoints, check_same, describe
+from uniaudio_jax.config import MeshConfig, ModelConfig, RunConfig, StackConfig, check_codec, from_dict, to_dict
 from uniaudio_jax.convert import config_from_json, torch_shapes
+from uniaudio_jax.growth import start_weights
 from uniaudio_jax.model.uniaudio import ModelDefinition
+from uniaudio_jax.programs import Programs
+from uniaudio_jax.sharding import make_mesh
 from uniaudio_jax.tasks import AUDIO, Stream, Task
 from uniaudio_jax.vocab import ranges_within
 
@@ -37,6 +40,36 @@ def test_a_stated_size_that_is_too_small_is_refused_with_both_numbers_and_a_larg
     with pytest.raises(ValueError, match="got 4212 ids.*need 9332"):
         replace(MODEL, codebooks=8, vocabulary=4212)
     assert replace(MODEL, vocabulary=4224).vocabulary_size == 4224
+
+
+def test_an_appended_range_has_a_name_of_its_own():
+    assert replace(MODEL, appended={"language": 64}).vocabulary_size == 4276
+    with pytest.raises(ValueError, match="appended: got {'phone': 7}"):
+        replace(MODEL, appended={"phone": 7})
+
+
+def test_weights_grow_on_a_mesh_that_does_not_divide_their_old_vocabulary(tmp_path):
+    old = replace(MODEL, global_stack=TINY, local_stack=TINY, context_frames=1024, vocabulary=4213)
+    run = replace(base.get_config(), model=old)
+    params = ModelDefinition(old).init(jax.random.key(0))
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(0, {"params": params}, describe(run, None))
+    checkpoints.close()
+    mesh = make_mesh(MeshConfig(fsdp=2, tensor=2), jax.devices()[:4])
+
+    def start(model: ModelConfig):
+        programs = Programs(model, run.train, run.optim, mesh)
+        fresh = programs.init(jax.random.key(1)).params
+        meta = describe(replace(run, model=model), None)
+        return fresh, start_weights(tmp_path, meta, programs.definition, fresh, mesh)
+
+    fresh, grown = start(replace(old, vocabulary=4224))
+    head = grown["local"]["head"]["kernel"]
+    assert head.sharding == fresh["local"]["head"]["kernel"].sharding
+    np.testing.assert_array_equal(head[:, :4213], params["local"]["head"]["kernel"])
+    np.testing.assert_array_equal(head[:, 4213:], fresh["local"]["head"]["kernel"][:, 4213:])
+    with pytest.raises(ValueError, match="start_from has 4213 ids, the run wants 4212; state model.vocabulary 4213"):
+        start(replace(old, vocabulary=None))
 
 
 def test_the_codec_must_have_the_models_levels_and_entries():

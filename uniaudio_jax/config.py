@@ -124,6 +124,12 @@ class ModelConfig:
             str(self.ranges),
             f"the first of {', '.join(PUBLIC_RANGES)}, in this order",
         )
+        require(
+            "ModelConfig.appended",
+            not set(self.appended) & set(self.ranges),
+            str(self.appended),
+            f"names other than those of the public ranges, {', '.join(self.ranges)}",
+        )
         if self.vocabulary is not None and self.vocabulary < self.ids.size:
             raise ValueError(
                 f"ModelConfig.vocabulary: got {self.vocabulary} ids, but {self.codebooks} codebooks of {self.entries} "

@@ -19,6 +19,8 @@ WIDENED = ("float32", "float16", "bfloat16")
 """Types that are read: all of their values are float32 values."""
 NOTE = " (float16 and bfloat16 are widened to float32, other types are refused)"
 
+OPTIONAL_FIELDS = {"entries": ModelConfig.entries, "appended": {}}
+"""Fields that a JSON states only where they differ from those of the public checkpoints."""
 JSON_FIELDS = ("vocab", "context_frames", "width", "heads", "global_layers", "local_layers", "codebooks")
 
 
@@ -30,8 +32,8 @@ class Tensor(NamedTuple):
     shape: tuple[int, ...]
     layer: int | None = None
 
-    def turn(self, array: np.ndarray) -> np.ndarray:
-        """A fresh float32 array: [out, in] as [in, out] and the other way round, anything else as it is."""
+    def convert(self, array: np.ndarray) -> np.ndarray:
+        """A fresh float32 array: a linear map with its two axes exchanged, anything else as it is."""
         return (array.T if self.path.endswith("kernel") else array).astype(np.float32, order="C")
 
 
@@ -45,11 +47,11 @@ def to_torch_names(params: Mapping[str, Any], config: ModelConfig) -> dict[str, 
     check_arrays(
         "to_torch_names", arrays, tree_shapes(config), f"give the weights of a model of this config{NOTE}", WIDENED
     )
-    found = {}
+    state = {}
     for tensor in published_tensors(config):
         array = arrays[tensor.path]
-        found[tensor.name] = tensor.turn(array if tensor.layer is None else array[tensor.layer])
-    return found
+        state[tensor.name] = tensor.convert(array if tensor.layer is None else array[tensor.layer])
+    return state
 
 
 def from_torch_names(state: Mapping[str, np.ndarray], config: ModelConfig) -> dict[str, Any]:
@@ -69,7 +71,7 @@ def from_torch_names(state: Mapping[str, np.ndarray], config: ModelConfig) -> di
     layers: dict[str, list[np.ndarray]] = {}
     flat: dict[str, np.ndarray] = {}
     for tensor in published_tensors(config):
-        array = tensor.turn(arrays[tensor.name])
+        array = tensor.convert(arrays[tensor.name])
         if tensor.layer is None:
             flat[tensor.path] = array
         else:
@@ -92,7 +94,14 @@ def tree_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 def published_tensors(config: ModelConfig) -> list[Tensor]:
-    """Every tensor of the public UniAudio v1 checkpoint format (arXiv 2310.00704), in the public order."""
+    """Every tensor of the public UniAudio v1 checkpoint format (arXiv 2310.00704), in the public order.
+
+    Raises ValueError for positions of another kind than the format's learned ones.
+    """
+    if config.positions != "learned":
+        raise ValueError(
+            f"model.positions: got {config.positions!r}, wanted 'learned': the public checkpoint format has no other"
+        )
     vocabulary, width = config.vocabulary_size, config.global_stack.width
     return [
         Tensor("g_emb.weight", "global.embedding", (vocabulary, config.token_width)),
@@ -109,7 +118,7 @@ def published_tensors(config: ModelConfig) -> list[Tensor]:
     ]
 
 
-def config_to_json(config: ModelConfig) -> dict[str, int]:
+def config_to_json(config: ModelConfig) -> dict[str, Any]:
     """The sizes of the model as the JSON that lies beside a checkpoint.
 
     Raises ValueError where the stacks differ in heads: the format has one number for both.
@@ -120,6 +129,7 @@ def config_to_json(config: ModelConfig) -> dict[str, int]:
             f"config_to_json: got {heads[0]} global and {heads[1]} local heads, wanted the same number; "
             "the checkpoint format has one `heads`"
         )
+    optional = {name: getattr(config, name) for name in OPTIONAL_FIELDS}
     return {
         "vocab": config.vocabulary_size,
         "context_frames": config.context_frames,
@@ -129,6 +139,7 @@ def config_to_json(config: ModelConfig) -> dict[str, int]:
         "local_layers": config.local_stack.layers,
         "codebooks": config.codebooks,
         "text_width": config.text_width,
+        **{name: value for name, value in optional.items() if value != OPTIONAL_FIELDS[name]},
     }
 
 
@@ -137,19 +148,18 @@ def config_from_json(values: Mapping[str, Any], state: Mapping[str, Any] | None 
 
     The model keeps the checkpoint's number of ids, and has the public ranges that lie within them.
 
-    Raises one ValueError that lists missing fields, surplus fields, and fields that are not positive integers.
+    Raises one ValueError that lists missing fields, surplus fields, and sizes that are not positive integers.
     """
-    values = dict(values)
+    values = OPTIONAL_FIELDS | dict(values)
     if "text_width" not in values and state is not None:
         values["text_width"] = _text_width(state)
-    wanted = (*JSON_FIELDS, "text_width")
-    problems = [f"{name}: missing, wanted a positive integer" for name in wanted if name not in values]
-    problems += [f"{name}: surplus, got {value!r}" for name, value in values.items() if name not in wanted]
-    problems += [
-        f"{name}: got {values[name]!r}, wanted a positive integer"
-        for name in wanted
-        if name in values and not (type(values[name]) is int and values[name] > 0)
-    ]
+    appended = values.pop("appended")
+    wanted = (*JSON_FIELDS, "text_width", "entries")
+    problems = _size_problems(values, wanted)
+    if isinstance(appended, dict):
+        problems += _size_problems(appended, tuple(appended))
+    else:
+        problems.append(f"appended: got {appended!r}, wanted sizes of ranges by name")
     if problems:
         raise ValueError(
             f"model JSON: {len(problems)} fields do not fit; wanted {', '.join(wanted)}\n  " + "\n  ".join(problems)
@@ -160,13 +170,26 @@ def config_from_json(values: Mapping[str, Any], state: Mapping[str, Any] | None 
 
     return ModelConfig(
         vocabulary=values["vocab"],
-        ranges=ranges_within(values["vocab"], values["codebooks"]),
+        ranges=ranges_within(values["vocab"] - sum(appended.values()), values["codebooks"], values["entries"]),
+        entries=values["entries"],
+        appended=appended,
         context_frames=values["context_frames"],
         codebooks=values["codebooks"],
         text_width=values["text_width"],
         global_stack=stack(values["global_layers"]),
         local_stack=stack(values["local_layers"]),
     )
+
+
+def _size_problems(sizes: Mapping[str, Any], wanted: tuple[str, ...]) -> list[str]:
+    """What is wrong with these sizes, a line for each that is missing, surplus or no positive integer."""
+    problems = [f"{name}: surplus, got {value!r}" for name, value in sizes.items() if name not in wanted]
+    for name in wanted:
+        if name not in sizes:
+            problems.append(f"{name}: missing, wanted a positive integer")
+        elif type(sizes[name]) is not int or sizes[name] < 1:
+            problems.append(f"{name}: got {sizes[name]!r}, wanted a positive integer")
+    return problems
 
 
 def _text_width(state: Mapping[str, Any]) -> int:

@@ -4,7 +4,7 @@
     python -m uniaudio_jax.export_torch --kind codec --run CODEC --out DIR
 
 writes DIR/model.safetensors, DIR/model.pth and DIR/config.json, reads both back, and checks the logits of a run on
-random frames against the PyTorch model of this checkout.
+random frames against the PyTorch model in uniaudio_jax/pytorch.
 """
 
 from dataclasses import dataclass

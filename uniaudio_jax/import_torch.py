@@ -38,15 +38,15 @@ class ImportOptions:
     weights: Path
     """A .pth, .pt, .th or .safetensors file; a dict below the key "model" or "state_dict" is read too."""
     out: Path
-    """Folder of the run or codec that is made."""
+    """Folder that the run or codec is written to."""
     kind: Literal["model", "codec"] = "model"
     """What the weights are of."""
     config: Path | None = None
-    """JSON of the sizes."""
+    """JSON of the sizes; see above."""
     layout: str | None = None
     """Of a codec, instead of a config: uniaudio_16k, encodec_24khz or encodec_48khz."""
     codec: str | None = None
-    """The codec that a model was trained on: a shipped one's name or a folder; none if it is not at hand."""
+    """The codec that a model was trained on: a shipped one's name or a folder; leave it out where it is not at hand."""
 
     def __post_init__(self):
         wanted = "--config or --layout, one of them" if self.kind == "codec" else "--config and no --layout"
@@ -72,18 +72,18 @@ def read_state(path: Path) -> dict[str, np.ndarray]:
             f"{path}: PyTorch is needed to read it: {error}; `pip install torch==2.13.0`, or give a .safetensors file"
         ) from error
     try:
-        found: Any = torch.load(path, map_location="cpu", weights_only=True)
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(
             f"{path}: PyTorch could not read it ({str(error).splitlines()[0]}); wanted a dict of tensors "
             "saved by torch.save"
         ) from error
     for key in ("model", "state_dict"):
-        if isinstance(found, dict) and isinstance(found.get(key), dict):
-            found = found[key]
-    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
-        raise ValueError(f"{path}: got a {type(found).__name__} that is not a dict of tensors; wanted a state dict")
-    return {name: value.float().numpy() for name, value in found.items()}
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f"{path}: got a {type(state).__name__} that is not a dict of tensors; wanted a state dict")
+    return {name: value.float().numpy() for name, value in state.items()}
 
 
 def read_config(path: Path | None) -> dict[str, Any]:
@@ -128,11 +128,11 @@ def main() -> None:
             print(f"import: {len(state)} tensors of codec {layout.name} into {options.out} (sha256 {sha256[:12]}…)")
             return
         config = import_run(state, read_config(options.config), options.out, options.codec)
-        stacks, model = (config.model.global_stack, config.model.local_stack), config.model
+        model = config.model
         print(
-            f"import: {len(state)} tensors into {options.out}: {stacks[0].layers} global and {stacks[1].layers} local "
-            f"layers of width {stacks[0].width}, {model.vocabulary_size} ids with the ranges "
-            f"{', '.join(model.ranges) or '(none)'}"
+            f"import: {len(state)} tensors into {options.out}: {model.global_stack.layers} global and "
+            f"{model.local_stack.layers} local layers of width {model.global_stack.width}, {model.vocabulary_size} ids "
+            f"with the ranges {', '.join(model.ids.ranges) or '(none)'}"
         )
 
 

@@ -10,7 +10,7 @@ from uniaudio_jax.tasks import TASKS
 
 
 class Tally(NamedTuple):
-    """Sums over tokens, [tasks, Q]: of their losses in nats, of right guesses, and their number."""
+    """Sums over tokens, [tasks, Q]: of their losses in nats and of right guesses, and the number of tokens."""
 
     loss: Any
     hits: Any
@@ -23,11 +23,12 @@ class Tally(NamedTuple):
 
 
 def empty_tally(codebooks: int) -> Tally:
+    """A tally of no tokens."""
     return Tally(*[jnp.zeros((len(TASKS), codebooks))] * 3)
 
 
-def add_tallies(one: Tally, other: Tally) -> Tally:
-    return jax.tree.map(jnp.add, one, other)
+def add_tallies(total: Tally, more: Tally) -> Tally:
+    return jax.tree.map(jnp.add, total, more)
 
 
 @jax.custom_vjp
@@ -36,7 +37,7 @@ def cross_entropy(
 ) -> tuple[Float[Array, "F Q"], Float[Array, "F Q"]]:
     """Nats of each token, in float32, and 1 where no other id has a larger logit (one pass less than an argmax).
 
-    The gradient is written down, softmax minus one at the token: it keeps one array of [F, Q, V] and makes one.
+    The gradient is written out, softmax minus one at the token: it keeps one array of [F, Q, V] and allocates one.
     """
     return _cross_entropy(logits, tokens)[0]
 
@@ -64,7 +65,7 @@ cross_entropy.defvjp(_cross_entropy, _cross_entropy_back)
 def tally_tokens(
     logits: Float[Array, "F Q V"], tokens: Int[Array, "F Q"], weights: Float[Array, " F"], task: Int[Array, " F"]
 ) -> Tally:
-    """The tally of these frames; its summed loss is what the gradient is taken of."""
+    """The tally of these frames, whose weights count; the training differentiates its summed loss."""
     rows = jax.nn.one_hot(task, len(TASKS)) * weights[:, None]
 
     def by_task(values: Array) -> Array:

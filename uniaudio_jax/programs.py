@@ -1,4 +1,4 @@
-"""The separately compiled programs of a training step, and the step made of them.
+"""The separately compiled programs of a training step, and the step that runs them.
 
 A step is global forward → local loss and gradient → global backward → update. The local stack treats frames as
 independent rows, so its program runs over the counted frames alone, in chunks with a value-and-gradient each: the

@@ -103,19 +103,10 @@ class Vocabulary:
         return {"special": list(SPECIAL_TOKENS), "codebooks": [self.codebooks, self.entries], **spans}
 
 
-def public_ranges_within(ids: int, codebooks: int, entries: int = 1024) -> tuple[str, ...]:
-    """The public ranges that lie whole below the id `ids`, in order."""
-    spans = Vocabulary(codebooks, entries).ranges
-    return tuple(name for name, span in spans.items() if span.stop <= ids)
-
-
 def ranges_within(size: int, codebooks: int, entries: int = 1024) -> tuple[str, ...]:
-    """The first public ranges that lie wholly within `size` ids."""
-    fitting: tuple[str, ...] = ()
-    for count in range(1, len(PUBLIC_RANGES) + 1):
-        if Vocabulary(codebooks, entries, public=PUBLIC_RANGES[:count]).size <= size:
-            fitting = PUBLIC_RANGES[:count]
-    return fitting
+    """The first public ranges, as many as lie wholly within `size` ids."""
+    spans = Vocabulary(codebooks, entries).ranges
+    return tuple(name for name, span in spans.items() if span.stop <= size)
 
 
 def grows_from(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:

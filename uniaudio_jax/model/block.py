@@ -129,7 +129,7 @@ def step_blocks(
 ) -> tuple[Array, list[Cache]]:
     """The output of the last block for one more item, and the new cache of each.
 
-    The layers come as a list, made once for many steps by `unstack`: a scan over layers would copy every cache in
+    The layers come as a list, unstacked once for many steps: a scan over layers would copy every cache in
     each step.
     """
     new = []

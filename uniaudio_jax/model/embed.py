@@ -1,6 +1,7 @@
 """What goes into the two stacks: frame vectors, text vectors, shifts."""
 
 import jax.numpy as jnp
+from einops import rearrange
 from jaxtyping import Array, Float, Int
 
 from uniaudio_jax.vocab import GLOBAL_START, LOCAL_START
@@ -8,13 +9,13 @@ from uniaudio_jax.vocab import GLOBAL_START, LOCAL_START
 
 def frame_vectors(tokens: Int[Array, "*any Q"], table: Float[Array, "V E"]) -> Float[Array, "*any Q*E"]:
     """Concatenates the Q token vectors of each frame."""
-    return table[tokens].reshape(*tokens.shape[:-1], -1)
+    return rearrange(table[tokens], "... Q E -> ... (Q E)")
 
 
 def place_text(
     frames: Float[Array, "B T D"], mapped: Float[Array, "B M D"], slots: Int[Array, "B T"]
 ) -> Float[Array, "B T D"]:
-    """`frames` with row `slots` of the mapped text vectors where a frame has one (slot -1: none)."""
+    """`frames`, replaced by row `slots` of the mapped text vectors where the slot is not -1."""
     chosen = jnp.take_along_axis(mapped, jnp.maximum(slots, 0)[..., None], axis=1)
     return jnp.where(slots[..., None] >= 0, chosen, frames)
 

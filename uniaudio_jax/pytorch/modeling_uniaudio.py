@@ -1,6 +1,6 @@
 """The multi-scale Transformer of UniAudio in PyTorch, in the parameter names of the public checkpoints.
 
-It is what the JAX model is tested and timed against, so it is written as one would for eager PyTorch: fused attention,
+The JAX model is tested and timed against it, so it is written as one would for eager PyTorch: fused attention,
 caches that are allocated once, and in training a local stack over the frames that count.
 """
 
@@ -161,16 +161,16 @@ class TorchUniAudio(nn.Module):
             )
         stack = self.config.global_stack
         caches = [Cache(rows, stack, start + frames, self.g_pos.weight) for _ in self.g_layers]
-        made = prefix.new_empty(rows, frames, codebooks)
+        generated = prefix.new_empty(rows, frames, codebooks)
         room = prefix.new_full((rows, 1, codebooks), GLOBAL_START)  # shifted out: stands where the first frame will be
         slots = None if text_slots is None else F.pad(text_slots, (0, 1), value=-1)
         x = self.global_inputs(torch.cat([prefix, room], dim=1), None, None, text_vectors, slots)
         for frame in range(frames):
             x = run_blocks(self.g_layers, x, caches=caches)
-            made[:, frame] = self.greedy_frame(self.g_ln(x[:, -1]), allowed)
+            generated[:, frame] = self.greedy_frame(self.g_ln(x[:, -1]), allowed)
             if frame + 1 < frames:
-                x = (self.g_emb(made[:, frame]).flatten(1) + self.g_pos.weight[start + frame + 1]).unsqueeze(1)
-        return made
+                x = (self.g_emb(generated[:, frame]).flatten(1) + self.g_pos.weight[start + frame + 1]).unsqueeze(1)
+        return generated
 
     def global_inputs(
         self,
@@ -189,8 +189,8 @@ class TorchUniAudio(nn.Module):
         if text_vectors is not None and text_slots is not None:
             slots = text_slots.roll(1, dims=1).masked_fill(first, -1)
             mapped = self.continuous_mappings["text_t5"](text_vectors)
-            places = slots.clamp(min=0).long().unsqueeze(-1).expand(-1, -1, mapped.shape[-1])
-            x = torch.where((slots >= 0).unsqueeze(-1), mapped.gather(1, places), x)
+            indices = slots.clamp(min=0).long().unsqueeze(-1).expand(-1, -1, mapped.shape[-1])
+            x = torch.where((slots >= 0).unsqueeze(-1), mapped.gather(1, indices), x)
         return x + self.g_pos(positions)
 
     def global_vectors(
@@ -224,15 +224,15 @@ class TorchUniAudio(nn.Module):
         rows, levels = len(vectors), self.config.codebooks
         caches = [Cache(rows, self.config.local_stack, levels, vectors) for _ in self.l_layers]
         inputs = self.linked(vectors) + self.l_pos.weight
-        token, made = torch.full((rows,), LOCAL_START, device=vectors.device), []
+        token, tokens = torch.full((rows,), LOCAL_START, device=vectors.device), []
         for level in range(levels):
             x = run_blocks(self.l_layers, (self.l_emb(token) + inputs[:, level]).unsqueeze(1), caches=caches)
             logits = self.lm_head(self.l_ln(x[:, 0]))
             if allowed is not None:
                 logits = logits.masked_fill(~allowed[level], -torch.inf)
             token = logits.argmax(-1)
-            made.append(token)
-        return torch.stack(made, dim=1)
+            tokens.append(token)
+        return torch.stack(tokens, dim=1)
 
 
 def count_positions(tokens: Int[Tensor, "B T Q"], segment_ids: Int[Tensor, "B T"] | None) -> Int[Tensor, "B T"]:

@@ -13,7 +13,7 @@ from uniaudio_jax.model.kernels.kernel import Kernel, cached_attention
 def pairwise_attention(
     query: Float[Array, "F Q H E"], key: Float[Array, "F Q H E"], value: Float[Array, "F Q H E"], segments: Array | None
 ) -> Float[Array, "F Q H E"]:
-    """Each token's mixture of the values up to its own. Raises ValueError for packed rows, which it is not made for."""
+    """Each token's mixture of the values up to its own. Raises ValueError for packed rows."""
     if segments is not None:
         raise ValueError("attention 'pairwise': got packed rows, wanted single frames; choose it for the local stack")
     mixed = []
