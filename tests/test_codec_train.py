@@ -78,17 +78,15 @@ def config_for(folder: Path) -> CodecTrainConfig:
 
 
 class StopAfter:
-    """Asks a training to stop once it has taken `steps` steps of those that ask."""
+    """Stops a training after `steps` steps."""
 
     asked_by = "SIGTERM"
 
     def __init__(self, steps: int = 10**9):
-        self.left = steps + 1
+        self.steps = steps
 
-    @property
-    def asked(self) -> bool:
-        self.left -= 1
-        return self.left <= 0
+    def before(self, step: int) -> bool:
+        return step >= self.steps
 
 
 def train(config: CodecTrainConfig, out: Path, audio: Audio, stop: Any = None):

@@ -3,7 +3,9 @@
 import json
 import sys
 import types
+from typing import Any
 
+import numpy as np
 import pytest
 
 from uniaudio_jax.sinks import SINKS, Log, check_sinks
@@ -43,14 +45,14 @@ def test_values_that_are_not_finite_are_null_in_strict_json(tmp_path):
     assert line == {"step": 1, "loss": None, "norm": None, "rate": 0.5}
 
 
-def test_tensorboard_purges_what_came_after_the_checkpoint(tmp_path, monkeypatch):
+def test_tensorboard_purges_what_came_after_the_checkpoint_and_everything_before_a_fresh_start(tmp_path, monkeypatch):
     from uniaudio_jax.sinks import tensorboard
 
     opened = []
     monkeypatch.setattr(tensorboard, "open_writer", lambda folder, purge_step: opened.append((folder, purge_step)))
     TensorboardSink(tmp_path, 0)
     TensorboardSink(tmp_path, 7)
-    assert opened == [(tmp_path / "tensorboard", None), (tmp_path / "tensorboard", 8)]
+    assert opened == [(tmp_path / "tensorboard", 0), (tmp_path / "tensorboard", 8)]
 
 
 class Recorder(types.ModuleType):
@@ -59,14 +61,15 @@ class Recorder(types.ModuleType):
     def __init__(self, name: str):
         super().__init__(name)
         self.opened: list[dict] = []
-        self.logged: list[tuple[int, str, float]] = []
-        self.hash, self.Run = "a1", self._aim_run
-
-    def _aim_run(self, **options):
-        return self.init(**options)
+        self.logged: list[tuple[int, str, Any]] = []
+        self.id = self.hash = "unopened"
+        self.Run = self.init
+        self.Audio = lambda wav, **options: ("audio", wav.shape, *options.values())
+        self.Image = lambda pixels: ("image", pixels.shape)
 
     def init(self, **options):
         self.opened.append(options)
+        self.id = self.hash = f"run{len(self.opened)}"
         return self
 
     def log(self, values, step):
@@ -81,21 +84,53 @@ class Recorder(types.ModuleType):
     close = finish
 
 
-@pytest.mark.parametrize("name", ["wandb", "aim", "trackio"])
+RUN_ID = {"wandb": "id", "aim": "run_hash", "trackio": "name"}
+"""By package: the argument that says which of its runs to go on with."""
+
+
+@pytest.mark.parametrize("name", RUN_ID)
 def test_a_sink_that_cannot_take_back_logs_each_step_once_and_goes_on_with_the_same_run(name, tmp_path, monkeypatch):
     module = Recorder(name)
     monkeypatch.setitem(sys.modules, name, module)
     log_steps([name], tmp_path / "mine", 0, range(1, 14))
+    known = json.loads((tmp_path / "mine" / "sinks" / f"{name}.json").read_text())["id"]
     log_steps([name], tmp_path / "mine", 7, range(8, 18))
     assert module.logged == [(step, "loss", step / 7) for step in range(1, 18)]
-    first, second = module.opened
-    if name == "aim":
-        assert first["run_hash"] is None and second["run_hash"] == "a1"
-    else:
-        assert first == second and first["name"] == "mine" and first["resume"] == "allow"
+    assert module.opened[1][RUN_ID[name]] == known
 
 
-@pytest.mark.parametrize("name", ["wandb", "aim", "trackio"])
+@pytest.mark.parametrize("name", RUN_ID)
+def test_a_fresh_start_in_an_old_folder_is_a_new_run_that_logs_all_its_steps(name, tmp_path, monkeypatch):
+    module = Recorder(name)
+    monkeypatch.setitem(sys.modules, name, module)
+    log_steps([name], tmp_path / "mine", 0, range(14))
+    known = json.loads((tmp_path / "mine" / "sinks" / f"{name}.json").read_text())["id"]
+    log_steps([name], tmp_path / "mine", 0, range(3))
+    assert [step for step, *_ in module.logged] == [*range(14), *range(3)]
+    assert module.opened[1][RUN_ID[name]] != known
+
+
+@pytest.mark.parametrize("name", RUN_ID)
+def test_audio_and_pictures_go_to_the_package_as_its_own_objects(name, tmp_path, monkeypatch):
+    module = Recorder(name)
+    monkeypatch.setitem(sys.modules, name, module)
+    log = Log([name], tmp_path, 0)
+    log.audio(3, "voice", np.zeros(11), 16000)
+    log.image(3, "mel", np.zeros((5, 7), np.uint8))
+    (_, _, audio), picture = module.logged
+    assert audio[:2] == ("audio", (11,)) and 16000 in audio
+    assert picture == (3, "mel", ("image", (5, 7)))
+
+
+def test_a_package_that_cannot_open_a_run_is_one_clear_error(tmp_path, monkeypatch):
+    module = Recorder("wandb")
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    monkeypatch.setattr(module, "init", lambda **_: 1 / 0)
+    with pytest.raises(ValueError, match="sink 'wandb': wandb could not open a run: division by zero"):
+        Log(["wandb"], tmp_path, 0)
+
+
+@pytest.mark.parametrize("name", RUN_ID)
 def test_a_sink_without_its_package_says_how_to_install_it(name, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ValueError, match=f"sink '{name}'.*pip install {name}"):

@@ -20,7 +20,7 @@ import pytest
 from tests.small_run import environment, finish, losses, python, write_codec, write_run
 from uniaudio_jax import load_run
 from uniaudio_jax.checkpoint import Checkpoints, state_items
-from uniaudio_jax.optim import TrainState
+from uniaudio_jax.optim import TrainState, make_optimizer
 
 TRAIN = "uniaudio_jax.train"
 
@@ -58,6 +58,20 @@ def test_killed_and_resumed_equals_uninterrupted_to_the_bit(config, whole):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
+def test_a_training_goes_on_from_imported_weights(config, whole):
+    """An imported run holds a checkpoint of step 0."""
+    trained, run = load_run(whole), config.parent / "imported"
+    optimizer, zero = make_optimizer(trained.config.optim, 30), jnp.zeros((), jnp.int32)
+    state = TrainState(trained.params, optimizer.init(trained.params), zero, zero)
+    checkpoints = Checkpoints(run)
+    checkpoints.save(0, state_items(state), {key: trained.meta[key] for key in ("config", "vocabulary", "codec")})
+    checkpoints.close()
+    still = ["--optim.peak-learning-rate", 1e-30, "--optim.weight-decay", 0, "--train.steps", 1]
+    out, _ = finish(python(TRAIN, config, "--out", run, *still))
+    assert "resuming after step 0" in out
+    jax.tree.map(np.testing.assert_array_equal, load_run(run).params, trained.params)
+
+
 def test_sigterm_saves_and_exits_with_zero(config, whole):
     run = config.parent / "terminated"
     process = python(TRAIN, config, "--out", run, "--train.steps", 700)
@@ -73,26 +87,34 @@ def test_sigterm_saves_and_exits_with_zero(config, whole):
     assert {step: loss for step, loss in losses(run).items() if step <= 30} == losses(whole)
 
 
-def test_two_processes_find_the_losses_of_one(config, whole):
+def two_processes(config: Path, run: Path, steps: int) -> list[subprocess.Popen]:
+    """One training in two processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
+    words = [TRAIN, config, "--out", run, "--train.steps", steps]
+    flags = ["--distributed.coordinator", address, "--distributed.processes", 2, "--distributed.process"]
+    return [python(*words, *flags, number) for number in range(2)]
+
+
+def test_a_signal_to_one_of_two_processes_stops_both_at_one_step(config):
+    run = config.parent / "stopped"
+    processes = two_processes(config, run, 700)
+    wait_for(run / "metrics.jsonl", processes[0])
+    while not (run / "metrics.jsonl").read_text():
+        time.sleep(0.02)
+    processes[1].send_signal(signal.SIGTERM)
+    (out, _), _ = [finish(process) for process in processes]
+    stopped = re.search(r"stopped by SIGTERM and saved at step (\d+)", out)
+    checkpoints = Checkpoints(run)
+    latest = checkpoints.latest()
+    checkpoints.close()
+    assert stopped and int(stopped[1]) == max(losses(run)) == latest != 700
+
+
+def test_two_processes_find_the_losses_of_one(config, whole):
     run = config.parent / "two"
-    words = [
-        TRAIN,
-        config,
-        "--out",
-        run,
-        "--train.steps",
-        7,
-        "--distributed.coordinator",
-        address,
-        "--distributed.processes",
-        2,
-        "--distributed.process",
-    ]
-    processes = [python(*words, number) for number in range(2)]
-    for process in processes:
+    for process in two_processes(config, run, 7):
         finish(process)
     wanted = losses(whole)
     assert losses(run).keys() == set(range(1, 8))

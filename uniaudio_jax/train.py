@@ -82,8 +82,8 @@ class Trainer:
         self.meta = describe(config, codec)
         self.meta["datasets"] = {view.name: view.passport for view in self.data.views}
         self.checkpoints = Checkpoints(out, config.train.keep_checkpoints)
-        self.resumed_from = self.checkpoints.latest() or 0
-        self.log = Log(config.train.sinks, out, self.resumed_from, process.is_first)
+        self.resumed_from = self.checkpoints.latest()  # 0 for imported weights, None for a fresh start
+        self.log = Log(config.train.sinks, out, self.resumed_from or 0, process.is_first)
         self.learning_rate = make_schedule(config.optim, config.train.steps)
         self.flops = 3 * forward_flops(config.model, *self._frames_of_step(), config.data.row_frames)
         self.peak = config.train.peak_tflops or measure_peak_tflops()
@@ -106,7 +106,7 @@ class Trainer:
 
     def start(self) -> TrainState:
         """The newest checkpoint's state, or a fresh one, or one with the weights of another run."""
-        if self.resumed_from:
+        if self.resumed_from is not None:
             meta = self.checkpoints.read_meta()
             self.hours.start_from(meta.get("hours_seen", {}))
             if "plan" in meta:
@@ -127,7 +127,7 @@ class Trainer:
         stream, bar, window = self._stream(step * train.accumulate), self._bar(step), Window(step)
         if not step:
             self._evaluate(0, state, bar)
-        while step < train.steps and not stop.asked:
+        while step < train.steps and not stop.before(step):
             batches = [next(stream) for _ in range(train.accumulate)]
             state, metrics = self.programs.step(state, batches)
             self.hours.add(batches)
@@ -206,7 +206,7 @@ def main() -> None:
         options = parse_with_config(TrainOptions, "run", "configs/base.py", __doc__)
         use_compile_cache()
         process = join(options.distributed)
-        stop = StopOnSignal()
+        stop = StopOnSignal(process.count)
         trainer = Trainer(options.run, options.out, process)
         if process.is_first:
             print(opening_line(trainer))
@@ -220,7 +220,7 @@ def opening_line(trainer: Trainer) -> str:
     """What the run trains on, and with."""
     data, resumed = trainer.data, trainer.resumed_from
     frames, full = trainer.config.data.row_frames, data.rows.plan.fill(1)
-    start = f"resuming after step {resumed}" if resumed else "a fresh start"
+    start = "a fresh start" if resumed is None else f"resuming after step {resumed}"
     return (
         f"{start} on {trainer.mesh.size} {jax.devices()[0].platform} device(s); {len(data.views)} datasets in rows of "
         f"{frames} frames, {full:.0%} full; {data.skipped} examples fit no row"
@@ -229,7 +229,7 @@ def opening_line(trainer: Trainer) -> str:
 
 def closing_line(trainer: Trainer, state: TrainState, out: Path, stop: Stop) -> str:
     """Where the run stands, and where its results are."""
-    end = f"stopped by {stop.asked_by} and saved at" if stop.asked else "trained to"
+    end = f"stopped by {stop.asked_by} and saved at" if stop.asked_by else "trained to"
     skipped = f", {int(state.skipped)} updates skipped for a non-finite gradient" if int(state.skipped) else ""
     return (
         f"{end} step {int(state.step)} of {trainer.config.train.steps}{skipped}; {out}/checkpoints, {out}/metrics.jsonl"

@@ -110,7 +110,7 @@ class CodecTrainer:
             mininterval=2,
             disable=not self.process.is_first,
         )
-        while step < config.steps and not stop.asked:
+        while step < config.steps and not stop.before(step):
             metrics = self._step(step)
             step += 1
             bar.update()
@@ -228,7 +228,7 @@ def main() -> None:
         options = parse_with_config(CodecTrainOptions, "train", "configs/codec_tiny_16k.py", __doc__)
         use_compile_cache()
         process, config = join(options.distributed), options.train
-        audio, stop = Audio(config.audio, config.codec.sample_rate_hz), StopOnSignal()
+        audio, stop = Audio(config.audio, config.codec.sample_rate_hz), StopOnSignal(process.count)
         audio.check_trainable()
         trainer = CodecTrainer(config, options.out, audio, process)
         if process.is_first:
@@ -238,7 +238,7 @@ def main() -> None:
                 f"{heldout}"
             )
         params = codec_params(trainer.run(stop))
-        if process.is_first and stop.asked:
+        if process.is_first and stop.asked_by:
             print(f"stopped by {stop.asked_by} and saved: {options.out}/checkpoints; run it again to go on")
         elif process.is_first:
             folder = finish(config, params, audio, options.out, passport_facts(options, audio))

@@ -26,8 +26,8 @@ SINKS: dict[str, Callable[[Path, int], Sink]] = {
 class Log:
     """All sinks of a run; in a process that is not the first one it writes nothing.
 
-    last_step: the step of the checkpoint that the run goes on from, 0 for a fresh run. What was logged after it is
-    taken back, or not logged a second time, so that each step stands once in every curve.
+    last_step: the step of the checkpoint that the run goes on from; 0 before any training, where step 0 is logged anew.
+    What was logged after it is taken back, or not logged a second time, so that each step stands once in every curve.
     """
 
     def __init__(self, names: Iterable[str], run: Path, last_step: int, active: bool = True):

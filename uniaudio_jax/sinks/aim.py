@@ -2,24 +2,28 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from uniaudio_jax.sinks.base import AppendOnlySink, load_package
+import numpy as np
+
+from uniaudio_jax.sinks.base import AppendOnlySink
 
 
 class AimSink(AppendOnlySink):
-    """RUN/.aim; a resumed training goes on with the same Aim run, whose hash RUN/sinks/aim_run.txt keeps."""
+    """A run in the repository RUN/.aim."""
 
     name = "aim"
 
-    def open(self, run: Path) -> None:
-        known = run / "sinks" / "aim_run.txt"
-        self._run = load_package("aim").Run(repo=str(run), run_hash=known.read_text() if known.is_file() else None)
-        known.parent.mkdir(parents=True, exist_ok=True)
-        known.write_text(self._run.hash)
+    def open(self, run: Path, run_id: str | None) -> str:
+        self._run = self.package.Run(repo=str(run), run_hash=run_id)
+        return self._run.hash
 
-    def send(self, step: int, values: Mapping[str, float]) -> None:
+    def send(self, step: int, values: Mapping[str, Any]) -> None:
         for name, value in values.items():
             self._run.track(value, name=name, step=step)
+
+    def to_audio(self, wav: np.ndarray, rate_hz: int) -> Any:
+        return self.package.Audio(wav, rate=rate_hz, format="wav")
 
     def close(self) -> None:
         self._run.close()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from uniaudio_jax.files import atomic_write
+from uniaudio_jax.files import write_json
 
 
 class Sink:
@@ -31,32 +31,47 @@ class Sink:
 class AppendOnlySink(Sink, ABC):
     """A sink that cannot take back what it has logged: after a resume it stays silent up to the last logged step.
 
-    A resumed run repeats the same steps with the same values, so nothing is lost. The last logged step is kept in
-    RUN/sinks/<name>.json.
+    A resumed run repeats those steps with the same values. RUN/sinks/<name>.json keeps the last logged step, and the
+    id by which the package knows the run; a fresh start gets a new one.
     """
 
     name: str
 
     def __init__(self, run: Path, last_step: int):
+        self.package = load_package(self.name)
         self._file = run / "sinks" / f"{self.name}.json"
-        self._silent_until = -1
-        if last_step:
-            self._silent_until = json.loads(self._file.read_text())["last_step"] if self._file.is_file() else last_step
-        self.open(run)
+        known = json.loads(self._file.read_text()) if last_step and self._file.is_file() else {}
+        self._silent_until = known.get("last_step", last_step or -1)
+        run.mkdir(parents=True, exist_ok=True)
+        try:
+            self._id = self.open(run, known.get("id"))
+        except Exception as error:
+            raise ValueError(f"sink {self.name!r}: {self.name} could not open a run: {error}") from error
 
     @abstractmethod
-    def open(self, run: Path) -> None:
-        """Connects to the package, or raises ValueError with the command that installs it."""
+    def open(self, run: Path, run_id: str | None) -> str:
+        """Goes on with the package's run of this id, or with a new one; returns its id."""
 
     @abstractmethod
-    def send(self, step: int, values: Mapping[str, float]) -> None:
-        """Logs values of a step that was not logged before."""
+    def send(self, step: int, values: Mapping[str, Any]) -> None:
+        """Logs numbers, or the package's own audio and pictures, of a step that was not logged before."""
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         if step > self._silent_until:
             self.send(step, values)
-            with atomic_write(self._file) as partial:
-                partial.write_text(json.dumps({"last_step": step}))
+            write_json(self._file, {"last_step": step, "id": self._id})
+
+    def audio(self, step: int, tag: str, wav: np.ndarray, rate_hz: int) -> None:
+        if step > self._silent_until:
+            self.send(step, {tag: self.to_audio(np.clip(wav, -1, 1), rate_hz)})
+
+    def image(self, step: int, tag: str, pixels: np.ndarray) -> None:
+        if step > self._silent_until:
+            self.send(step, {tag: self.package.Image(pixels)})
+
+    def to_audio(self, wav: np.ndarray, rate_hz: int) -> Any:
+        """The package's own object for a waveform."""
+        return self.package.Audio(wav, sample_rate=rate_hz)
 
 
 def load_package(name: str) -> Any:

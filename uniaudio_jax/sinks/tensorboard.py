@@ -11,10 +11,10 @@ from uniaudio_jax.sinks.base import Sink
 
 
 class TensorboardSink(Sink):
-    """RUN/tensorboard; TensorBoard hides what was logged after `last_step` before a resume."""
+    """RUN/tensorboard; TensorBoard hides what an earlier start logged after `last_step`."""
 
     def __init__(self, run: Path, last_step: int):
-        self._writer = open_writer(run / "tensorboard", last_step + 1 if last_step else None)
+        self._writer = open_writer(run / "tensorboard", last_step + 1 if last_step else 0)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         for tag, value in values.items():
@@ -30,7 +30,7 @@ class TensorboardSink(Sink):
         self._writer.close()
 
 
-def open_writer(folder: Path, purge_step: int | None) -> Any:
+def open_writer(folder: Path, purge_step: int) -> Any:
     """A tensorboardX SummaryWriter.
 
     Where PyTorch is installed tensorboardX imports it, only to look at its types: it is hidden meanwhile.
