@@ -133,7 +133,7 @@ def test_a_package_that_cannot_open_a_run_is_one_clear_error(tmp_path, monkeypat
 @pytest.mark.parametrize("name", RUN_ID)
 def test_a_sink_without_its_package_says_how_to_install_it(name, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ValueError, match=f"sink '{name}'.*pip install {name}"):
+    with pytest.raises(ValueError, match=f"sink '{name}'.*run `bash launch/install.sh {name}`"):
         Log([name], tmp_path, 0)
 
 

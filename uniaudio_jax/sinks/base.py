@@ -79,4 +79,6 @@ def load_package(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ValueError(f"sink {name!r}: got no package ({error}), wanted {name}; run `pip install {name}`") from error
+        raise ValueError(
+            f"sink {name!r}: got no package ({error}), wanted {name}; run `bash launch/install.sh {name}`"
+        ) from error
