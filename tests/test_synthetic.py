@@ -246,13 +246,11 @@ def test_there_are_eight_voices_and_eleven_languages_with_twelve_sentences_each(
 
 
 def test_languages_and_labels_have_ids(clips):
-    for language in SENTENCES:
-        LanguageTokenizer().encode(language)
-    LabelTokenizer().encode([kind.label for kind in KINDS])
-    for number in range(211):
-        LabelTokenizer().encode(compose(np.random.default_rng(number), 1.0).labels)
-    for clip in clips["sound"]:
-        LabelTokenizer().encode(clip.labels)
+    languages, labels = LanguageTokenizer(), LabelTokenizer()
+    assert len({int(languages.encode(language)[0]) for language in SENTENCES}) == len(SENTENCES)
+    composed = [compose(np.random.default_rng(number), 1.0).labels for number in range(211)]
+    for names in ([kind.label for kind in KINDS], *composed, *(clip.labels for clip in clips["sound"])):
+        assert set(labels.decode(labels.encode(names))) == set(names)
 
 
 def test_converted_speech_is_of_the_same_words_in_another_voice(clips):

@@ -231,9 +231,8 @@ def closing_line(trainer: Trainer, state: TrainState, out: Path, stop: Stop) -> 
     """Where the run stands, and where its results are."""
     end = f"stopped by {stop.asked_by} and saved at" if stop.asked_by else "trained to"
     skipped = f", {int(state.skipped)} updates skipped for a non-finite gradient" if int(state.skipped) else ""
-    return (
-        f"{end} step {int(state.step)} of {trainer.config.train.steps}{skipped}; {out}/checkpoints, {out}/metrics.jsonl"
-    )
+    metrics = f", {out}/metrics.jsonl" if "jsonl" in trainer.config.train.sinks else ""
+    return f"{end} step {int(state.step)} of {trainer.config.train.steps}{skipped}; {out}/checkpoints{metrics}"
 
 
 if __name__ == "__main__":

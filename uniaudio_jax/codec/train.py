@@ -39,7 +39,7 @@ from uniaudio_jax.codec.training import (
 )
 from uniaudio_jax.config import to_dict
 from uniaudio_jax.distributed import DistributedOptions, ProcessInfo, join
-from uniaudio_jax.files import atomic_write
+from uniaudio_jax.files import atomic_write, write_json
 from uniaudio_jax.metrics.plots import draw_metrics
 from uniaudio_jax.sharding import make_mesh
 from uniaudio_jax.sinks import Log
@@ -192,8 +192,7 @@ def finish(config: CodecTrainConfig, params: dict, audio: Audio, out: Path, fact
     sha256 = save_codec(folder, config.codec, params, facts)
     if audio.heldout:
         table = reconstruction_table(Codec(config.codec, params, facts, sha256), audio)
-        with atomic_write(out / "reconstruction.json") as partial:
-            partial.write_text(json.dumps(table, indent=1) + "\n")
+        write_json(out / "reconstruction.json", table)
         with atomic_write(out / "reconstruction.md") as partial:
             partial.write_text(markdown(table))
         print(markdown(table))
