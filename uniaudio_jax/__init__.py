@@ -2,7 +2,11 @@
 
 from typing import Any
 
+from uniaudio_jax.xla_flags import keep_reductions_right
+
 __version__ = "0.1.0"
+
+keep_reductions_right()
 
 
 def load_run(path: str) -> Any:
