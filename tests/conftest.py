@@ -17,6 +17,10 @@ jax.config.update("jax_compilation_cache_dir", os.path.join(os.path.dirname(__fi
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
+def pytest_addoption(parser):
+    parser.addoption("--fuzz-seed", type=int, default=0, help="which spoilt inputs tests/test_fuzz.py draws")
+
+
 @pytest.fixture(scope="session")
 def encodec_model():
     """The module `encodec.model` of the package; it imports torchaudio, which the parts used here do not need."""

@@ -127,6 +127,10 @@ def _first(pieces: Iterator[np.ndarray], samples: int) -> Iterator[np.ndarray]:
         samples -= len(piece)
 
 
-if __name__ == "__main__":
+def main() -> None:
     with cli.main_guard():
         print(decode_files(tyro.cli(Arguments)))
+
+
+if __name__ == "__main__":
+    main()

@@ -102,6 +102,10 @@ def _encode_segments(stream: AudioStream, codec: SegmentedCodec, levels: int | N
     }
 
 
-if __name__ == "__main__":
+def main() -> None:
     with cli.main_guard():
         print(encode_files(tyro.cli(Arguments)))
+
+
+if __name__ == "__main__":
+    main()
