@@ -37,6 +37,7 @@ from uniaudio_jax.cli import main_guard, use_compile_cache
 from uniaudio_jax.codec.codec import load_codec
 from uniaudio_jax.config import TokenizerPaths
 from uniaudio_jax.errors import did_you_mean
+from uniaudio_jax.packages import load_package
 from uniaudio_jax.tasks import KINDS, MASKED, STREAMS, Stream, Task, get_task
 
 
@@ -216,14 +217,10 @@ def make_shard(job: Job, writers: list[ColumnWriter], shard: tuple[Split, int]) 
 
 def run_beam(runner: str, options: tuple[str, ...], items: Iterable[Any], work: Any) -> None:
     """Calls `work` on each item on a Beam runner, and waits for all. Raises ValueError without the package."""
-    try:
-        import apache_beam as beam  # pyright: ignore[reportMissingImports]
-        from apache_beam.options.pipeline_options import PipelineOptions  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise ValueError(
-            f"--runner {runner}: got no package apache-beam, wanted it; run `bash launch/install.sh beam`"
-        ) from error
-    with beam.Pipeline(options=PipelineOptions(flags=[f"--runner={runner}", *options])) as pipeline:
+    where, install = f"--runner {runner}", "bash launch/install.sh beam"
+    beam = load_package("apache_beam", where, install)
+    pipeline_options = load_package("apache_beam.options.pipeline_options", where, install)
+    with beam.Pipeline(options=pipeline_options.PipelineOptions(flags=[f"--runner={runner}", *options])) as pipeline:
         _ = pipeline | beam.Create(list(items)) | beam.Reshuffle() | beam.Map(work)
 
 

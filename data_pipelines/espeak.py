@@ -7,7 +7,6 @@ espeak-ng is GPL and an optional extra: this file alone touches it, and loads th
 import _ctypes
 import ctypes
 import functools
-import importlib
 import re
 import threading
 import unicodedata
@@ -16,6 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+
+from uniaudio_jax.packages import load_package
 
 SYNCHRONOUS = 2  # espeak_AUDIO_OUTPUT: samples go to the callback, within the call
 DO_NOT_EXIT = 0x8000
@@ -73,13 +74,7 @@ class Engine:
     """The one engine of a process. Its state is static in the library, so that every use must hold `LOCK`."""
 
     def __init__(self) -> None:
-        try:
-            loader = importlib.import_module("espeakng_loader")
-        except ImportError as error:
-            raise ValueError(
-                "espeak: got no package espeakng_loader, wanted it for phones and for the quickstart's "
-                "voices; run `pip install uniaudio_jax[quickstart]`"
-            ) from error
+        loader = load_package("espeakng_loader", "phones and espeak's voices", "pip install uniaudio_jax[quickstart]")
         self.library_path, self.data = loader.get_library_path(), Path(loader.get_data_path())
         self.callback = SynthCallback(self._collect)
         self.chunks: list[np.ndarray] = []

@@ -26,7 +26,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
 
 from data_pipelines.corpora import SPLITS, Split
-from uniaudio_jax.files import atomic_write
+from uniaudio_jax.files import atomic_write, read_json
 from uniaudio_jax.tasks import KINDS, MASKED, STREAMS
 
 VERSION = "1.0.0"
@@ -280,7 +280,10 @@ def read_passport(folder: Path) -> dict[str, Any]:
             f"{folder}: no {PASSPORT}, so this column was never finished; run its `python -m data_pipelines.builder` "
             "command again"
         )
-    passport = json.loads(path.read_text())
+    wanted = "the passport of a column; delete the folder and run `python -m data_pipelines.builder` again"
+    passport = read_json(
+        path, wanted, ("shards", "codec", "corpus_sha256", "frame_rate_hz", "tokenizer", "licence", "source")
+    )
     for name, size in passport["shards"].items():
         shard = folder / name
         present = f"{shard.stat().st_size} bytes" if shard.is_file() else "no file"

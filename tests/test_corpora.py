@@ -135,7 +135,7 @@ def fake_piper(tmp_path, monkeypatch) -> Piper:
 
 
 def test_the_recipe_of_the_shipped_codec_reads_what_is_made():
-    recipe = load_config(Path(__file__).parents[1] / "configs" / "codec_tiny_16k.py")
+    recipe = load_config(Path(__file__).parents[1] / "configs" / "codec_tiny_16k.py", CodecTrainConfig)
     assert isinstance(recipe, CodecTrainConfig)
     assert list(recipe.audio) == [f"runs/codec_data/{name}" for name in codec_training.MINUTES]
 

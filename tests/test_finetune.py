@@ -15,7 +15,7 @@ from tests.small_run import APPENDED, finish, python, write_run
 from uniaudio_jax import load_run
 from uniaudio_jax.clock import FrameClock
 from uniaudio_jax.codec.codec import load_codec
-from uniaudio_jax.config import load_config
+from uniaudio_jax.config import RunConfig, load_config
 from uniaudio_jax.sequence import audio_frames
 from uniaudio_jax.tasks import get_task
 
@@ -109,21 +109,21 @@ def test_ids_that_moved_are_refused(folder, config, tuned, tmp_path):
 
 def shares(config, **changes) -> dict[str, float]:
     """Share of the rows' frames that goes to each task."""
-    run = load_config(config)
+    run = load_config(config, RunConfig)
     run = replace(
         run,
         data=replace(run.data, tasks={"tts": 1.0, "asr": 1.0}, **changes),
         model=replace(run.model, appended={"text": APPENDED["text"]}),
     )
-    codec = load_codec(run.codec).passport()
+    codec = load_codec(run.codec or "").passport()
     plan = open_training_data(run.data, "target", run.model.ids, run.model.text_width, codec, 0, 1).rows.plan
     frames = [quota * source.mean_frames for quota, source in zip(plan.quota, plan.sources, strict=True)]
     return {of.task.name: float(one / sum(frames)) for of, one in zip(plan.sources, frames, strict=True)}
 
 
 def test_the_mixture_follows_the_hours_by_its_power(config, folder):
-    run = load_config(config)
-    codec = load_codec(run.codec).passport()
+    run = load_config(config, RunConfig)
+    codec = load_codec(run.codec or "").passport()
     data = open_training_data(
         replace(run.data, tasks={"tts": 1.0, "enhancement": 1.0}), "target", run.model.ids, 7, codec, 0, 1
     )
@@ -145,9 +145,9 @@ def test_hours_seen_are_those_of_the_rows_and_survive_a_resume(folder, config):
     whole, parts = (log_of(folder / name)[-1] for name in ("whole", "parts"))
     tags = ("hours/tts", "hours/tts/random", "hours/enhancement/random")
     assert all(np.isclose(whole[tag], parts[tag]) and whole[tag] > 0 for tag in tags)
-    run = load_config(config)
+    run = load_config(config, RunConfig)
     data = replace(run.data, tasks={"tts": 1.0, "enhancement": 1.0})
-    codec = load_codec(run.codec).passport()
+    codec = load_codec(run.codec or "").passport()
     opened = open_training_data(data, "target", run.model.ids, 7, codec, 0, 1)
     assert opened.views[0].task.name == "tts"
     stream, seen = BatchStream(opened.batches), 0
@@ -158,8 +158,8 @@ def test_hours_seen_are_those_of_the_rows_and_survive_a_resume(folder, config):
 
 
 def test_every_heldout_item_counts_once(config):
-    run = load_config(config)
-    heldout = HeldOut(run, "tts", load_codec(run.codec).passport())
+    run = load_config(config, RunConfig)
+    heldout = HeldOut(run, "tts", load_codec(run.codec or "").passport())
     batches = list(heldout.batches())
     counted = np.concatenate([batch.loss_weights.sum(axis=1) for batch in batches])
     assert len(counted) % run.data.rows == 0 and counted[-1] == 0 < counted[0]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from uniaudio_jax.checkpoint import check_same, describe
-from uniaudio_jax.config import load_config
+from uniaudio_jax.config import RunConfig, load_config
 from uniaudio_jax.loss import Tally
 from uniaudio_jax.tasks import TASK_NUMBERS, TASKS
 from uniaudio_jax.telemetry import forward_flops, tally_report
@@ -18,14 +18,14 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 
 @pytest.mark.parametrize(("codebooks", "share"), [(3, 0.5), (8, 0.72)])
 def test_the_local_stacks_share_of_the_work_is_the_papers(codebooks, share):
-    model = load_config(CONFIGS / "paper.py").model
+    model = load_config(CONFIGS / "paper.py", RunConfig).model
     model = replace(model, codebooks=codebooks, vocabulary=Vocabulary(codebooks).size)
     whole, alone = (forward_flops(model, 2048, counted, 2048) for counted in (2048, 0))
     assert abs((whole - alone) / whole - share) < 0.03
 
 
 def test_the_work_is_proportional_to_the_rows():
-    model = load_config(CONFIGS / "paper.py").model
+    model = load_config(CONFIGS / "paper.py", RunConfig).model
     assert forward_flops(model, 4096, 1024, 2048) == pytest.approx(2 * forward_flops(model, 2048, 512, 2048))
 
 
@@ -41,7 +41,7 @@ def test_a_report_names_only_tasks_that_had_tokens():
 
 
 def test_a_checkpoint_of_another_codec_or_vocabulary_is_refused_by_name():
-    config = load_config(CONFIGS / "quickstart.py")
+    config = load_config(CONFIGS / "quickstart.py", RunConfig)
     one = describe(config, {"codec": "one", "weights_sha256": "1" * 64})
     check_same(Path("run/7"), one, one)
     other = describe(config, {"codec": "other", "weights_sha256": "2" * 64})

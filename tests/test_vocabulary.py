@@ -97,7 +97,7 @@ def test_the_config_of_an_older_checkpoint_loads_and_means_the_same():
         "clip_norm": 2.0,
     }
     del older["train"]["sinks"]
-    assert from_dict(RunConfig, older).model.vocabulary_size == 4212
+    assert from_dict(RunConfig, older, "here").model.vocabulary_size == 4212
     metas = [{"config": config, "vocabulary": MODEL.ids.layout(), "codec": None} for config in (older, now)]
     check_same(Path(base.__file__), *metas)
 

@@ -112,7 +112,7 @@ def restore_state(checkpoints: Checkpoints, shapes: TrainState, meta: dict[str, 
 def check_same(where: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Raises ValueError that names both sides when model, vocabulary or codec differ."""
     pairs = {
-        "model": (_model(saved), _model(wanted)),
+        "model": (_model(saved, where), _model(wanted, where)),
         "vocabulary": (_known(saved["vocabulary"], wanted["vocabulary"]), wanted["vocabulary"]),
         "codec": (_codec_key(saved), _codec_key(wanted)),
     }
@@ -133,7 +133,7 @@ def _known(saved: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
 def check_growth(where: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Raises ValueError unless a run described by `wanted` can go on with the weights of `saved`: the same codec, the
     same sizes but for the vocabulary, and every old id with its old meaning."""
-    models = [_model(meta) for meta in (saved, wanted)]
+    models = [_model(meta, where) for meta in (saved, wanted)]
     ids = [model.pop("vocabulary") for model in models]
     for model in models:
         del model["appended"], model["ranges"]
@@ -155,9 +155,9 @@ def check_growth(where: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> 
         )
 
 
-def _model(meta: dict[str, Any]) -> dict[str, Any]:
+def _model(meta: dict[str, Any], where: Path) -> dict[str, Any]:
     """The model's config as a dict that is equal for checkpoints that state the same sizes in other ways."""
-    return to_dict(from_dict(ModelConfig, meta["config"]["model"]).canonical())
+    return to_dict(from_dict(ModelConfig, meta["config"]["model"], f"{where}, config, model").canonical())
 
 
 def _codec_key(meta: dict[str, Any]) -> dict[str, Any] | None:
@@ -179,7 +179,7 @@ def load_config_of(run: Path) -> tuple[RunConfig, dict[str, Any]]:
     checkpoints = Checkpoints(run)
     meta = checkpoints.read_meta()
     checkpoints.close()
-    return from_dict(RunConfig, meta["config"]), meta
+    return from_dict(RunConfig, meta["config"], f"{checkpoints.folder}, config"), meta
 
 
 def one_device(shapes: Any) -> Any:

@@ -3,13 +3,14 @@
 import contextlib
 import os
 import sys
+import typing
 from collections.abc import Iterator
 from typing import TypeVar
 
 import jax
 import tyro
 
-from uniaudio_jax.config import load_config
+from uniaudio_jax.config import CONFIGS, load_config
 
 Options = TypeVar("Options")
 
@@ -39,11 +40,12 @@ def use_compile_cache() -> None:
 def parse_with_config(options: type[Options], field: str, example: str, description: str | None) -> Options:
     """The command line as `options`, whose `field` starts from the config file that stands first on it.
 
-    Without a config file (as with a lone --help) the help shows the defaults of `example`.
+    Without a config file (as with a lone --help) the help shows the defaults of `example`, a file of configs/.
     """
+    kind = typing.get_type_hints(options)[field]
     words = sys.argv[1:]
     named = bool(words) and not words[0].startswith("-")
-    default = load_config(words[0] if named else example)
+    default = load_config(words[0] if named else CONFIGS / example, kind)
     missing = tyro.MISSING_NONPROP
     start = options(**{"config": missing, "out": missing, field: default})
     return tyro.cli(options, default=start, description=description, args=words)

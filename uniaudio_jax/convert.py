@@ -11,12 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from uniaudio_jax.config import ModelConfig, StackConfig
-from uniaudio_jax.trees import check_arrays, flatten, unflatten
+from uniaudio_jax.trees import WIDENED, check_arrays, flatten, unflatten
 from uniaudio_jax.vocab import ranges_within
 
 TEXT_MAP = "continuous_mappings.text_t5"
-WIDENED = ("float32", "float16", "bfloat16")
-"""Types that are read: all of their values are float32 values."""
 NOTE = " (float16 and bfloat16 are widened to float32, other types are refused)"
 
 OPTIONAL_FIELDS = {"entries": ModelConfig.entries, "appended": {}}

@@ -14,15 +14,17 @@ from typing import Any, Literal
 import jax
 import numpy as np
 import tyro
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from uniaudio_jax.cli import main_guard
 from uniaudio_jax.codec.exchange import export_codec
 from uniaudio_jax.convert import config_to_json, to_torch_names
 from uniaudio_jax.files import atomic_write, write_json
-from uniaudio_jax.pytorch.load import load_torch_model
+from uniaudio_jax.packages import load_package
+from uniaudio_jax.pytorch.load import INSTALL, load_torch_model
 from uniaudio_jax.run import Run, load_run
 from uniaudio_jax.vocab import CONTINUOUS
+from uniaudio_jax.weight_files import read_weights
 
 TOLERANCE = 1e-4
 
@@ -41,20 +43,14 @@ class ExportOptions:
 
 def write_files(state: dict[str, np.ndarray], sizes: dict[str, Any], out: Path) -> None:
     """Writes the three files of a state dict and its sizes, each whole or not at all, and reads the tensors back."""
-    try:
-        import torch
-    except ImportError as error:
-        raise ValueError(f"export_torch writes a .pth with PyTorch: {error}; `pip install torch==2.13.0`") from error
+    torch = load_package("torch", "export_torch, which writes a .pth", INSTALL)
     with atomic_write(out / "model.safetensors") as partial:
         save_file(state, partial)
     with atomic_write(out / "model.pth") as partial:
         torch.save({name: torch.from_numpy(value.copy()) for name, value in state.items()}, partial)
     write_json(out / "config.json", sizes)
-    files = {
-        "model.safetensors": load_file(out / "model.safetensors"),
-        "model.pth": {n: v.numpy() for n, v in torch.load(out / "model.pth", weights_only=True).items()},
-    }
-    for name, tensors in files.items():
+    for name in ("model.safetensors", "model.pth"):
+        tensors = read_weights(out / name, state).tensors
         if tensors.keys() != state.keys() or any(not np.array_equal(tensors[key], state[key]) for key in state):
             raise ValueError(f"{out / name}: read back, its tensors are not those that were written; export again")
 

@@ -7,7 +7,6 @@ writes 16 kHz wav files (.txt files for tasks such as asr) and samples.json, whi
 `--stream` the wav file grows while its audio is being made, and can be played meanwhile.
 """
 
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
@@ -23,7 +22,7 @@ from data_pipelines.tokenizers.midi import read_midi
 from uniaudio_jax.audio.files import read_audio, write_audio, write_growing
 from uniaudio_jax.cli import main_guard, use_compile_cache
 from uniaudio_jax.decoding import Sampling
-from uniaudio_jax.files import atomic_write, write_json
+from uniaudio_jax.files import atomic_write, read_json, write_json
 from uniaudio_jax.run import Run, load_run
 from uniaudio_jax.tasks import KINDS, Task, get_task
 
@@ -202,7 +201,8 @@ def _write_stream(pieces: Iterator[np.ndarray], path: Path, rate_hz: int) -> dic
 def update_listing(folder: Path, rows: list[dict[str, Any]]) -> None:
     """Adds rows to samples.json, in place of those with the same ids."""
     listing = folder / "samples.json"
-    before = json.loads(listing.read_text()) if listing.is_file() else []
+    wanted = "a list of samples; delete it to begin a new one"
+    before = read_json(listing, wanted, kind=list) if listing.is_file() else []
     replaced = {row["id"] for row in rows}
     write_json(listing, [row for row in before if row["id"] not in replaced] + rows)
 

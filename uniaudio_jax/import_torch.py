@@ -8,17 +8,15 @@ codec: {"n_filters", "dimension", "ratios", "sample_rate", "bins", "codebooks_st
 bit-equal.
 """
 
-import json
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from uniaudio_jax.checkpoint import Checkpoints, describe, state_items
 from uniaudio_jax.cli import main_guard
@@ -26,9 +24,15 @@ from uniaudio_jax.codec.codec import load_codec
 from uniaudio_jax.codec.exchange import config_from_json as config_from_codec_json
 from uniaudio_jax.codec.exchange import import_codec
 from uniaudio_jax.codec.public import public_codec
-from uniaudio_jax.config import DataConfig, RunConfig, TrainConfig
-from uniaudio_jax.convert import config_from_json, from_torch_names
+from uniaudio_jax.codec.weights import published_tensors
+from uniaudio_jax.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from uniaudio_jax.convert import config_from_json, from_torch_names, torch_shapes
+from uniaudio_jax.files import read_json
+from uniaudio_jax.model.uniaudio import Params
 from uniaudio_jax.optim import TrainState, make_optimizer
+from uniaudio_jax.weight_files import read_weights
+
+Config = TypeVar("Config")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +40,8 @@ class ImportOptions:
     """Make a run, or a codec, out of published weights."""
 
     weights: Path
-    """A .pth, .pt, .th or .safetensors file; a dict below the key "model" or "state_dict" is read too."""
+    """A .pth, .pt, .th, .bin or .safetensors file, read without PyTorch; the weights may stand below any keys and
+    prefixes, beside other things."""
     out: Path
     """Folder that the run or codec is written to."""
     kind: Literal["model", "codec"] = "model"
@@ -56,50 +61,33 @@ class ImportOptions:
             )
 
 
-def read_state(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a checkpoint file as numpy arrays. Raises ValueError when it is none."""
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; --weights wants a .pth or .safetensors")
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path}: not a safetensors file ({error}); copy it again") from error
+def convert_sizes(path: Path, convert: Callable[[dict[str, Any]], Config]) -> Config:
+    """The config that `convert` makes of a JSON of sizes. Raises ValueError that names the file where it cannot."""
+    sizes = read_json(path, "a JSON of sizes; see --help")
     try:
-        import torch
-    except ImportError as error:
-        raise ValueError(
-            f"{path}: PyTorch is needed to read it: {error}; `pip install torch==2.13.0`, or give a .safetensors file"
-        ) from error
-    try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(
-            f"{path}: PyTorch could not read it ({str(error).splitlines()[0]}); wanted a dict of tensors "
-            "saved by torch.save"
-        ) from error
-    for key in ("model", "state_dict"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(f"{path}: got a {type(state).__name__} that is not a dict of tensors; wanted a state dict")
-    return {name: value.float().numpy() for name, value in state.items()}
+        return convert(sizes)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
-def read_config(path: Path | None) -> dict[str, Any]:
-    """The JSON of a model's sizes."""
-    if path is None or not path.is_file():
-        raise ValueError(f"{path}: no such file; --config wants a JSON, see --help")
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from error
+def read_noted(path: Path, wanted: Collection[str]) -> dict[str, np.ndarray]:
+    """The tensors of a file; prints where in it they stood and what was passed over."""
+    weights = read_weights(path, wanted)
+    if weights.note:
+        print(f"{path}: {weights.note}")
+    return weights.tensors
 
 
-def import_run(state: dict[str, np.ndarray], sizes: dict[str, Any], out: Path, codec: str | None) -> RunConfig:
-    """Writes a run folder with one checkpoint, of step 0, and returns its config."""
-    model = config_from_json(sizes, state)
-    params = jax.tree.map(jnp.asarray, from_torch_names(state, model))
+def read_model(weights: Path, config: Path) -> tuple[ModelConfig, Params]:
+    """The config and the weights of a language model. What its tensors are called does not depend on "text_width"."""
+    named = convert_sizes(config, lambda sizes: config_from_json({"text_width": 1, **sizes}))
+    state = read_noted(weights, torch_shapes(named))
+    model = convert_sizes(config, lambda sizes: config_from_json(sizes, state))
+    return model, jax.tree.map(jnp.asarray, from_torch_names(state, model))
+
+
+def import_run(model: ModelConfig, params: Params, out: Path, codec: str | None) -> None:
+    """Writes a run folder with one checkpoint, of step 0."""
     frames = min(1024, model.context_frames)
     data = DataConfig(
         root="tokens", tasks={"tts": 1.0}, row_frames=frames, target_frames=frames, rows=8, text_frames=128
@@ -113,27 +101,35 @@ def import_run(state: dict[str, np.ndarray], sizes: dict[str, Any], out: Path, c
     meta = describe(config, load_codec(codec).passport() if codec else None)
     checkpoints.save(0, state_items(TrainState(params, optimizer.init(params), zero, zero)), meta)
     checkpoints.close()
-    return config
+
+
+def import_codec_files(options: ImportOptions) -> str:
+    """Writes a codec folder; returns a line about it."""
+    if options.config:
+        layout = convert_sizes(options.config, config_from_codec_json)
+    else:
+        layout = public_codec(options.layout or "")
+    state = read_noted(options.weights, [tensor.name for tensor in published_tensors(layout)])
+    sha256 = import_codec(state, layout, options.out, options.weights.name)
+    return f"{len(state)} tensors of codec {layout.name} into {options.out} (sha256 {sha256[:12]}…)"
+
+
+def import_model_files(options: ImportOptions) -> str:
+    """Writes a run folder; returns a line about it."""
+    assert options.config is not None  # `ImportOptions` refuses a model without one
+    model, params = read_model(options.weights, options.config)
+    import_run(model, params, options.out, options.codec)
+    return (
+        f"{len(torch_shapes(model))} tensors into {options.out}: {model.global_stack.layers} global and "
+        f"{model.local_stack.layers} local layers of width {model.global_stack.width}, {model.vocabulary_size} ids "
+        f"with the ranges {', '.join(model.ids.ranges) or '(none)'}"
+    )
 
 
 def main() -> None:
     with main_guard():
         options = tyro.cli(ImportOptions, description=__doc__)
-        state = read_state(options.weights)
-        if options.kind == "codec":
-            layout = (
-                public_codec(options.layout) if options.layout else config_from_codec_json(read_config(options.config))
-            )
-            sha256 = import_codec(state, layout, options.out, options.weights.name)
-            print(f"import: {len(state)} tensors of codec {layout.name} into {options.out} (sha256 {sha256[:12]}…)")
-            return
-        config = import_run(state, read_config(options.config), options.out, options.codec)
-        model = config.model
-        print(
-            f"import: {len(state)} tensors into {options.out}: {model.global_stack.layers} global and "
-            f"{model.local_stack.layers} local layers of width {model.global_stack.width}, {model.vocabulary_size} ids "
-            f"with the ranges {', '.join(model.ids.ranges) or '(none)'}"
-        )
+        print("import:", (import_codec_files if options.kind == "codec" else import_model_files)(options))
 
 
 if __name__ == "__main__":

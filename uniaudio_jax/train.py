@@ -203,7 +203,7 @@ class Trainer:
 
 def main() -> None:
     with main_guard():
-        options = parse_with_config(TrainOptions, "run", "configs/base.py", __doc__)
+        options = parse_with_config(TrainOptions, "run", "base.py", __doc__)
         use_compile_cache()
         process = join(options.distributed)
         stop = StopOnSignal(process.count)

@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
+WIDENED = ("float32", "float16", "bfloat16")
+"""Types whose values are all float32 values."""
+
 
 def flatten(tree: Mapping[Any, Any]) -> dict[str, Any]:
     """Dotted name → leaf of nested dicts, such as "global.norm.scale"."""

@@ -2,7 +2,6 @@
 
 import functools
 import io
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,11 @@ import soxr
 from jaxtyping import Float
 
 from data_pipelines.corpora import Clip, Corpus, Entry, EntryTable, Segment, Split, splits_of
-from data_pipelines.corpora.listing import read_text, shortened
+from data_pipelines.corpora.listing import shortened
+from uniaudio_jax.files import read_json
 
 FEATURES = "features.json"
+TFDS_FILE = "a file of a dataset that TFDS prepared; copy or prepare the dataset again"
 AUDIO_NAMES = ("audio", "speech")
 TEXT_NAMES = ("text", "transcript", "transcription", "sentence", "caption")
 SPEAKER_NAMES = ("speaker_id", "speaker")
@@ -99,7 +100,7 @@ def _prepared_folder(spec: str, data_folder: Path) -> Path:
 
 def _clip_counts(folder: Path) -> dict[str, int]:
     """Split → how many clips it has. Raises ValueError for a file format without access by number."""
-    info = json.loads(read_text(folder / "dataset_info.json"))
+    info = read_json(folder / "dataset_info.json", TFDS_FILE)
     formats = [info.get("fileFormat", "tfrecord"), *info.get("alternativeFileFormats", ())]
     if RANDOM_ACCESS not in formats:
         convert = f"tfds convert_format --dataset_version_dir={folder} --out_file_format={RANDOM_ACCESS}"
@@ -117,7 +118,7 @@ def _features(folder: Path) -> tuple[Columns, Any]:
     """
     import tensorflow_datasets as tfds
 
-    whole = json.loads(read_text(folder / FEATURES))
+    whole = read_json(folder / FEATURES, TFDS_FILE)
     features = whole.get("featuresDict", {}).get("features", {})
     name = _audio_name(folder, features)
     audio = features[name].get("audio") or features[name]["tensor"]

@@ -1,6 +1,5 @@
 """Features of speech: a layer of HuBERT (arXiv 2106.07447) in JAX, from a Hugging Face folder."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -13,14 +12,26 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from data_pipelines.encoders.layers import convolve, encoder_stack, gelu, layer_norm, linear
-from data_pipelines.encoders.weights import layers_of, part, read_weights, stack
+from data_pipelines.encoders.weights import layers_of, part, stack
 from data_pipelines.encoders.whisper import FRAME_SAMPLES, NORM_EPSILON, frames_of
-from uniaudio_jax.files import file_sha256
+from uniaudio_jax.files import file_sha256, read_json
+from uniaudio_jax.weight_files import read_weights
 
 LAYER = 9
 """The layer whose features the public k-means files are fitted to."""
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+ALWAYS_THERE = ("encoder.layer_norm.weight",)
+"""A name by which the weights are found below the prefix that a larger model gives them."""
 WAVE_EPSILON = 1e-7
+CONFIG_KEYS = (
+    "feat_extract_norm",
+    "conv_kernel",
+    "conv_stride",
+    "num_conv_pos_embedding_groups",
+    "do_stable_layer_norm",
+    "num_attention_heads",
+    "layer_norm_eps",
+)
 
 LAYER_NAMES = {
     "query": "encoder.layers.{}.attention.q_proj",
@@ -72,7 +83,7 @@ class HubertConfig:
 class HubertEncoder:
     """Vectors [T, width] of speech, 50 a second, after `layer` of HuBERT's layers (9 by default).
 
-    folder: config.json, and model.safetensors or pytorch_model.bin (which needs PyTorch), of a model that transformers
+    folder: config.json, and model.safetensors or pytorch_model.bin, of a model that transformers
     calls HubertModel. The convolutions of a frame see its own samples and `right_context` more, zeros behind the clip's
     end. The features are `hidden_states[layer]` of transformers.
     """
@@ -85,7 +96,8 @@ class HubertEncoder:
         if path is None:
             raise ValueError(f"{folder}: got neither {' nor '.join(WEIGHTS)}, wanted the model's weights")
         self.sha256 = file_sha256(path)
-        self._weights = jax.device_put(hubert_weights(read_weights(path), self.layer, str(path)))
+        tensors = read_weights(path, ALWAYS_THERE).tensors
+        self._weights = jax.device_put(hubert_weights(tensors, self.layer, str(path)))
         self.width = self._weights["projection"]["bias"].shape[0]
 
     def features(self, wavs: Float[np.ndarray, "B S"], samples: Int[np.ndarray, " B"]) -> Float[Array, "B T D"]:
@@ -151,7 +163,7 @@ def read_config(folder: Path) -> HubertConfig:
             f"{folder}: got no config.json, wanted a Hugging Face folder of a HuBERT model (or one with "
             "model.bin, Whisper in CTranslate2's form)"
         )
-    saved = json.loads(path.read_text())
+    saved = read_json(path, "the config.json of a HuBERT model; copy its folder again", CONFIG_KEYS)
     wanted = {"model_type": "hubert", "hidden_act": "gelu", "feat_extract_activation": "gelu"}
     refused = {name: saved.get(name, value) for name, value in wanted.items() if saved.get(name, value) != value}
     refused |= {name: saved[name] for name in ("conv_pos_batch_norm", "adapter_attn_dim") if saved.get(name)}
@@ -159,7 +171,7 @@ def read_config(folder: Path) -> HubertConfig:
         raise ValueError(f"{path}: got {refused}, wanted {wanted}, without batch norm and adapters")
     normed = saved["feat_extract_norm"] == "layer"
     preprocessor = folder / "preprocessor_config.json"
-    about_waves = json.loads(preprocessor.read_text()) if preprocessor.is_file() else {}
+    about_waves = read_json(preprocessor, "the model's own; copy its folder again") if preprocessor.is_file() else {}
     config = HubertConfig(
         kernels=tuple(saved["conv_kernel"]),
         strides=tuple(saved["conv_stride"]),
@@ -180,7 +192,6 @@ def hubert_weights(state: Mapping[str, np.ndarray], layer: int, where: str) -> d
 
     Raises ValueError that names `where` for fewer layers or a missing array.
     """
-    state = {name.removeprefix("hubert."): array for name, array in state.items()}
 
     def optional(name: str) -> dict[str, np.ndarray]:
         return part(state, name, where) if f"{name}.weight" in state else {}

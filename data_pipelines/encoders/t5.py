@@ -9,9 +9,12 @@ from jaxtyping import Float, Int
 
 from data_pipelines.encoders.layers import attention, linear, rms_norm
 from data_pipelines.encoders.text import CONFIG, LONGEST, TOKENIZER, WEIGHTS, TextEncoder, load_tokenizer
-from data_pipelines.encoders.weights import layers_of, part, read_weights
+from data_pipelines.encoders.weights import layers_of, part
+from uniaudio_jax.packages import load_package
+from uniaudio_jax.weight_files import read_weights
 
 SENTENCEPIECE = "spiece.model"
+CONFIG_KEYS = ("d_model", "num_heads", "layer_norm_epsilon", "relative_attention_num_buckets")
 LAYER_NAMES = {
     "attention_norm": "encoder.block.{}.layer.0.layer_norm",
     "query": "encoder.block.{}.layer.0.SelfAttention.q",
@@ -37,14 +40,15 @@ class T5Vectors(TextEncoder):
     def __init__(self, folder: str | Path) -> None:
         folder = Path(folder)
         wanted = "a Hugging Face folder of a T5 model (transformers' `save_pretrained` writes one)"
-        super().__init__(folder, (WEIGHTS, CONFIG), wanted)
+        super().__init__(folder, (WEIGHTS, CONFIG), wanted, CONFIG_KEYS)
         if (mlp := self.config.get("feed_forward_proj")) != "gated-gelu":
             raise ValueError(
                 f"{folder / CONFIG}: got feed_forward_proj {mlp!r}, wanted 'gated-gelu', that of T5 v1.1 and Flan-T5; "
                 "give such a model"
             )
         self.name, self.width = folder.name, self.config["d_model"]
-        arrays, where = read_weights(folder / WEIGHTS), str(folder / WEIGHTS)
+        where = str(folder / WEIGHTS)
+        arrays = read_weights(folder / WEIGHTS, ("encoder.final_layer_norm.weight",)).tensors
         words = "shared" if "shared.weight" in arrays else "encoder.embed_tokens"
         distances = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias"
         self.words = part(arrays, words, where)["weight"]
@@ -98,10 +102,5 @@ def _tokenizer(folder: Path) -> Any:
         return lambda text: tokenizer.encode(text, add_special_tokens=False).ids
     if not (folder / SENTENCEPIECE).is_file():
         raise ValueError(f"{folder}: got neither {TOKENIZER} nor {SENTENCEPIECE}, wanted the tokenizer of the model")
-    try:
-        from sentencepiece import SentencePieceProcessor
-    except ImportError as error:
-        raise ValueError(
-            f"{folder}: got no package sentencepiece, wanted it for {SENTENCEPIECE}; run `pip install sentencepiece`"
-        ) from error
-    return SentencePieceProcessor(model_file=str(folder / SENTENCEPIECE)).encode
+    package = load_package("sentencepiece", str(folder / SENTENCEPIECE), "pip install sentencepiece")
+    return package.SentencePieceProcessor(model_file=str(folder / SENTENCEPIECE)).encode

@@ -1,6 +1,5 @@
 """What the text encoders share: reading a Hugging Face folder, and texts to vectors by way of token ids."""
 
-import json
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,8 @@ import numpy as np
 from jaxtyping import Float, Float16, Int
 from threadpoolctl import ThreadpoolController
 
-from uniaudio_jax.files import file_sha256
+from uniaudio_jax.files import file_sha256, read_json
+from uniaudio_jax.packages import load_package
 
 LONGEST = 100
 """The most vectors of a text (arXiv 2310.00704)."""
@@ -27,11 +27,14 @@ class TextEncoder(ABC):
     width: int
     added_tokens: int
 
-    def __init__(self, folder: Path, files: tuple[str, ...], wanted: str) -> None:
-        """Reads the config. Raises ValueError that says what is `wanted` where a folder lacks some of `files`."""
+    def __init__(self, folder: Path, files: tuple[str, ...], wanted: str, keys: tuple[str, ...]) -> None:
+        """Reads the config.
+
+        Raises ValueError that says what is `wanted` where a folder lacks some of `files`, or the config some `keys`.
+        """
         if missing := [name for name in files if not (folder / name).is_file()]:
             raise ValueError(f"{folder}: got no {', '.join(missing)}, wanted {wanted}")
-        self.config = json.loads((folder / CONFIG).read_text())
+        self.config = read_json(folder / CONFIG, wanted, keys)
         self.sha256 = file_sha256(folder / WEIGHTS)
         # Products of one text are small: BLAS threads wait for each other, on a busy machine for over 10 times as long.
         self.threads = ThreadpoolController()
@@ -54,11 +57,11 @@ class TextEncoder(ABC):
 
 
 def load_tokenizer(path: Path) -> Any:
-    """The tokenizer of a tokenizer.json, without padding. Raises ValueError where the package tokenizers is missing."""
+    """The tokenizer of a tokenizer.json, without padding. Raises ValueError where it is none."""
+    package = load_package("tokenizers", str(path), INSTALL)
     try:
-        from tokenizers import Tokenizer
-    except ImportError as error:
-        raise ValueError(f"{path}: got no package {error.name}, wanted it for text vectors; run `{INSTALL}`") from error
-    tokenizer = Tokenizer.from_file(str(path))
+        tokenizer = package.Tokenizer.from_file(str(path))
+    except Exception as error:  # the package raises no narrower class
+        raise ValueError(f"{path}: got no tokenizer ({error}), wanted a {TOKENIZER}; copy it again") from error
     tokenizer.no_padding()
     return tokenizer

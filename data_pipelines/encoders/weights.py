@@ -5,13 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
-import ml_dtypes  # noqa: F401  makes bfloat16 known to numpy, for checkpoints in it
 import numpy as np
-import safetensors.numpy
 
 from data_pipelines.encoders.layers import Weights
-
-TORCH = "pip install torch==2.13.0"
 
 
 def package_folder(module: str, wanted: str, install: str) -> Path:
@@ -23,21 +19,6 @@ def package_folder(module: str, wanted: str, install: str) -> Path:
     if spec is None or spec.origin is None:
         raise ValueError(f"got no package {module}, wanted it for {wanted}; run `{install}`, or give a folder")
     return Path(spec.origin).parent / "model"
-
-
-def read_weights(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a .safetensors file, as stored, or, where PyTorch is installed, of a pytorch_model.bin."""
-    if path.suffix == ".safetensors":
-        return safetensors.numpy.load_file(path)
-    try:
-        import torch
-    except ImportError as error:
-        raise ValueError(
-            f"{path}: got no PyTorch, wanted it to read this file; run `{TORCH}`, or give a folder with "
-            "model.safetensors (transformers' `save_pretrained` writes it)"
-        ) from error
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    return {name: tensor.float().numpy() for name, tensor in state.items()}
 
 
 def part(arrays: Mapping[str, np.ndarray], name: str, where: str) -> dict[str, np.ndarray]:

@@ -13,6 +13,7 @@ from data_pipelines.mixers.pool import Pool
 from data_pipelines.mixers.signals import audible, safe_gain, scaled
 from data_pipelines.synthetic.levels import rms
 from uniaudio_jax.audio.files import read_audio
+from uniaudio_jax.packages import load_package
 
 ROOM_METRES = ((3.0, 3.0, 2.4), (10.0, 8.0, 4.0))
 SOURCE_SHARES = ((0.15, 0.15, 0.3), (0.45, 0.85, 0.7))  # of the room's size: well away from the walls
@@ -50,13 +51,8 @@ def simulated_response(
     says. Image source method (Allen and Berkley, 1979), with each image rounded to a sample, so that the response is
     the same for any number of threads. Raises ValueError where pyroomacoustics is not installed.
     """
-    try:
-        import pyroomacoustics  # an optional extra
-    except ImportError as error:
-        raise ValueError(
-            "reverberate: got no package pyroomacoustics, wanted it to simulate rooms; run "
-            "`pip install pyroomacoustics`, or name a folder of recorded responses as rooms_from"
-        ) from error
+    without = "reverberate without a folder of recorded responses (rooms_from)"
+    pyroomacoustics = load_package("pyroomacoustics", without, "pip install pyroomacoustics")
     size = _room_size(rng, reverberation_seconds)
     absorption, reflections = pyroomacoustics.inverse_sabine(reverberation_seconds, size)
     room = pyroomacoustics.ShoeBox(

@@ -4,8 +4,8 @@ espeak speaks it, and the WORLD vocoder (pyworld, an optional package) stretches
 the note's pitch, with vibrato and glides.
 """
 
-import importlib
 import importlib.metadata
+import importlib.util
 import math
 import sys
 import types
@@ -23,6 +23,7 @@ from data_pipelines.synthetic.levels import loudness
 from data_pipelines.synthetic.sentences import sentence
 from data_pipelines.synthetic.tunes import SCALES
 from data_pipelines.synthetic.voices import SPEECH_RMS
+from uniaudio_jax.packages import load_package
 
 MIDI_FRAME_SECONDS = 1 / MIDI_NOTES_PER_SECOND
 REST = 128
@@ -249,12 +250,7 @@ def load_world() -> Any:
     before = sys.modules.get("pkg_resources")
     sys.modules["pkg_resources"] = stand_in
     try:
-        return importlib.import_module("pyworld")
-    except ImportError as error:
-        raise ValueError(
-            "singing: got no package pyworld, wanted it for the singing voice; run "
-            "`pip install --no-deps pyworld==0.3.5`"
-        ) from error
+        return load_package("pyworld", "singing", "pip install --no-deps pyworld==0.3.5")
     finally:
         if before is None:
             del sys.modules["pkg_resources"]
@@ -264,10 +260,9 @@ def load_world() -> Any:
 
 def write_midi(path: str | Path, midi: Int[np.ndarray, " T"]) -> bool:
     """Writes the melody as a .mid file of one track; returns False without the package mido, which is optional."""
-    try:
-        import mido
-    except ImportError:
+    if importlib.util.find_spec("mido") is None:
         return False
+    mido = load_package("mido", "singing", "pip install mido==1.3.3")
     track, waiting = mido.MidiTrack(), 0
     changes = [0, *(np.flatnonzero(np.diff(midi)) + 1), len(midi)]
     for start, stop in zip(changes, changes[1:], strict=False):

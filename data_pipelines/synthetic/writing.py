@@ -20,6 +20,7 @@ from data_pipelines.corpora.folder import MANIFEST, open_folder, write_manifest
 from data_pipelines.synthetic.domains import Domain, Unit
 from data_pipelines.synthetic.singing import write_midi
 from uniaudio_jax.audio.files import write_audio
+from uniaudio_jax.files import read_json
 
 FORMAT = 3
 RECIPE = "recipe.json"
@@ -75,7 +76,7 @@ def is_finished(folder: Path, recipe: dict[str, Any]) -> bool:
             f"{folder}: got a folder that is not this program's, wanted a new or empty one; "
             "choose another --out or move it away"
         )
-    return json.loads((folder / RECIPE).read_text()) == recipe
+    return read_json(folder / RECIPE, "a recipe of this program; delete the folder to make it anew") == recipe
 
 
 def write_domain(folder: Path, plan: Plan, pool: Executor, bar: tqdm) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int, Int16
 
 from data_pipelines.corpora import MIDI_NOTES_PER_SECOND
+from uniaudio_jax.packages import load_package
 from uniaudio_jax.vocab import MIDI_NOTES
 
 REST = 128
@@ -90,10 +91,4 @@ def _read_notes(path: Path) -> tuple[list[tuple[float, float, int]], float]:
 
 
 def _mido() -> Any:
-    try:
-        import mido
-    except ImportError as error:
-        raise ValueError(
-            "MIDI: got no package mido, wanted it for .mid files; run `pip install mido==1.3.3`"
-        ) from error
-    return mido
+    return load_package("mido", ".mid files", "pip install mido==1.3.3")

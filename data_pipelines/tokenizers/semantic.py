@@ -1,7 +1,6 @@
 """Speech to semantic units (arXiv 2102.01192): the nearest of 500 cluster centres to each frame of a speech encoder."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from jaxtyping import Float, Float32, Int, Int16, Shaped
 from data_pipelines.encoders.hubert import HubertEncoder
 from data_pipelines.encoders.whisper import FRAME_SAMPLES, SAMPLE_RATE_HZ, WhisperEncoder, frames_of
 from data_pipelines.tokenizers.tables import SHIPPED
-from uniaudio_jax.files import file_sha256
+from uniaudio_jax.files import file_sha256, parse_json
 from uniaudio_jax.vocab import SEMANTIC_UNITS
 
 CLUSTERS = SHIPPED / "whisper_tiny_500.npz"
@@ -110,7 +109,10 @@ def read_clusters(path: Path) -> Clusters:
     if path.suffix == ".npz":
         with np.load(path) as file:
             centroids = file["centroids"] if "centroids" in file else None
-            record = json.loads(str(file["record"])) if "record" in file else {}
+            if "record" in file:
+                record = parse_json(
+                    str(file["record"]), f"{path}, record", "that of fit_semantic; fit the centres again"
+                )
     elif path.suffix == ".npy":
         centroids = np.load(path)
     else:

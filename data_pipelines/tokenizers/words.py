@@ -24,7 +24,8 @@ from jaxtyping import Int16
 
 from data_pipelines.tokenizers.tables import SHIPPED
 from uniaudio_jax.cli import main_guard
-from uniaudio_jax.files import atomic_write
+from uniaudio_jax.files import atomic_write, read_text
+from uniaudio_jax.packages import load_package
 
 MODEL = SHIPPED / "english_1000.model"
 SPACE_MARK = "▁"
@@ -146,14 +147,7 @@ def _documentation_sentences() -> Iterator[str]:
 
 
 def _sentencepiece() -> Any:
-    try:
-        import sentencepiece
-    except ImportError as error:
-        raise ValueError(
-            "WordPieces: got no package sentencepiece, wanted it for word pieces; run "
-            "`pip install sentencepiece==0.2.3`"
-        ) from error
-    return sentencepiece
+    return load_package("sentencepiece", "WordPieces", "pip install sentencepiece==0.2.3")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,10 +165,7 @@ class WordsOptions:
 def main() -> None:
     options = tyro.cli(WordsOptions, description=__doc__)
     with main_guard():
-        try:
-            lines = [line for path in options.text for line in path.read_text(encoding="utf-8-sig").splitlines()]
-        except UnicodeDecodeError as error:
-            raise ValueError(f"words: got a text that is not UTF-8 ({error}), wanted UTF-8") from error
+        lines = [line for path in options.text for line in read_text(path, "one sentence a line").splitlines()]
         model = train_pieces(lines if options.text else default_text(), options.size)
         with atomic_write(options.out) as partial:
             partial.write_bytes(model)

@@ -20,6 +20,7 @@ from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig
 from uniaudio_jax.codec.layouts.seanet import SeanetConfig
 from uniaudio_jax.codec.module import with_params
 from uniaudio_jax.codec.weights import from_torch
+from uniaudio_jax.packages import load_package
 
 SAMPLE_RATE_HZ = 16000
 TRAIN_ROWS, TRAIN_SECONDS = 8, 1
@@ -88,12 +89,8 @@ def load_encodec(config: CodecConfig) -> tuple[Any, Any]:
     Raises ValueError when one of the packages is missing.
     """
     sys.modules.setdefault("torchaudio", ModuleType("torchaudio"))  # encodec imports it for files, which we do not read
-    try:
-        import torch
-        from encodec.modules.seanet import SEANetDecoder, SEANetEncoder
-        from encodec.quantization.vq import ResidualVectorQuantizer
-    except ImportError as error:
-        raise ValueError(f"bench codec: {error}; run `bash launch/install.sh test`, which installs both") from error
+    names = ("torch", "encodec.modules.seanet", "encodec.quantization.vq")
+    torch, seanet, vq = (load_package(name, "bench codec", "bash launch/install.sh test") for name in names)
     layout, quantizer = config.layout, config.quantizer
     assert isinstance(layout, SeanetConfig)
     sizes = {
@@ -109,8 +106,8 @@ def load_encodec(config: CodecConfig) -> tuple[Any, Any]:
     codec = torch.nn.Module()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of the package's weight norm
-        codec.encoder, codec.decoder = SEANetEncoder(**sizes), SEANetDecoder(**sizes)
-    codec.quantizer = ResidualVectorQuantizer(quantizer.width, quantizer.codebooks, quantizer.entries)
+        codec.encoder, codec.decoder = seanet.SEANetEncoder(**sizes), seanet.SEANetDecoder(**sizes)
+    codec.quantizer = vq.ResidualVectorQuantizer(quantizer.width, quantizer.codebooks, quantizer.entries)
     for name, tensor in codec.quantizer.state_dict().items():
         tensor.copy_(torch.randn_like(tensor) if name.endswith("embed") else torch.ones_like(tensor))
     return torch, codec.eval()

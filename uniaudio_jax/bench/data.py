@@ -63,7 +63,7 @@ def run(options: Options) -> dict[str, Any]:
         large = write_records(Path(folder) / "large", options.records)
         small = write_records(Path(folder) / "small", max(DISTINCT, options.records // 100))
         loads = {name: _load_in_fresh_process(place, options) for name, place in (("large", large), ("small", small))}
-    step = _train_frames_per_second(load_config(options.config), options.rounds)
+    step = _train_frames_per_second(load_config(options.config, RunConfig), options.rounds)
     loader = loads["large"]
     ratio = loader["frames_per_second"] / step
     return {
@@ -181,4 +181,4 @@ def _train_frames_per_second(config: RunConfig, rounds: int) -> float:
 
 if __name__ == "__main__":
     folder, config_path, number = sys.argv[1:]
-    print(json.dumps(load(Path(folder), load_config(config_path), int(number))))
+    print(json.dumps(load(Path(folder), load_config(config_path, RunConfig), int(number))))

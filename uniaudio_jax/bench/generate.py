@@ -33,7 +33,7 @@ class Options(BenchOptions):
 
 def run(options: Options) -> dict[str, Any]:
     """Frames of all rows per second by rival, their ratio, and the share of tokens that are equal."""
-    config: RunConfig = load_config(options.config)
+    config = load_config(options.config, RunConfig)
     model, vocabulary = config.model, config.model.ids
     params = jax.jit(ModelDefinition(model).init)(jax.random.key(0))
     examples = [

@@ -32,7 +32,7 @@ class Options(BenchOptions):
 
 def run(options: Options) -> dict[str, Any]:
     """Frames per second of a whole training step by rival, and their ratios."""
-    config: RunConfig = load_config(options.config)
+    config = load_config(options.config, RunConfig)
     config = replace(config, train=replace(config.train, loss_on="target", compute_dtype="float32"))
     batch = tts_batch(config, options.condition_share)
     programs = Programs(config.model, config.train, config.optim, make_mesh(config.mesh, jax.devices()[:1]))

@@ -1,6 +1,5 @@
 """The audio a codec trains on and is judged by: folders of files, each folder a domain."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ from jaxtyping import Float
 
 from uniaudio_jax.audio.files import read_audio
 from uniaudio_jax.codec.config import CodecTrainConfig
+from uniaudio_jax.files import parse_json, read_text
 
 HELDOUT_CLIPS = 16  # of each domain
 ENGLISH = "en-us"
@@ -67,7 +67,7 @@ class Audio:
 def _files_of(folder: Path) -> list[tuple[Path, bool, str | None]]:
     """(path, held out?, its words if they are English) of the folder's audio, in a fixed order."""
     if (folder / "manifest.jsonl").is_file():
-        lines = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+        lines = _manifest(folder / "manifest.jsonl")
         return [
             (folder / line[key], line["split"] == "heldout", _words_in(line) if key == "audio" else None)
             for line in lines
@@ -80,10 +80,17 @@ def _files_of(folder: Path) -> list[tuple[Path, bool, str | None]]:
     return [(path, "heldout" in path.relative_to(folder).parts, _words_beside(path)) for path in paths]
 
 
+def _manifest(path: Path) -> list[dict]:
+    """The lines of a manifest. Raises ValueError that names the file and the line."""
+    wanted = "an object with split, as `data_pipelines.corpora.folder.write_manifest` writes it"
+    lines = enumerate(read_text(path, "one clip a line").splitlines(), 1)
+    return [parse_json(line, f"{path}:{number}", wanted, ("split",)) for number, line in lines]
+
+
 def _words_in(line: dict) -> str | None:
     return line.get("text") if line.get("language") == ENGLISH else None
 
 
 def _words_beside(path: Path) -> str | None:
     words = path.with_suffix(".txt")
-    return words.read_text(encoding="utf-8") if words.is_file() else None
+    return read_text(words, "the words of the recording beside it") if words.is_file() else None

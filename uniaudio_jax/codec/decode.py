@@ -1,6 +1,5 @@
 """Codes to audio files: `python -m uniaudio_jax.codec.decode X.npz [Y.npz …] --out DIR` writes DIR/<stem>.wav."""
 
-import json
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from uniaudio_jax.audio.files import write_pieces
 from uniaudio_jax.codec.codec import Codec, open_codec
 from uniaudio_jax.codec.groups import groups
 from uniaudio_jax.codec.segments import Segment, SegmentedCodec
+from uniaudio_jax.files import parse_json
 
 FRAMES_AT_ONCE = 30_000  # in one batch of files; a longer file is streamed
 PIECE_FRAMES = 1000
@@ -54,7 +54,13 @@ def load_codes(path: Path) -> CodesFile:
     try:
         with np.load(path, allow_pickle=False) as file:
             segments = (file["scales"], file["frames"]) if "scales" in file else None
-            return CodesFile(path, file["codes"], int(file["samples"]), json.loads(str(file["passport"])), segments)
+            return CodesFile(
+                path,
+                file["codes"],
+                int(file["samples"]),
+                parse_json(str(file["passport"]), "passport", "an object"),
+                segments,
+            )
     except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path}: got a file that is no .npz with codes, samples and passport ({error}); "

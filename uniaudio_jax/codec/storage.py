@@ -12,7 +12,7 @@ import safetensors.numpy
 from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig, SegmentConfig
 from uniaudio_jax.codec.layouts import LAYOUTS, Layout
 from uniaudio_jax.errors import did_you_mean
-from uniaudio_jax.files import atomic_write
+from uniaudio_jax.files import atomic_write, read_json
 from uniaudio_jax.trees import check_arrays, flatten, unflatten
 
 SHIPPED = Path(__file__).parent / "shipped"
@@ -80,9 +80,9 @@ def _config_from(passport: dict, where: Path) -> CodecConfig:
         fields["quantizer"] = QuantizerConfig(**fields["quantizer"])
         fields["segment"] = SegmentConfig(**fields["segment"]) if fields.get("segment") else None
         return CodecConfig(**fields)
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{where}: not a codec passport of this version ({error}); "
+            f"{where}: not a codec passport of this version ({type(error).__name__}: {error}); "
             "write the codec again with uniaudio_jax.codec.storage.save_codec"
         ) from error
 
@@ -107,7 +107,8 @@ def read_codec(name_or_path: str | Path) -> StoredCodec:
     or not those of the passport.
     """
     folder = _folder_of(name_or_path)
-    passport = json.loads((folder / PASSPORT_FILE).read_text())
+    wanted = "the passport of a codec; copy the codec's folder again"
+    passport = read_json(folder / PASSPORT_FILE, wanted, ("config", "weights_sha256"))
     config = _config_from(passport, folder / PASSPORT_FILE)
     if not (folder / WEIGHTS_FILE).is_file():
         raise ValueError(f"{folder}: no {WEIGHTS_FILE} beside {PASSPORT_FILE}; copy the whole folder")

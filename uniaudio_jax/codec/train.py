@@ -224,7 +224,7 @@ def passport_facts(options: CodecTrainOptions, audio: Audio) -> dict[str, Any]:
 def main() -> None:
     with main_guard():
         start = time.monotonic()
-        options = parse_with_config(CodecTrainOptions, "train", "configs/codec_tiny_16k.py", __doc__)
+        options = parse_with_config(CodecTrainOptions, "train", "codec_tiny_16k.py", __doc__)
         use_compile_cache()
         process, config = join(options.distributed), options.train
         audio, stop = Audio(config.audio, config.codec.sample_rate_hz), StopOnSignal(process.count)

@@ -11,7 +11,7 @@ from flax import traverse_util
 
 from uniaudio_jax.codec.config import CodecConfig
 from uniaudio_jax.codec.layouts.tensors import Tensor
-from uniaudio_jax.trees import check_arrays
+from uniaudio_jax.trees import WIDENED, check_arrays
 
 CODEBOOK_TENSORS = {"codebooks": "embed", "average": "embed_avg", "cluster_size": "cluster_size", "inited": "inited"}
 
@@ -36,7 +36,8 @@ def from_torch(state_dict: Mapping[str, np.ndarray], config: CodecConfig) -> dic
 
     "encoder" and "decoder" are the pure dict of the layout's module. "quantizer" holds "codebooks" [K, entries, width]
     and the running means of the package's training, for a later export: "average", "cluster_size" and "inited", each
-    stacked over levels. Raises ValueError that names every missing, surplus or misshapen tensor.
+    stacked over levels. float16 and bfloat16 are widened. Raises ValueError that names every missing, surplus or
+    misshapen tensor.
     """
     tensors = published_tensors(config)
     check_arrays(
@@ -44,8 +45,12 @@ def from_torch(state_dict: Mapping[str, np.ndarray], config: CodecConfig) -> dic
         state_dict,
         {tensor.name: tensor.shape for tensor in tensors},
         "give the weights of this config, or the config of these weights",
+        WIDENED,
     )
-    flat = {tensor.path: np.transpose(state_dict[tensor.name], tensor.axes).copy() for tensor in tensors}
+    flat = {
+        tensor.path: np.transpose(state_dict[tensor.name], tensor.axes).astype(np.float32, order="C")
+        for tensor in tensors
+    }
     for ours in CODEBOOK_TENSORS:
         levels = range(config.quantizer.codebooks)
         flat["quantizer", ours] = np.stack([flat.pop(("quantizer", ours, level)) for level in levels])

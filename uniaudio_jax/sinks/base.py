@@ -1,7 +1,5 @@
 """What a sink of metrics does."""
 
-import importlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from uniaudio_jax.files import write_json
+from uniaudio_jax.files import read_json, write_json
+from uniaudio_jax.packages import load_package
 
 
 class Sink:
@@ -38,9 +37,10 @@ class AppendOnlySink(Sink, ABC):
     name: str
 
     def __init__(self, run: Path, last_step: int):
-        self.package = load_package(self.name)
+        self.package = load_package(self.name, f"sink {self.name!r}", f"bash launch/install.sh {self.name}")
         self._file = run / "sinks" / f"{self.name}.json"
-        known = json.loads(self._file.read_text()) if last_step and self._file.is_file() else {}
+        wanted = "the sink's last logged step; delete it to log as a new run"
+        known = read_json(self._file, wanted) if last_step and self._file.is_file() else {}
         self._silent_until = known.get("last_step", last_step or -1)
         run.mkdir(parents=True, exist_ok=True)
         try:
@@ -72,13 +72,3 @@ class AppendOnlySink(Sink, ABC):
     def to_audio(self, wav: np.ndarray, rate_hz: int) -> Any:
         """The package's own object for a waveform."""
         return self.package.Audio(wav, sample_rate=rate_hz)
-
-
-def load_package(name: str) -> Any:
-    """The optional package of a sink. Raises ValueError with the command that installs it."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ValueError(
-            f"sink {name!r}: got no package ({error}), wanted {name}; run `bash launch/install.sh {name}`"
-        ) from error

@@ -1,0 +1,95 @@
+"""The weights of one model out of a file that may hold more: optimizer state, options, averages, under any prefix."""
+
+from collections import Counter
+from collections.abc import Collection
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from uniaudio_jax.torch_files import Contents, read_torch
+
+SHOWN = 7
+"""The most names that an error or a note lists."""
+
+
+class Weights(NamedTuple):
+    """Tensors by the names that the model knows, and a sentence on where they stood and what was passed over."""
+
+    tensors: dict[str, np.ndarray]
+    note: str
+
+
+def read_weights(path: Path, wanted: Collection[str]) -> Weights:
+    """The tensors of a .safetensors file, or of one of torch.save, under the prefix that most `wanted` names share.
+
+    All tensors that stand with those under the prefix are returned, also ones that are not wanted. Where several
+    prefixes fit equally well, the first in the file is taken. Raises ValueError that names the file where it cannot be
+    read or has no such name.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; wanted weights, a .pth, .pt, .th, .bin or .safetensors file")
+    contents = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
+    prefixes = _prefixes(contents.tensors, frozenset(wanted))
+    if not prefixes:
+        raise ValueError(
+            f"{path}: got {len(contents.tensors)} tensors ({_some(contents.tensors)}), wanted some of the names "
+            f"{_some(wanted)}; give the weights of such a model"
+        )
+    prefix, *fitting = [name for name, count in prefixes.items() if count == max(prefixes.values())]
+    holders = {contents.holders[f"{prefix}{name}"] for name in wanted if f"{prefix}{name}" in contents.holders}
+    names = [name for name, holder in contents.holders.items() if holder in holders and name.startswith(prefix)]
+    tensors = {name.removeprefix(prefix): contents.tensors[name] for name in names}
+    return Weights(tensors, _note(contents, names, prefix, fitting))
+
+
+def _read_safetensors(path: Path) -> Contents:
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a whole safetensors file ({error}); copy or download it again") from error
+    return Contents(tensors, dict.fromkeys(tensors, ""), {})
+
+
+def _prefixes(names: Collection[str], wanted: frozenset[str]) -> Counter[str]:
+    """How many of `names` are a wanted name behind each prefix, in the order of `names`; a prefix ends with a dot."""
+    prefixes: Counter[str] = Counter()
+    for name in names:
+        starts = [0, *(at + 1 for at, letter in enumerate(name) if letter == ".")]
+        prefixes.update(name[:start] for start in starts if name[start:] in wanted)
+    return prefixes
+
+
+def _note(contents: Contents, taken: list[str], prefix: str, fitting: list[str]) -> str:
+    """Such as "taken from model; ema fits as well; passed over: ema (3 tensors), epoch (int)"."""
+    inside = {ancestor for name in taken for ancestor in _ancestors(name)}
+    passed: Counter[str] = Counter()
+    for name in [*contents.kinds, *contents.tensors]:
+        outermost = next((ancestor for ancestor in _ancestors(name) if ancestor not in inside), None)
+        if name and outermost is not None:
+            passed[outermost] += name in contents.tensors
+    parts = [f"taken from {prefix.rstrip('.')}"] if prefix else []
+    parts += [f"{name.rstrip('.') or 'what has no prefix'} fits as well" for name in fitting]
+    if passed:
+        shown = [_described(name, contents.kinds.get(name), count) for name, count in passed.items()]
+        parts.append(f"passed over: {_some(shown)}")
+    return "; ".join(parts)
+
+
+def _described(name: str, kind: str | None, tensors: int) -> str:
+    count = "1 tensor" if tensors == 1 else f"{tensors} tensors"
+    return f"{name} ({count if tensors else kind})"
+
+
+def _ancestors(name: str) -> list[str]:
+    """ "a", "a.b" and "a.b.c" of "a.b.c"."""
+    parts = name.split(".")
+    return [".".join(parts[: end + 1]) for end in range(len(parts))]
+
+
+def _some(names: Collection[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = len(names) - SHOWN
+    return ", ".join([*names][:SHOWN]) + (f" and {more} more" if more > 0 else "")
