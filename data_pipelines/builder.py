@@ -38,7 +38,7 @@ from uniaudio_jax.codec.codec import load_codec
 from uniaudio_jax.config import TokenizerPaths
 from uniaudio_jax.errors import did_you_mean
 from uniaudio_jax.packages import load_package
-from uniaudio_jax.tasks import KINDS, MASKED, STREAMS, Stream, Task, get_task
+from uniaudio_jax.tasks import DRAWN, KINDS, MASKED, STREAMS, Stream, Task, get_task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,8 +135,10 @@ def build(options: BuilderOptions, named: NamedCorpus, corpus: Corpus, tokenizer
         make_shards(options, worker, missing)
         finish_columns(worker, missing, options.most_rejects)
     for task in tasks:
-        write_task(options.out, named.name, task)
         views = {split: View(options.out, named.name, task, split) for split in SPLITS}
+        for view in views.values():
+            check_prompts(view)
+        write_task(options.out, named.name, task)
         clips = ", ".join(f"{len(view)} {split}" for split, view in views.items())
         print(f"{task.name}: {clips} clips of {' + '.join(stream.key for stream in task.columns)}")
     return [column_folder(options.out, named.name, stream.key) for stream in streams]
@@ -256,6 +258,23 @@ def check_splits(worker: Worker) -> None:
                 f"{worker.corpus.place}: no {split} clips; wanted at least one (every 20th clip of a corpus that names "
                 "no held-out ones is held out, so two are enough)"
             )
+
+
+def check_prompts(view: View) -> None:
+    """Tells how many clips a task cannot use, since it draws a speaker prompt from another clip of the speaker.
+
+    Raises ValueError where that leaves no clip to train on.
+    """
+    alone = int((np.diff(view.index.speakers.starts) == 1).sum())
+    if not alone or not any(stream.source == DRAWN for stream in view.task.streams):
+        return
+    told = f"{view.name}: {alone} of {len(view)} {view.split} clips are the only one of their speaker"
+    if alone == len(view) and view.split == "train":
+        raise ValueError(
+            f"{told}, wanted another one as the speaker prompt; name the speaker of each clip by its folder or by a "
+            "key speaker, or build a task without a prompt, such as plain_tts"
+        )
+    print(f"{told}, and are left out: the speaker prompt is another one")
 
 
 def fingerprint(corpus: Corpus) -> str:

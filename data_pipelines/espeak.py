@@ -1,62 +1,34 @@
-"""Speech and phones from the espeak-ng engine, through ctypes.
+"""Speech and phones from the espeak-ng engine.
 
-espeak-ng is GPL and an optional extra: this file alone touches it, and loads the library of the package
-`espeakng_loader` at the first call.
+espeak-ng is GPL and an optional extra: `espeak_engine.py` alone touches it, and loads the library of the package
+`espeakng_loader`, in a process of its own that is started at the first call.
 """
 
-import _ctypes
-import ctypes
-import functools
+import atexit
+import multiprocessing
+import os
 import re
+import subprocess
+import sys
 import threading
 import unicodedata
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from uniaudio_jax.packages import load_package
 
-SYNCHRONOUS = 2  # espeak_AUDIO_OUTPUT: samples go to the callback, within the call
-DO_NOT_EXIT = 0x8000
-PHONEME_EVENTS, EVENTS_IN_IPA = 1, 2
-UTF8 = 1
-IPA = 2
-BUFFER_MILLISECONDS = 200
-RATE_PARAMETER, PITCH_PARAMETER = 1, 3
 WORDS_PER_MINUTE, PITCH = 175, 50
 """espeak's own defaults."""
 WORDS_PER_MINUTE_RANGE, PITCH_RANGE = (80, 450), (0, 99)
-LAST_EVENT, PHONEME_EVENT = 0, 7
 WORD_BOUNDARY, CLAUSE_BOUNDARY = " ", "|"
 LANGUAGE_SWITCH = re.compile(r"\([a-z0-9-]+\)")
-
-LOCK = threading.Lock()
-
-
-class EventValue(ctypes.Union):
-    """The value of an event: the phoneme's symbols, for one of PHONEME_EVENT."""
-
-    _fields_ = (("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8))
-
-
-class Event(ctypes.Structure):
-    """espeak_EVENT of espeak-ng's speak_lib.h."""
-
-    _fields_ = (
-        ("type", ctypes.c_int),
-        ("identifier", ctypes.c_uint),
-        ("text_position", ctypes.c_int),
-        ("length", ctypes.c_int),
-        ("milliseconds", ctypes.c_int),
-        ("sample", ctypes.c_int),
-        ("user_data", ctypes.c_void_p),
-        ("value", EventValue),
-    )
-
-
-SynthCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(Event))
+ATTEMPTS = 2
+"""A text is blamed for a crash only when a fresh engine crashes at it, too."""
+SHOWN_CHARACTERS = 60
 
 
 class Speech(NamedTuple):
@@ -70,67 +42,74 @@ class Speech(NamedTuple):
     phones: tuple[tuple[str, float], ...]
 
 
-class Engine:
-    """The one engine of a process. Its state is static in the library, so that every use must hold `LOCK`."""
+class EngineProcess:
+    """The engine's process, started when it is first asked and again after a crash. It ends when this process does."""
 
     def __init__(self) -> None:
-        loader = load_package("espeakng_loader", "phones and espeak's voices", "pip install uniaudio_jax[quickstart]")
-        self.library_path, self.data = loader.get_library_path(), Path(loader.get_data_path())
-        self.callback = SynthCallback(self._collect)
-        self.chunks: list[np.ndarray] = []
-        self.phones: list[tuple[str, float]] = []
-        self.open()
+        self.lock = threading.Lock()
+        self.process: subprocess.Popen | None = None
+        self.connection: Connection | None = None
 
-    def open(self) -> None:
-        """Loads the library with fresh state."""
-        self.library = ctypes.CDLL(self.library_path)
-        self.library.espeak_TextToPhonemes.restype = ctypes.c_char_p
-        self.library.espeak_TextToPhonemes.argtypes = [ctypes.POINTER(ctypes.c_char_p), ctypes.c_int, ctypes.c_int]
-        self.library.espeak_SetVoiceByName.argtypes = [ctypes.c_char_p]
-        options = DO_NOT_EXIT | PHONEME_EVENTS | EVENTS_IN_IPA
-        self.rate = self.library.espeak_Initialize(SYNCHRONOUS, BUFFER_MILLISECONDS, str(self.data).encode(), options)
-        if self.rate <= 0:
-            raise ValueError(
-                f"espeak: got status {self.rate} on loading {self.data}, wanted a sample rate; "
-                "install the package espeakng_loader again"
-            )
-        self.library.espeak_SetSynthCallback(self.callback)
+    def ask(self, method: str, text: str, *arguments: Any) -> Any:
+        """What a method of `espeak_engine.Engine` returns for `text` and further arguments.
 
-    def reopen(self) -> None:
-        """Unloads the library and loads it again, about 6 ms.
-
-        The synthesiser's phases carry over from one utterance to the next, so that samples are a function of text and
-        voice only in a fresh library.
+        Raises the method's ValueError, and one that names the text at which the engine crashes.
         """
-        self.library.espeak_Terminate()
-        _ctypes.dlclose(self.library._handle)
-        self.open()
+        with self.lock:
+            reply = self._reply(method, text, *arguments)
+        if isinstance(reply, ValueError):
+            raise reply
+        return reply
 
-    def set_voice(self, voice: str) -> None:
-        """Selects a voice. espeak ignores an unknown variant silently, so that its file is looked for here."""
-        _, plus, variant = voice.partition("+")
-        known = not plus or (bool(variant) and (self.data / "voices" / "!v" / variant).is_file())
-        if not known or self.library.espeak_SetVoiceByName(voice.encode()) != 0:
-            raise ValueError(
-                f"espeak: got voice {voice!r}, wanted one that it knows, such as 'en-us', 'en-gb-x-rp+f2' "
-                "or 'de'; its folder espeak-ng-data holds them in lang/ and voices/!v/"
-            )
+    def _reply(self, *request: Any) -> Any:
+        for _ in range(ATTEMPTS):
+            try:
+                connection = self.connection or self._start()
+                connection.send((request[0], request[1:]))
+                return connection.recv()
+            except (EOFError, ConnectionError):
+                self.stop()
+            except BaseException:
+                self.stop()  # its answer would be taken for that to the next question
+                raise
+        text = request[1]
+        shown = repr(text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…")
+        return ValueError(
+            f"espeak: got text {shown} of {len(text)} characters, at which its engine crashes, wanted one that it can "
+            "speak; take out what is repeated many times without a space, or split the text"
+        )
 
-    def _collect(self, samples, count: int, events) -> int:
-        if samples and count > 0:
-            self.chunks.append(np.ctypeslib.as_array(samples, shape=(count,)).copy())
-        number = 0
-        while (event := events[number]).type != LAST_EVENT:
-            if event.type == PHONEME_EVENT:
-                self.phones.append((event.value.string.decode(errors="ignore"), event.milliseconds / 1000))
-            number += 1
-        return 0
+    def _start(self) -> Connection:
+        loader = load_package("espeakng_loader", "phones and espeak's voices", "pip install uniaudio_jax[quickstart]")
+        self.connection, theirs = multiprocessing.Pipe()
+        script = str(Path(__file__).with_name("espeak_engine.py"))
+        paths = str(loader.get_library_path()), str(loader.get_data_path())
+        # -I and -S: without the packages and folders of this process, which the engine does not need.
+        command = [sys.executable, "-I", "-S", script, str(theirs.fileno()), *paths]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+        theirs.close()
+        return self.connection
+
+    def stop(self) -> None:
+        """Ends the process, if it runs: it ends by itself when its pipe is closed."""
+        if self.connection is not None:
+            self.connection.close()
+        if self.process is not None:
+            self.process.wait()
+        self.process = self.connection = None
+
+    def forget(self) -> None:
+        """Leaves the process to the one that this process was forked from, whose locks may be held for ever here."""
+        if self.connection is not None:
+            self.connection.close()
+        if self.process is not None:
+            self.process.returncode = 0  # no child of this process: nothing to wait for
+        self.__init__()
 
 
-@functools.cache
-def engine() -> Engine:
-    """The engine of this process, loaded at the first call."""
-    return Engine()
+ENGINE = EngineProcess()
+atexit.register(ENGINE.stop)
+os.register_at_fork(after_in_child=ENGINE.forget)
 
 
 def speak(
@@ -146,47 +125,26 @@ def speak_with_phones(text: str, voice: str, *, words_per_minute: int = WORDS_PE
 
     words_per_minute: 80 to 450. pitch: 0 to 99, with the voice's own at 50. The samples depend only on the arguments,
     except for variants with breath noise (`f2`, `f3`, `f5`, `whisper` and others), which differ between processes.
-    Raises ValueError for an unknown voice, a setting out of range, or a text without sound.
+    Raises ValueError for an unknown voice, a setting out of range, a text without sound, and one that espeak crashes
+    at.
     """
-    settings = (
-        (RATE_PARAMETER, "words_per_minute", words_per_minute, WORDS_PER_MINUTE_RANGE),
-        (PITCH_PARAMETER, "pitch", pitch, PITCH_RANGE),
-    )
-    for _, name, value, (least, most) in settings:
+    settings = (("words_per_minute", words_per_minute, WORDS_PER_MINUTE_RANGE), ("pitch", pitch, PITCH_RANGE))
+    for name, value, (least, most) in settings:
         if not least <= value <= most:
             raise ValueError(f"espeak: got {name}={value}, wanted {least} to {most}")
-    with LOCK:
-        engine().reopen()
-        engine().set_voice(voice)
-        for parameter, _, value, _ in settings:
-            engine().library.espeak_SetParameter(parameter, value, 0)
-        engine().chunks.clear()
-        engine().phones.clear()
-        data = text.encode()
-        engine().library.espeak_Synth(data, len(data) + 1, 0, 1, 0, UTF8, None, None)
-        chunks, phones = engine().chunks.copy(), tuple(engine().phones)
-    samples = np.concatenate([*chunks, np.zeros(0, np.int16)])
+    data, rate, phones = ENGINE.ask("speech", text, voice, words_per_minute, pitch)
+    samples = np.frombuffer(data, np.int16)
     if not samples.any():
         raise ValueError(f"espeak: got text {text!r}, in which {voice!r} finds nothing to say; wanted some words")
-    return Speech(samples.astype(np.float32) / 32768, engine().rate, phones)
+    return Speech(samples.astype(np.float32) / 32768, rate, tuple(phones))
 
 
 def phonemes(text: str, language: str = "en-us") -> list[str]:
     """The IPA symbols of `text`, one code point each: stress, length, nasal and tone marks are symbols of their own.
 
     Words are separated by " " and clauses by "|". A text without words gives an empty list. Raises ValueError for an
-    unknown language.
+    unknown language, and for a text that espeak crashes at.
     """
-    clauses = []
-    with LOCK:
-        engine().set_voice(language)
-        data = text.replace("\0", " ").encode()
-        rest = ctypes.c_char_p(data)
-        while rest.value:
-            before = len(rest.value)
-            clauses.append(engine().library.espeak_TextToPhonemes(ctypes.byref(rest), UTF8, IPA) or b"")
-            if rest.value is not None and len(rest.value) >= before:
-                break
-    words = [LANGUAGE_SWITCH.sub("", clause.decode()).split() for clause in clauses]
+    words = [LANGUAGE_SWITCH.sub("", clause).split() for clause in ENGINE.ask("clauses", text, language)]
     spoken = CLAUSE_BOUNDARY.join(WORD_BOUNDARY.join(clause) for clause in words if clause)
     return list(unicodedata.normalize("NFD", spoken).replace("c\u0327", "\u00e7"))

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from data_pipelines.corpora import AUDIO_FIELDS, SPLITS, Clip, Corpus, Entry, Split
 from data_pipelines.corpora.opening import open_corpus
 from data_pipelines.mixers import MixerOptions, Pool, derive
+from data_pipelines.notes import Notes
 from data_pipelines.store import (
     RECORDS_PER_SHARD,
     ColumnWriter,
@@ -53,10 +54,11 @@ class Job:
 
 
 class Prepared(NamedTuple):
-    """A clip for one column: its tokens, or None where they are made for many clips at once."""
+    """A clip for one column: its tokens, or None where they are made for many clips at once, and what they lack."""
 
     clip: Clip
     tokens: np.ndarray | None
+    notes: Notes
 
 
 class Part(NamedTuple):
@@ -145,7 +147,9 @@ class Worker:
                     clip = self.corpus.read(replace(entry, audio=audio), self.tokenizers.codec.sample_rate_hz)
                     wanted = [stream.mixer] if stream.mixer else []
                     clips[key] = derive(clip, wanted, self.pool, self.job.mixers, self.job.seed) if wanted else clip
-                prepared[stream.key] = Prepared(clips[key], self.tokenizers.encode_clip(stream, clips[key]))
+                notes = Notes()
+                tokens = self.tokenizers.encode_clip(stream, clips[key], notes)
+                prepared[stream.key] = Prepared(clips[key], tokens, notes)
             except (ValueError, OSError) as error:
                 prepared[stream.key] = str(error)
         return entry, prepared
@@ -171,8 +175,9 @@ class Worker:
             for (place, _), clip, array in zip(accepted, clips, tokens, strict=True)
         ]
         counts: Counter[str] = Counter({f"clips {split}": len(clips), "clips refused": len(rejects)})
-        for clip in clips:
-            counts.update(f"converted from {what}" for what in clip.converted)
+        for _, item in accepted:
+            counts.update(f"converted from {what}" for what in item.clip.converted)
+            counts += item.notes
         return Part(listing_of(examples, rejects, +counts), examples)
 
 

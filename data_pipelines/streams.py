@@ -1,5 +1,6 @@
 """Clips to token streams and back: the one place where the builder and `generate` call the tokenizers."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,8 +12,9 @@ import numpy as np
 from data_pipelines.corpora import AUDIO_FIELDS, CLIP_FIELDS, Clip
 from data_pipelines.encoders.minilm import MiniLmVectors
 from data_pipelines.encoders.t5 import T5Vectors
+from data_pipelines.notes import Notes
 from data_pipelines.tokenizers.labels import LabelTokenizer
-from data_pipelines.tokenizers.languages import LanguageTokenizer
+from data_pipelines.tokenizers.languages import LanguageTokenizer, language_name
 from data_pipelines.tokenizers.lexicon import LexiconPhones, with_durations
 from data_pipelines.tokenizers.midi import MidiTokenizer
 from data_pipelines.tokenizers.phone import PhoneTokenizer
@@ -90,10 +92,11 @@ class Tokenizers:
     def languages(self) -> LanguageTokenizer:
         return LanguageTokenizer()
 
-    def encode_clip(self, stream: Stream, clip: Clip) -> np.ndarray | None:
+    def encode_clip(self, stream: Stream, clip: Clip, notes: Notes | None = None) -> np.ndarray | None:
         """What the column of a stream holds for one clip, or None where `encode_batch` makes it for many at once.
 
-        Raises ValueError when the clip does not have the field, or the tokenizer refuses it.
+        notes: takes what a tokenizer leaves out. Raises ValueError when the clip does not have the field, or the
+        tokenizer refuses it.
         """
         for name in fields_of(stream):
             value = getattr(clip, name)
@@ -106,7 +109,7 @@ class Tokenizers:
         if stream.source == MASKED:
             return self._masked_span(clip)
         encode = self._encoders.get(stream.kind)
-        return None if encode is None else encode(clip, getattr(clip, stream.source))
+        return None if encode is None else encode(clip, getattr(clip, stream.source), notes)
 
     def _masked_span(self, clip: Clip) -> np.ndarray:
         """The first masked frame and the one after the last, [2]."""
@@ -122,21 +125,21 @@ class Tokenizers:
         return np.array([start, stop], np.int32)
 
     @cached_property
-    def _encoders(self) -> Mapping[str, Callable[[Clip, Any], np.ndarray]]:
+    def _encoders(self) -> Mapping[str, Callable[[Clip, Any, Notes | None], np.ndarray]]:
         rate = self.codec.clock.frame_rate_hz
         return {
-            "phone": lambda clip, text: (
-                with_durations(self.phone, clip.phones, rate)
+            "phone": lambda clip, text, notes: (
+                with_durations(self.phone, clip.phones, rate, notes)
                 if clip.phones is not None
-                else self.phone.encode(text, clip.language or DEFAULT_LANGUAGE)
+                else self.phone.encode(text, language_of(clip), notes)
             ),
-            "sing_phone": lambda clip, text: self.sung_phone.encode(text, clip.language or DEFAULT_LANGUAGE),
-            "sing_midi": lambda clip, midi: self.midi.encode(midi),
-            "text_t5": lambda clip, text: self.text_vectors.encode(text),
-            "text": lambda clip, text: self.words.encode(text),
-            "class_event": lambda clip, labels: self.labels.encode(labels),
-            "sv_bool": lambda clip, same: np.array([int(same)], np.int16),
-            "language": lambda clip, language: self.languages.encode(language),
+            "sing_phone": lambda clip, text, notes: self.sung_phone.encode(text, language_of(clip), notes),
+            "sing_midi": lambda clip, midi, notes: self.midi.encode(midi),
+            "text_t5": lambda clip, text, notes: self.text_vectors.encode(text, notes),
+            "text": lambda clip, text, notes: self.words.encode(text),
+            "class_event": lambda clip, labels, notes: self.labels.encode(labels),
+            "sv_bool": lambda clip, same, notes: np.array([int(same)], np.int16),
+            "language": lambda clip, language, notes: self.languages.encode(language_of(clip)),
         }
 
     def encode_batch(self, stream: Stream, clips: Sequence[Clip]) -> list[np.ndarray]:
@@ -150,16 +153,22 @@ class Tokenizers:
         return self.codec.encode_many(wavs, self.codebooks)
 
     def streams(self, task: Task, clip: Clip) -> dict[str, np.ndarray]:
-        """The condition streams of one clip; its `paired_audio` is the speaker prompt of a task that has one."""
-        streams = {}
+        """The condition streams of one clip; its `paired_audio` is the speaker prompt of a task that has one.
+
+        Warns of what a tokenizer leaves out.
+        """
+        streams, notes = {}, Notes()
         for stream in task.conditions:
             if stream.source == DRAWN:
                 stream = Stream(DRAWN, stream.kind, "paired_audio")
-            tokens = self.encode_clip(stream, clip)
+            tokens = self.encode_clip(stream, clip, notes)
             if stream.source == MASKED:
                 assert tokens is not None and clip.audio is not None
                 tokens = mask_codes(self._codes([clip.audio])[0], tokens)
             streams[stream.key] = self.encode_batch(stream, [clip])[0] if tokens is None else tokens
+        if notes:
+            counts = ", ".join(f"{count} {what}" for what, count in notes.items())
+            warnings.warn(f"task {task.name}: {counts}", stacklevel=2)
         return streams
 
     def text_of(self, kind: str, ids: np.ndarray) -> str:
@@ -192,6 +201,16 @@ class Tokenizers:
 
 def _path(name: str | None) -> Path | None:
     return None if name is None else Path(name)
+
+
+def language_of(clip: Clip) -> str:
+    """espeak-ng's name of the language of a clip's words. Raises ValueError for a language that it does not speak."""
+    if clip.language is None:
+        return DEFAULT_LANGUAGE
+    try:
+        return language_name(clip.language)
+    except ValueError as error:
+        raise ValueError(f"clip {clip.id!r}: {error}") from error
 
 
 def check_audio(clip: Clip, name: str) -> None:

@@ -47,7 +47,7 @@ class View:
     """
 
     def __init__(self, root: Path, corpus: str, task: Task, split: Split):
-        self.corpus, self.task = corpus, task
+        self.corpus, self.task, self.split = corpus, task, split
         self.columns = {s.key: Column(column_folder(root, corpus, s.key), split) for s in task.columns}
         self.passport = join_passports(task, corpus, self.columns)
         clips = [column.clips for column in self.columns.values()]

@@ -26,7 +26,7 @@ from uniaudio_jax.vocab import CLASS_EVENTS, LANGUAGES, SAME_OR_NOT, WORD_PIECES
 VOCABULARY = Vocabulary(
     3, appended={"text": WORD_PIECES, "class_event": CLASS_EVENTS, "sv_bool": SAME_OR_NOT, "language": LANGUAGES}
 )
-WORDS = ("The fox ran.", "Two geese walked home.", "Ring the bell, please.", "It was cold.", "My aunt sold her boat.")
+WORDS = ("The fox ran.", "Two geese went home 界.", "Ring the bell, please.", "It was cold.", "My aunt sold her boat.")
 LABELS = (["rain"], ["wind", "rain"], ["bell"], ["siren"], ["wind"])
 
 
@@ -191,7 +191,7 @@ def assert_same_column(one: Path, other: Path) -> None:
     """The same files, the same index to the byte, and the same records in the same order. (The bytes of a record may
     differ: protobuf writes the features of an example in an order of its own in each process.)"""
     names = [sorted(path.name for path in folder.iterdir()) for folder in (one, other)]
-    assert names[0] == names[1]
+    assert names[0] == names[1] and read_passport(one)["counts"] == read_passport(other)["counts"]
     for path in one.rglob("*.npy"):
         assert path.read_bytes() == (other / path.relative_to(one)).read_bytes()
     for split in ("train", "heldout"):
@@ -240,6 +240,91 @@ def test_a_build_that_stops_after_any_shard_goes_on_with_the_next(stop_after, co
     for key in ("phone", "audio"):
         assert_same_column(*(column_folder(tmp_path / name, "tones", key) for name in ("whole", "parts")))
     assert len(Column(column_folder(tmp_path / "whole", "tones", "audio"), "train")) == 23
+    noted = {"characters not spoken": 6, "clips with characters not spoken": 6}
+    assert noted.items() <= read_passport(column_folder(tmp_path / "parts", "tones", "phone"))["counts"].items()
+
+
+def change_rows(corpus: Path, **fields: dict[int, object]) -> None:
+    """Sets fields of the lines of a manifest, by the numbers of the lines."""
+    rows = list(map(json.loads, (corpus / "manifest.jsonl").read_text().splitlines()))
+    for name, values in fields.items():
+        for number, value in values.items():
+            rows[number][name] = value
+    (corpus / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_what_tokenizers_leave_out_is_said_counted_and_refused_beyond_its_share(codec, tmp_path, capsys):
+    corpus, out = write_corpus(tmp_path / "noted", 11), tmp_path / "out"
+    change_rows(corpus, text={2: "Hello 世界", 3: "word " * 101, 5: "♪ la ♪"})
+    run_build(options(corpus, codec, out, "plain_tts", "text_to_sound", most_rejects=0.1))
+    said = capsys.readouterr().out
+    assert ", 4 characters not spoken, 3 clips with characters not spoken" in said
+    assert ", 1 texts cut to 100 tokens" in said
+    counts = {key: read_passport(column_folder(out, "noted", key))["counts"] for key in ("phone", "caption", "audio")}
+    train, heldout = {"clips train": 7, "clips refused": 1}, {"clips heldout": 3}
+    noted = {"characters not spoken": 4, "clips with characters not spoken": 3}
+    assert counts["phone"] == train | heldout | noted
+    assert counts["caption"] == {"clips train": 8, "texts cut to 100 tokens": 1} | heldout
+    assert counts["audio"] == {"clips train": 8} | heldout
+    (reject,) = (column_folder(out, "noted", "phone").parent / "rejects.jsonl").read_text().splitlines()
+    assert "2 of 7 letters in language 'en-us' (世 界)" in json.loads(reject)["reason"]
+
+
+def test_a_language_is_the_same_however_its_corpus_writes_it(codec, tokenizers, tmp_path):
+    corpus, out = write_corpus(tmp_path / "languages", 7), tmp_path / "out"
+    change_rows(corpus, language=dict(enumerate(("German", "de_DE", "Deutsch", "ger", "DE", "tlh", "de"))))
+    run_build(options(corpus, codec, out, "plain_tts", "language_recognition", most_rejects=0.2))
+    view = View(out, "languages", get_task("plain_tts"), "train")
+    for number in range(len(view)):
+        wanted = tokenizers.phone.encode(WORDS[int(view.about(number).id[4:]) % 5], "de")
+        np.testing.assert_array_equal(view.tokens(number, "phone"), wanted)
+    assert len(view) == 4
+    languages = Column(column_folder(out, "languages", "language"), "train").records
+    assert [record["tokens"].tolist() for record in languages] == [tokenizers.languages.encode("de").tolist()] * 4
+    (reject,) = (column_folder(out, "languages", "phone").parent / "rejects.jsonl").read_text().splitlines()
+    assert "clip 'clip5': got language 'tlh', wanted one that espeak-ng speaks" in reject
+    assert len(View(out, "languages", get_task("plain_tts"), "heldout")) == 2
+
+
+def test_conditions_are_read_as_clips_are_and_what_is_left_out_of_them_is_warned_of(tokenizers):
+    task = get_task("plain_tts")
+    given = {"text": "Zwei Gänse gingen nach Hause 界.", "language": "German"}
+    with pytest.warns(UserWarning, match="task plain_tts: 1 characters not spoken"):
+        streams = tokenizers.streams(task, clip_of_conditions(task, given, 16000))
+    np.testing.assert_array_equal(streams["phone"], tokenizers.phone.encode("Zwei Gänse gingen nach Hause .", "de"))
+    with pytest.raises(ValueError, match="got language 'Germn', wanted one .*did you mean 'german'"):
+        tokenizers.streams(task, clip_of_conditions(task, given | {"language": "Germn"}, 16000))
+
+
+def test_a_text_that_crashes_espeak_costs_one_clip(codec, tmp_path, capfd):
+    corpus, out = write_corpus(tmp_path / "crash", 11), tmp_path / "out"
+    change_rows(corpus, text={3: "s'" * 71})
+    run_build(options(corpus, codec, out, "plain_tts", most_rejects=0.1))
+    (reject,) = (column_folder(out, "crash", "phone").parent / "rejects.jsonl").read_text().splitlines()
+    assert json.loads(reject)["id"] == "clip3" and "at which its engine crashes" in reject
+
+
+def write_flat(folder: Path, *names: str) -> Path:
+    for name in names:
+        path = folder / f"{name}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, np.sin(np.arange(3001) / 9), 16000)
+        path.with_suffix(".txt").write_text("Hello.")
+    return folder
+
+
+def test_a_corpus_without_two_clips_of_any_speaker_is_refused_for_speaker_prompts(codec, tmp_path, capsys):
+    corpus, out = write_flat(tmp_path / "flat", "a", "b", "c"), tmp_path / "out"
+    with pytest.raises(ValueError, match="2 of 2 train clips are the only one of their speaker, .*folder or by a key"):
+        run_build(options(corpus, codec, out, "tts"))
+    assert not list(out.rglob("tts.json"))
+    run_build(options(corpus, codec, out, "plain_tts"))
+    assert "the only one" not in (capsys.readouterr().out)
+    corpus = write_flat(tmp_path / "some", "train/ivy/a", "train/ivy/b", "train/leo/c", "train/d", "test/ivy/e")
+    run_build(options(corpus, codec, out, "tts"))
+    said = capsys.readouterr().out
+    assert "tts/some: 2 of 4 train clips are the only one of their speaker, and are left out" in said
+    assert "tts/some: 1 of 1 heldout clips are the only one of their speaker, and are left out" in said
 
 
 def break_clips(corpus: Path) -> None:
@@ -247,9 +332,7 @@ def break_clips(corpus: Path) -> None:
     soundfile.write(corpus / "wav/1.wav", np.full(4000, np.nan), 16000, subtype="FLOAT")
     os.truncate(corpus / "wav/2.wav", 2000)
     (corpus / "wav/5.wav").unlink()
-    lines = [json.loads(line) for line in (corpus / "manifest.jsonl").read_text().splitlines()]
-    lines[3]["text"] = "?!"
-    (corpus / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    change_rows(corpus, text={3: "?!"})
 
 
 def test_bad_clips_are_rejected_by_the_streams_that_need_them_and_too_many_are_an_error(codec, tmp_path):

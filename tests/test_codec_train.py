@@ -331,8 +331,10 @@ def test_half_of_the_rows_train_at_the_main_codebooks_and_the_others_at_any_numb
 def test_a_manifest_names_the_splits(tmp_path):
     for name in "abc":
         soundfile.write(tmp_path / f"{name}.wav", np.full(1601, 0.1), 16000)
+    spoken = {"text": "One.\u2028Two.\u0085", "language": "en-us"}
     lines = [{"audio": "a.wav", "split": "train"}, {"audio": "b.wav", "noisy_audio": "c.wav", "split": "heldout"}]
-    (tmp_path / "manifest.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    written = "\n\n".join(json.dumps(line | spoken, ensure_ascii=False) for line in lines)
+    (tmp_path / "manifest.jsonl").write_text(written + "\n", encoding="utf-8-sig")
     audio = Audio((str(tmp_path),), 16000)
     assert len(audio.train) == 1 and len(audio.heldout[tmp_path.name]) == 2
 

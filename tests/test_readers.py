@@ -160,6 +160,15 @@ def test_bytes_that_are_not_utf_8_are_refused_with_their_line(tmp_path):
         open_folder(tmp_path)
 
 
+def test_a_byte_order_mark_blank_lines_and_line_separators_within_text_change_nothing(tmp_path):
+    sound(tmp_path / "a.wav")
+    text = "One.\u2028Two.\u0085Three.\u2029"
+    rows = (row(text=text), row(id="c", text="Four."))
+    content = "\n  \r\n".join(json.dumps(fields, ensure_ascii=False) for fields in rows)
+    (tmp_path / "manifest.jsonl").write_text(f"\n{content}\n\n", encoding="utf-8-sig", newline="")
+    assert [clip.text for clip in read_all(open_folder(tmp_path)).values()] == [text, "Four."]
+
+
 def test_a_manifest_is_written_whole_or_not_at_all(tmp_path):
     manifest = tmp_path / "manifest.jsonl"
     write_manifest(manifest, [row(text=None)])
@@ -196,8 +205,8 @@ def test_a_plain_folder_tells_texts_speakers_and_conversions(tmp_path):
             "licence": "CC0",
         },
     )
-    lines(tmp_path / ".hidden.wav", "")
-    lines(tmp_path / ".trash" / "old.wav", "")
+    for hidden in (".hidden.wav", "._two.wav", "leo/._3.ogg", ".trash/old.wav", "ivy/.git/blob.wav"):
+        lines(tmp_path / hidden, "")
     clips = read_all(open_folder(tmp_path))
     assert set(clips) == {"ivy/day one/one", "two", "leo/3"}
     one, two, three = (clips[name] for name in ("ivy/day one/one", "two", "leo/3"))
@@ -233,6 +242,57 @@ def test_libritts_is_read_as_it_is_laid_out(tmp_path):
     assert {clip.text for clip in clips} == {"Mister A"}
 
 
+@pytest.mark.parametrize("opened", ["", "LibriSpeech"])
+def test_librispeech_is_read_as_it_is_laid_out(tmp_path, opened):
+    for subset, speaker, chapter in (("train-clean-100", "19", "198"), ("dev-clean", "84", "121123")):
+        folder = tmp_path / "LibriSpeech" / subset / speaker / chapter
+        for number in (0, 1, 2):
+            sound(folder / f"{speaker}-{chapter}-000{number}.flac")
+        rows = [f"{speaker}-{chapter}-0000 GO  DO YOU HEAR", f"{speaker}-{chapter}-0002", ""]
+        lines(folder / f"{speaker}-{chapter}.trans.txt", *rows, f"{speaker}-{chapter}-0001 BUT IN LESS\u2028THAN FIVE")
+    clips = list(read_all(open_folder(tmp_path / opened)).values())
+    assert [(clip.speaker, clip.split) for clip in clips] == [("84", "heldout")] * 3 + [("19", "train")] * 3
+    assert [clip.text for clip in clips] == ["GO  DO YOU HEAR", "BUT IN LESS\u2028THAN FIVE", None] * 2
+
+
+def test_a_broken_transcript_is_refused_with_the_clips_beside_it_and_no_other(tmp_path):
+    for name in ("a/a-0", "a/a-1", "b/b-0"):
+        sound(tmp_path / f"{name}.flac")
+    (tmp_path / "a/a.trans.txt").write_bytes(b"a-0 GR\xfc\xdfe\n")
+    corpus = open_folder(tmp_path)
+    for number in (0, 1):
+        with refused("a.trans.txt:1: got bytes that are not UTF-8"):
+            read_one(corpus, number)
+    assert read_one(corpus, 2).id == "b/b-0"
+
+
+def test_linked_folders_are_read_once_and_a_ring_of_links_ends(tmp_path):
+    sound(tmp_path / "elsewhere" / "ivy" / "one.wav")
+    sound(tmp_path / "corpus" / "leo" / "two.wav")
+    (tmp_path / "corpus" / "eve").symlink_to(tmp_path / "elsewhere" / "ivy")
+    (tmp_path / "corpus" / "leo" / "again").symlink_to(tmp_path / "corpus")
+    (tmp_path / "corpus" / "mia").symlink_to(tmp_path / "corpus" / "leo")
+    (tmp_path / "corpus" / "gone").symlink_to(tmp_path / "nowhere")
+    clips = read_all(open_folder(tmp_path / "corpus"))
+    assert {name: clip.speaker for name, clip in clips.items()} == {"eve/one": "eve", "leo/two": "leo"}
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [
+        ({"title": "x", "bpm": 97}, None),
+        ([{"start": 0.0, "text": "Not this."}], None),
+        ({"text": "Hi.\u2028There.", "segments": [{"id": 0}], "language": "en"}, "Hi.\u2028There."),
+        ("words", None),
+        (None, None),
+    ],
+)
+def test_what_is_not_ours_in_a_json_beside_a_clip_is_ignored(tmp_path, content, wanted):
+    sound(tmp_path / "a.wav")
+    (tmp_path / "a.json").write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8-sig")
+    assert read_one(open_folder(tmp_path)).text == wanted
+
+
 @pytest.mark.parametrize("waves", ["wav48_silence_trimmed", "wav48"])
 @pytest.mark.parametrize("opened", ["", "waves"])
 def test_vctk_is_read_as_it_is_laid_out_from_its_first_microphone(tmp_path, waves, opened):
@@ -252,7 +312,7 @@ def test_vctk_is_read_as_it_is_laid_out_from_its_first_microphone(tmp_path, wave
         ("b.txt", b"Gr\xfc\xdfe", "b.txt:1: got bytes that are not UTF-8"),
         ("b.json", b"{", "b.json: got '{', wanted one JSON object"),
         ("b.json", b'{"labels": "rain"}', "b.json: got labels = 'rain', wanted a list of strings"),
-        ("b.json", b'{"title": "x"}', "b.json: got the keys title, wanted some of text, language"),
+        ("b.json", b'{"title": 7, "text": 7}', "b.json: got text = 7, wanted a string"),
     ],
 )
 def test_a_broken_file_beside_a_clip_is_refused_when_that_clip_is_read(tmp_path, name, content, message):

@@ -1,5 +1,6 @@
 """Sung phones, lexica, durations, melodies, labels, languages, word pieces."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,14 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.espeak import phonemes
+from data_pipelines.espeak import ENGINE, phonemes
+from data_pipelines.notes import Notes
 from data_pipelines.synthetic.singing import write_midi
 from data_pipelines.tokenizers.labels import LABELS, LabelTokenizer
-from data_pipelines.tokenizers.languages import LANGUAGE_NAMES, LanguageTokenizer
+from data_pipelines.tokenizers.languages import LANGUAGE_NAMES, LanguageTokenizer, language_name
 from data_pipelines.tokenizers.lexicon import LexiconPhones, with_durations
 from data_pipelines.tokenizers.midi import REST, MidiTokenizer, read_midi
 from data_pipelines.tokenizers.phone import ARPABET, SYMBOLS, PhoneTokenizer, phone_symbols
 from data_pipelines.tokenizers.sung_phone import NEAREST, SUNG_SYMBOLS, SungPhoneTokenizer
+from data_pipelines.tokenizers.tables import read_list
 from data_pipelines.tokenizers.words import MODEL, WordPieces, train_pieces
 from uniaudio_jax.vocab import CLASS_EVENTS, LANGUAGES, MIDI_NOTES, SUNG_PHONES
 
@@ -81,14 +84,14 @@ def test_sung_phones_are_the_letters_of_the_phones_and_silence_between_clauses()
     ],
 )
 def test_lyrics_of_common_languages_have_no_unknown_sung_phone(language, text):
-    tokenizer = SungPhoneTokenizer()
-    assert tokenizer.encode(text, language).min() > 0 and not tokenizer.unknown and not tokenizer.dropped
+    notes = Notes()
+    assert SungPhoneTokenizer().encode(text, language, notes).min() > 0 and not notes
 
 
 def test_nasal_vowels_keep_their_mark_and_a_strange_letter_is_counted():
-    tokenizer = SungPhoneTokenizer()
-    assert tokenizer.decode(tokenizer.ids(["ɔ", "\u0303", "ː", "ˈ", "ʘ"])) == ["ɔ", "\u0303", "<unknown>"]
-    assert tokenizer.unknown == {"ʘ": 1}
+    tokenizer, notes = SungPhoneTokenizer(), Notes()
+    assert tokenizer.decode(tokenizer.ids(["ɔ", "\u0303", "ː", "ˈ", "ʘ"], notes)) == ["ɔ", "\u0303", "<unknown>"]
+    assert notes == {"phones without an id": 1}
 
 
 @pytest.mark.parametrize(("text", "language"), [("", "en-us"), ("...", "en-us"), ("月亮", "en-us"), ("la la", "xx")])
@@ -127,6 +130,15 @@ def test_words_out_of_the_lexicon_are_all_told(cmudict):
 def test_espeak_speaks_the_words_out_of_the_lexicon_if_it_may(cmudict):
     tokenizer = LexiconPhones(cmudict, fallback=True)
     assert tokenizer.decode(tokenizer.encode("read zebra")) == [*"ɹˈiːd", " ", *phonemes("zebra")]
+
+
+def test_what_espeak_leaves_out_of_words_out_of_the_lexicon_is_noted_or_refused(cmudict):
+    tokenizer, notes = LexiconPhones(cmudict, fallback=True), Notes()
+    ids = tokenizer.encode("Hello church world, 界. Hello read", notes=notes)
+    assert "".join(tokenizer.decode(ids)) == "həlˈoʊ tʃˈɜːtʃ wˈɜːld|həlˈoʊ ɹˈiːd"
+    assert notes == {"characters not spoken": 1, "clips with characters not spoken": 1}
+    with pytest.raises(ValueError, match="does not speak 1 of 6 letters"):
+        tokenizer.encode("Hello 界")
 
 
 def test_the_hash_of_a_lexicon_is_that_of_its_words_and_of_the_fallback(cmudict):
@@ -267,6 +279,20 @@ def test_a_midi_file_without_notes_is_refused(tmp_path):
             read_midi(path)
 
 
+@pytest.mark.parametrize("broken", [b"\xff\x59\x02\x0b\x07", b"\xff\x59\x00", b"\xff\x58\x01\x04", b"\xff\x54\x00"])
+def test_a_broken_meta_message_changes_no_note(tmp_path, broken):
+    key = mido.MetaMessage("key_signature", key="D", time=8)
+    end = mido.MetaMessage("end_of_track", time=16)
+    path = midi_file(tmp_path / "a.mid", mido.Message("note_on", note=61), key, end)
+    whole = b"\xff\x59\x02\x02\x00"
+    content = path.read_bytes()
+    length = len(content) - 22  # of the track, after the two headers
+    shorter = length - len(whole) + len(broken)
+    assert content.count(whole) == 1 and content[18:22] == length.to_bytes(4, "big")
+    path.write_bytes(content.replace(whole, broken).replace(content[18:22], shorter.to_bytes(4, "big"), 1))
+    assert read_midi(path).tolist() == [61, 61, 61]
+
+
 def test_a_file_that_is_no_midi_is_refused(tmp_path):
     (tmp_path / "a.mid").write_bytes(b"RIFF")
     for name in ("a.mid", "none.mid"):
@@ -336,6 +362,13 @@ def test_labels_of_a_file_are_its_lines(tmp_path):
     assert tokenizer.sha256 != LabelTokenizer().sha256
 
 
+def test_a_line_separator_within_a_name_parts_no_lines(tmp_path):
+    (tmp_path / "names.txt").write_text("dog\u2028bark\nra\u0085in\n", encoding="utf-8-sig")
+    assert LabelTokenizer(tmp_path / "names.txt").names == ("dog\u2028bark", "ra\u0085in")
+    (tmp_path / "words.txt").write_text("one W AH1 N\u2028W AH1\n", encoding="utf-8-sig")
+    assert LexiconPhones(tmp_path / "words.txt").words == {"one": list("wˈʌnwˈʌ")}
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
@@ -354,12 +387,60 @@ def test_a_broken_file_of_labels_is_refused(tmp_path, content, told):
 
 
 def test_every_language_has_an_id_and_espeak_speaks_it(capfd):
+    ENGINE.stop()  # the next one writes to this test's stderr
     tokenizer = LanguageTokenizer()
     assert len(set(LANGUAGE_NAMES)) == len(LANGUAGE_NAMES) <= LANGUAGES == tokenizer.size
     for number, language in enumerate(LANGUAGE_NAMES):
         assert tokenizer.encode(language.upper()).tolist() == [number] and tokenizer.decode([number]) == [language]
         assert phonemes("1 2 3", language)
     assert capfd.readouterr().err == ""  # espeak tells of a missing dictionary there
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        *((text, "en-us") for text in ("English", "ENGLISH", "en", "eng", "en_US", "en-US", "American English")),
+        *((text, "en") for text in ("en-GB", "British English", "en_AU", "en-UK")),
+        *((text, "de") for text in ("German", "Deutsch", "ger", "deu", "DE", "de-AT", "de_CH", " german ")),
+        *((text, "cmn") for text in ("zh", "zh-CN", "zh_TW", "zh-Hans", "zh-Hant-TW", "Chinese", "中文", "chi", "cn")),
+        *((text, "yue") for text in ("Cantonese", "zh-HK", "zh-yue")),
+        *((text, "ja") for text in ("jp", "jpn", "Japanese", "日本語")),
+        *((text, "pt-br") for text in ("pt_BR", "Brazilian Portuguese")),
+        *((text, "es-419") for text in ("es-MX", "es_419")),
+        ("fr-CA", "fr"),
+        ("no", "nb"),
+        ("kr", "ko"),
+        ("ua", "uk"),
+        ("iw", "he"),
+        ("Farsi", "fa"),
+        ("русский", "ru"),
+        ("en-gb-x-rp", "en-gb-x-rp"),
+        ("en-us-nyc", "en-us-nyc"),
+    ],
+)
+def test_a_language_has_one_name_however_it_is_written(written, name):
+    assert language_name(written) == name
+
+
+def test_every_name_of_a_language_but_plain_english_stays_and_espeak_knows_it():
+    names = {*LANGUAGE_NAMES, *read_list("further_languages.txt")}
+    assert {name for name in names if language_name(name) != name} == {"en"}
+    assert all(phonemes("1 a", name) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("written", "guess"),
+    [("nn", "'nb'"), ("germn", "'german'"), ("klingon", ""), ("xx", ""), ("", ""), ("x-whisper", ""), ("en-us+f2", "")],
+)
+def test_a_language_that_espeak_does_not_speak_is_refused_with_the_nearest(written, guess):
+    with pytest.raises(ValueError, match=f"got language {re.escape(repr(written))}, wanted one .*{guess}"):
+        language_name(written)
+
+
+def test_a_region_without_an_id_has_that_of_its_language():
+    tokenizer = LanguageTokenizer()
+    assert tokenizer.encode("en-gb-x-rp").tolist() == tokenizer.encode("en").tolist()
+    assert tokenizer.encode("es-419").tolist() == tokenizer.encode("es").tolist()
 
 
 def test_an_unknown_language_is_refused_with_the_nearest():

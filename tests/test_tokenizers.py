@@ -11,7 +11,9 @@ import pytest
 from data_pipelines.encoders.minilm import PACKAGE, MiniLmVectors
 from data_pipelines.encoders.weights import package_folder
 from data_pipelines.espeak import phonemes
-from data_pipelines.tokenizers.phone import SYMBOLS, PhoneTokenizer
+from data_pipelines.notes import Notes
+from data_pipelines.tokenizers.phone import SYMBOLS, PhoneTokenizer, spoken_symbols
+from data_pipelines.tokenizers.sung_phone import SungPhoneTokenizer
 
 TEXTS = ("Hello, world!", "Why did Hugh weigh 42 zebras?", "The church bell", "A\nline break", "I'm 3.5 % sure.")
 
@@ -33,9 +35,9 @@ def test_the_symbol_list_is_fixed():
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_phones_round_trip(text):
-    tokenizer = PhoneTokenizer()
-    ids = tokenizer.encode(text)
-    assert ids.dtype == np.int16 and ids.min() > 0 and not tokenizer.unknown
+    tokenizer, notes = PhoneTokenizer(), Notes()
+    ids = tokenizer.encode(text, notes=notes)
+    assert ids.dtype == np.int16 and ids.min() > 0 and not notes
     assert tokenizer.decode(ids) == phonemes(text)
     assert np.array_equal(tokenizer.ids(tokenizer.decode(ids)), ids)
 
@@ -59,12 +61,12 @@ def test_words_and_clauses_are_parted_by_symbols():
     ],
 )
 def test_other_languages_have_no_unknown_phones(language, text):
-    tokenizer = PhoneTokenizer()
-    assert len(tokenizer.encode(text, language)) > 4 and not tokenizer.unknown and not tokenizer.dropped
+    notes = Notes()
+    assert len(PhoneTokenizer().encode(text, language, notes)) > 4 and not notes
 
 
 @pytest.mark.parametrize(
-    ("language", "text", "spoken", "dropped"),
+    ("language", "text", "spoken", "unspoken"),
     [
         ("en-us", "我们 hello", "hello", {"我": 1, "们": 1}),
         ("de", "Welt и Да и", "Welt", {"и": 2, "Д": 1, "а": 1}),
@@ -76,13 +78,25 @@ def test_other_languages_have_no_unknown_phones(language, text):
         ("cmn", "ひ你好", "你好", {"ひ": 1}),
     ],
 )
-def test_characters_that_espeak_does_not_speak_are_left_out_and_counted(language, text, spoken, dropped):
-    tokenizer = PhoneTokenizer()
-    ids = tokenizer.encode(text, language)
-    assert tokenizer.dropped == dropped
-    assert [symbol for symbol in tokenizer.decode(ids) if symbol != "|"] == [
+def test_characters_that_espeak_does_not_speak_are_left_out(language, text, spoken, unspoken):
+    symbols, left_out = spoken_symbols(text, language)
+    assert left_out == unspoken
+    assert [symbol for symbol in symbols if symbol != "|"] == [
         symbol for symbol in phonemes(spoken, language) if symbol != "|"
     ]
+
+
+@pytest.mark.parametrize("encode", [PhoneTokenizer().encode, SungPhoneTokenizer().encode])
+def test_left_out_characters_are_noted_up_to_a_tenth_of_the_letters_and_refused_beyond(encode):
+    notes = Notes()
+    encode("♪ Seven plain letters 界 ♪", "en-us", notes)
+    encode("Eighteen are to be read 世界", "en-us", notes)  # 2 of 21 letters
+    encode("All of this.", "en-us", notes)
+    assert notes == {"characters not spoken": 5, "clips with characters not spoken": 2}
+    message = "does not speak 2 of 18 letters in language 'en-us' (世 界), wanted at most 10%"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        encode("Eighteen are to be r 世界", "en-us", notes)
+    assert notes.total() == 7
 
 
 @pytest.mark.parametrize(("language", "text"), [("en-us", "你好"), ("de", "привет"), ("en-us", "नमस्ते"), ("ar", "♪♫")])
@@ -96,9 +110,9 @@ def test_a_text_of_which_nothing_is_spoken_is_refused(language, text):
     [("en-us", "naïve café — “5½ %” 😀"), ("th", "มนุษย์ทั้งหลาย"), ("ko", "안녕하세요"), ("fa", "می‌آیند گچ")],
 )
 def test_accents_vowel_signs_and_spoken_signs_are_kept(language, text):
-    tokenizer = PhoneTokenizer()
-    assert tokenizer.decode(tokenizer.encode(text, language)) == phonemes(text, language)
-    assert not tokenizer.dropped
+    tokenizer, notes = PhoneTokenizer(), Notes()
+    assert tokenizer.decode(tokenizer.encode(text, language, notes)) == phonemes(text, language)
+    assert not notes
 
 
 def test_an_unknown_language_is_refused():
@@ -111,9 +125,10 @@ def test_language_switches_leave_no_trace_among_the_phones():
 
 
 def test_unknown_symbols_are_counted_and_get_their_own_id():
-    tokenizer = PhoneTokenizer()
-    assert tokenizer.ids(["a", "☃", "b", "☃"]).tolist() == [SYMBOLS.index("a"), 0, SYMBOLS.index("b"), 0]
-    assert tokenizer.unknown == {"☃": 2}
+    tokenizer, notes = PhoneTokenizer(), Notes()
+    assert tokenizer.ids(["a", "☃", "b", "☃"], notes).tolist() == [SYMBOLS.index("a"), 0, SYMBOLS.index("b"), 0]
+    assert tokenizer.ids(["<unknown>"], notes).tolist() == [0]
+    assert notes == {"phones without an id": 2}
     assert tokenizer.decode([0]) == ["<unknown>"]
 
 
@@ -162,8 +177,11 @@ def test_a_paraphrase_is_nearer_than_another_text(vectors):
     assert tune @ same > 0.6 > 0.3 > tune @ other
 
 
-def test_long_texts_are_cut_to_a_hundred_tokens(vectors):
-    assert len(vectors.encode("word " * 331)) == 100
+def test_long_texts_are_cut_to_a_hundred_tokens_and_noted(vectors):
+    notes, last = Notes(), vectors.after
+    whole, cut, long = (vectors.encode("word " * count, notes) for count in (98, 99, 331))
+    assert len(whole) == len(cut) == len(long) == 100 and np.array_equal(whole, long) and len(last) == 1
+    assert notes == {"texts cut to 100 tokens": 2}
 
 
 @pytest.mark.parametrize("text", ["", "   "])
@@ -185,7 +203,7 @@ def test_the_vectors_equal_those_of_transformers(vectors):
     transformers.utils.logging.disable_progress_bar()
     model = transformers.BertModel.from_pretrained(folder, add_pooling_layer=False).eval()
     text = "In F sharp minor, the violin sounds restless: arpeggios, fast, around 148 beats per minute."
-    ids = torch.tensor([vectors.tokens(text)])
+    ids = torch.tensor([[*vectors.before, *vectors.tokens(text), *vectors.after]])
     with torch.no_grad():
         wanted = model(ids).last_hidden_state[0].numpy()
     assert np.allclose(vectors.encode(text), wanted, rtol=1e-3, atol=1e-4)

@@ -34,7 +34,7 @@ class Conditions:
     text: str | None = None
     """What to say or sing, the caption, or the order to edit."""
     language: str | None = None
-    """Language of the text, as espeak-ng names it."""
+    """Language of the text, by its name or code, such as German or de."""
     instruction: str | None = None
     """How to say it, in words."""
     midi: Path | None = None

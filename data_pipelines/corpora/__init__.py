@@ -59,7 +59,7 @@ class Clip:
     text: str | None = None
     """The words of `audio`, or a caption, or an order to edit."""
     language: str | None = None
-    """Language of the words, as espeak-ng names it."""
+    """Language of the words: a name or a code."""
     speaker: str | None = None
     """A name that the clips of one voice share."""
     instruction: str | None = None

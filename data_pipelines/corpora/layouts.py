@@ -1,5 +1,6 @@
 """Folders of plain audio files: text, speaker and split from their names and from the files beside them."""
 
+import functools
 import os
 import re
 from collections.abc import Collection, Iterator
@@ -7,26 +8,30 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.corpora import Corpus, Entry, EntryTable, Segment, splits_of
-from data_pipelines.corpora.listing import AUDIO_SUFFIXES, clip_fields, json_object, read_text
+from data_pipelines.corpora.listing import AUDIO_SUFFIXES, clip_fields, json_value, read_text, text_lines
 
 SUBSET = re.compile(r"(train|dev|test|heldout)([-_].*)?")
 """Folders that name a subset, such as LibriTTS's train-clean-100."""
+CORPORA = re.compile(r"Libri(Speech|TTS)(_R)?")
+"""Folders that hold the subsets of a corpus."""
 WAVES = re.compile(r"wavs?(\d.*)?")
 """Folders that hold the audio of all speakers, such as VCTK's wav48_silence_trimmed."""
 MICROPHONE = re.compile(r"_mic\d$")
 TEXT_SUFFIXES = (".normalized.txt", ".original.txt", ".txt", ".lab")
+TRANSCRIPTS = ".trans.txt"
+"""End of the names of LibriSpeech's texts, with the name and the words of a file of the same folder on each line."""
 BESIDE_FIELDS = ("text", "language", "speaker", "instruction", "labels")
 
 
 def plain_corpus(root: Path) -> Corpus:
     """Each wav, flac and ogg file below `root` as a clip, with the fields that the files beside it give.
 
-    The speaker is the first folder on the way to the file that neither `SUBSET` nor `WAVES` describes. Clips in dev,
-    test and heldout subsets are held out; without such subsets, a hash of the id decides. Of VCTK's two microphones
-    only mic1 is used. Hidden files and folders are ignored. Reading a clip whose text or .json file is broken raises
-    ValueError.
+    The speaker is the first folder on the way to the file that `SUBSET`, `CORPORA` and `WAVES` do not describe. Clips
+    in dev, test and heldout subsets are held out; without such subsets, a hash of the id decides. Of VCTK's two
+    microphones only mic1 is used. Hidden files and folders are ignored, and linked folders are read, each one once.
+    Reading a clip whose text or .json file is broken raises ValueError.
     """
-    entries = EntryTable(_entry(path, path.relative_to(root), names) for path, names in _audio_below(root))
+    entries = EntryTable(_entry(path, path.relative_to(root), beside) for path, beside in _audio_below(root))
     if not entries:
         raise ValueError(
             f"{root}: got no manifest.jsonl and no audio, wanted {', '.join(AUDIO_SUFFIXES)} files; check the path"
@@ -36,23 +41,41 @@ def plain_corpus(root: Path) -> Corpus:
     return Corpus(place=str(root), entries=entries)
 
 
-def _audio_below(folder: Path) -> Iterator[tuple[Path, set[str]]]:
-    """Each clip's file below a folder, in the order of the paths, with the names of all files in its own folder."""
+class Beside:
+    """What lies in the folder of an audio file: the names of all files, and LibriSpeech's texts."""
+
+    def __init__(self, folder: Path, names: Collection[str]):
+        self.folder, self.names = folder, names
+
+    @functools.cached_property
+    def transcripts(self) -> dict[str, str]:
+        """The words of files by their name without its ending."""
+        files = [self.folder / name for name in sorted(self.names) if name.endswith(TRANSCRIPTS)]
+        lines = [line.split(maxsplit=1) for file in files for _, line in text_lines(file)]
+        return {words[0]: words[1].strip() for words in lines if len(words) > 1}
+
+
+def _audio_below(folder: Path, read: set[str] | None = None) -> Iterator[tuple[Path, Beside]]:
+    """Each clip's file below a folder, in the order of the paths. read: the real paths of folders, to end in a ring."""
+    read = set() if read is None else read
+    if (real := os.path.realpath(folder)) in read:
+        return
+    read.add(real)
     with os.scandir(folder) as listing:
         children = sorted((child for child in listing if not child.name.startswith(".")), key=lambda child: child.name)
-    names = {child.name for child in children if child.is_file()}
+    beside = Beside(folder, {child.name for child in children if child.is_file()})
     for child in children:
         path = folder / child.name
-        if child.is_dir(follow_symlinks=False):
-            yield from _audio_below(path)
+        if child.is_dir():
+            yield from _audio_below(path, read)
         elif path.suffix.lower() in AUDIO_SUFFIXES and not (_in_vctk(path) and path.stem.endswith("_mic2")):
-            yield path, names
+            yield path, beside
 
 
-def _entry(path: Path, below_root: Path, names: Collection[str]) -> Entry:
+def _entry(path: Path, below_root: Path, beside: Beside) -> Entry:
     about, broken = _speaker(below_root), None
     try:
-        about |= _beside(path, names)
+        about |= _fields_beside(path, beside)
     except ValueError as error:
         broken = str(error)
     return Entry(
@@ -76,34 +99,30 @@ def _subset(below_root: Path) -> str | None:
     for part in below_root.parts[:-1]:
         if match := SUBSET.fullmatch(part):
             return match[1]
-        if not WAVES.fullmatch(part):
+        if not CORPORA.fullmatch(part) and not WAVES.fullmatch(part):
             return None
     return None
 
 
 def _speaker(below_root: Path) -> dict[str, str]:
     for part in below_root.parts[:-1]:
-        if not SUBSET.fullmatch(part) and not WAVES.fullmatch(part):
+        if not any(kind.fullmatch(part) for kind in (SUBSET, CORPORA, WAVES)):
             return {"speaker": part}
     return {}
 
 
-def _beside(path: Path, names: Collection[str]) -> dict[str, Any]:
-    """Fields from the text and .json files, among the `names` beside an audio file; those of the .json file prevail."""
-    texts = [path.with_name(path.stem + suffix) for suffix in TEXT_SUFFIXES if path.stem + suffix in names]
+def _fields_beside(path: Path, beside: Beside) -> dict[str, Any]:
+    """Fields from the texts and the .json file beside an audio file; those of the .json file prevail."""
+    texts = [path.with_name(path.stem + suffix) for suffix in TEXT_SUFFIXES if path.stem + suffix in beside.names]
     if not texts and _in_vctk(path):  # which may be outside of the root
         speaker = path.absolute().parent
         file = speaker.parents[1] / "txt" / speaker.name / f"{MICROPHONE.sub('', path.stem)}.txt"
         texts = [file] if file.is_file() else []
-    text = read_text(texts[0]).strip() if texts else ""
+    text = read_text(texts[0]).strip() if texts else beside.transcripts.get(path.stem)
     fields: dict[str, Any] = {"text": text} if text else {}
     json_file = path.with_name(f"{path.stem}.json")
-    if json_file.name in names:
-        listed = json_object(read_text(json_file), str(json_file))
-        known = {key: value for key, value in listed.items() if key in BESIDE_FIELDS}
-        if not known:
-            raise ValueError(
-                f"{json_file}: got the keys {', '.join(listed) or '(none)'}, wanted some of {', '.join(BESIDE_FIELDS)}"
-            )
+    if json_file.name in beside.names:
+        listed = json_value(read_text(json_file), str(json_file))
+        known = {key: listed[key] for key in BESIDE_FIELDS if key in listed} if isinstance(listed, dict) else {}
         fields |= clip_fields(str(json_file), known)
     return fields

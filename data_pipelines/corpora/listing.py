@@ -55,14 +55,18 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def json_object(text: str, where: str) -> dict[str, Any]:
     """The JSON object that `text` is. Raises ValueError with `where` for anything else."""
-    shown = shortened(text.strip())
-    try:
-        fields = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: got {shown}, wanted one JSON object ({error})") from error
+    fields = json_value(text, where)
     if not isinstance(fields, dict):
-        raise ValueError(f'{where}: got {shown}, wanted a JSON object such as {{"id": …}}')
+        raise ValueError(f'{where}: got {shortened(text.strip())}, wanted a JSON object such as {{"id": …}}')
     return fields
+
+
+def json_value(text: str, where: str) -> Any:
+    """The JSON value that `text` is. Raises ValueError with `where` for what is no JSON."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: got {shortened(text.strip())}, wanted one JSON object ({error})") from error
 
 
 def shortened(value: Any) -> str:

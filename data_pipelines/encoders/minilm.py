@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from data_pipelines.encoders.layers import encoder_layer, layer_norm
-from data_pipelines.encoders.text import CONFIG, LONGEST, TOKENIZER, WEIGHTS, TextEncoder, load_tokenizer
+from data_pipelines.encoders.text import CONFIG, TOKENIZER, WEIGHTS, TextEncoder, load_tokenizer
 from data_pipelines.encoders.weights import layers_of, package_folder, part
 from uniaudio_jax.weight_files import read_weights
 
@@ -32,7 +32,7 @@ class MiniLmVectors(TextEncoder):
     which is found without importing it (it would import PyTorch).
     """
 
-    name, width, added_tokens = "all-MiniLM-L6-v2", 384, 2
+    name, width = "all-MiniLM-L6-v2", 384
 
     def __init__(self, folder: str | Path | None = None) -> None:
         folder = package_folder(PACKAGE, "text vectors", INSTALL) if folder is None else Path(folder)
@@ -50,10 +50,10 @@ class MiniLmVectors(TextEncoder):
         self.norm = part(arrays, "embeddings.LayerNorm", where)
         self.layers = layers_of(arrays, LAYER_NAMES, where)
         self.tokenizer = load_tokenizer(folder / TOKENIZER)
-        self.tokenizer.enable_truncation(LONGEST)
+        self.before, self.after = ((self.tokenizer.token_to_id(name),) for name in ("[CLS]", "[SEP]"))
 
     def tokens(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text).ids
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
 
     def forward(self, ids: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n 384"]:
         heads, epsilon = self.config["num_attention_heads"], self.config["layer_norm_eps"]

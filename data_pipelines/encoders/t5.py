@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from data_pipelines.encoders.layers import attention, linear, rms_norm
-from data_pipelines.encoders.text import CONFIG, LONGEST, TOKENIZER, WEIGHTS, TextEncoder, load_tokenizer
+from data_pipelines.encoders.text import CONFIG, TOKENIZER, WEIGHTS, TextEncoder, load_tokenizer
 from data_pipelines.encoders.weights import layers_of, part
 from uniaudio_jax.packages import load_package
 from uniaudio_jax.weight_files import read_weights
@@ -35,8 +35,6 @@ class T5Vectors(TextEncoder):
     (read by the package tokenizers) or spiece.model (by sentencepiece).
     """
 
-    added_tokens = 1
-
     def __init__(self, folder: str | Path) -> None:
         folder = Path(folder)
         wanted = "a Hugging Face folder of a T5 model (transformers' `save_pretrained` writes one)"
@@ -55,10 +53,11 @@ class T5Vectors(TextEncoder):
         self.distances = part(arrays, distances, where)["weight"]
         self.norm = part(arrays, "encoder.final_layer_norm", where)
         self.layers = layers_of(arrays, LAYER_NAMES, where)
+        self.after = (self.config.get("eos_token_id", 1),)
         self.tokenizer = _tokenizer(folder)
 
     def tokens(self, text: str) -> list[int]:
-        return [*self.tokenizer(text)[: LONGEST - 1], self.config.get("eos_token_id", 1)]
+        return self.tokenizer(text)
 
     def forward(self, ids: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n W"]:
         """Vectors of token ids: pre-norm layers with one bias of relative positions, then a last norm."""
@@ -98,7 +97,6 @@ def _tokenizer(folder: Path) -> Any:
     """The function from a text to token ids without </s>, by tokenizer.json or else spiece.model."""
     if (folder / TOKENIZER).is_file():
         tokenizer = load_tokenizer(folder / TOKENIZER)
-        tokenizer.no_truncation()
         return lambda text: tokenizer.encode(text, add_special_tokens=False).ids
     if not (folder / SENTENCEPIECE).is_file():
         raise ValueError(f"{folder}: got neither {TOKENIZER} nor {SENTENCEPIECE}, wanted the tokenizer of the model")

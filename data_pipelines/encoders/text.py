@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Float16, Int
 from threadpoolctl import ThreadpoolController
 
+from data_pipelines.notes import Notes, note
 from uniaudio_jax.files import file_sha256, read_json
 from uniaudio_jax.packages import load_package
 
@@ -20,12 +21,13 @@ INSTALL = "pip install --no-deps tokenizers"
 class TextEncoder(ABC):
     """Vectors [n, width] of the tokens of a text, at most `LONGEST`, computed by numpy.
 
-    name, width: of the model. added_tokens: how many the tokenizer adds to those of the text.
+    name, width: of the model. before, after: the tokens that the model wants around those of a text.
     """
 
     name: str
     width: int
-    added_tokens: int
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...]
 
     def __init__(self, folder: Path, files: tuple[str, ...], wanted: str, keys: tuple[str, ...]) -> None:
         """Reads the config.
@@ -39,17 +41,21 @@ class TextEncoder(ABC):
         # Products of one text are small: BLAS threads wait for each other, on a busy machine for over 10 times as long.
         self.threads = ThreadpoolController()
 
-    def encode(self, text: str) -> Float16[np.ndarray, "n W"]:
-        """Vectors of the tokens of `text`, of the first ones if it is long; ValueError for a text without any token."""
-        ids = self.tokens(text)
-        if len(ids) <= self.added_tokens:
+    def encode(self, text: str, notes: Notes | None = None) -> Float16[np.ndarray, "n W"]:
+        """Vectors of the tokens of `text`, of the first ones if it is long, which `notes` counts.
+
+        Raises ValueError for a text without any token.
+        """
+        ids, room = self.tokens(text), LONGEST - len(self.before) - len(self.after)
+        if not ids:
             raise ValueError(f"{type(self).__name__}: got text {text!r} without any token, wanted some words")
+        note(notes, f"texts cut to {LONGEST} tokens", int(len(ids) > room))
         with self.threads.limit(limits=1, user_api="blas"):
-            return self.forward(np.array(ids)).astype(np.float16)
+            return self.forward(np.array([*self.before, *ids[:room], *self.after])).astype(np.float16)
 
     @abstractmethod
     def tokens(self, text: str) -> list[int]:
-        """At most `LONGEST` token ids of a text, with those that the model adds."""
+        """All token ids of a text, without those that the model wants around them."""
 
     @abstractmethod
     def forward(self, ids: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n W"]:
@@ -57,11 +63,12 @@ class TextEncoder(ABC):
 
 
 def load_tokenizer(path: Path) -> Any:
-    """The tokenizer of a tokenizer.json, without padding. Raises ValueError where it is none."""
+    """The tokenizer of a tokenizer.json, without padding or limit. Raises ValueError where it is none."""
     package = load_package("tokenizers", str(path), INSTALL)
     try:
         tokenizer = package.Tokenizer.from_file(str(path))
     except Exception as error:  # the package raises no narrower class
         raise ValueError(f"{path}: got no tokenizer ({error}), wanted a {TOKENIZER}; copy it again") from error
     tokenizer.no_padding()
+    tokenizer.no_truncation()
     return tokenizer

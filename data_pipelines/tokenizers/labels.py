@@ -58,7 +58,8 @@ def _key(name: str) -> str:
 def _read_names(path: Path) -> tuple[str, ...]:
     """The names in a file. Raises ValueError for an empty file, too many names, an empty line, and a repeated name."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+        text = path.read_text(encoding="utf-8-sig").rstrip()
+        lines = text.split("\n") if text else []
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
             f"{path}: got a file that cannot be read ({error}), wanted a UTF-8 text with one name a line"

@@ -5,6 +5,7 @@ Phone names may be ARPABET (CMUdict, MFA's english_us_arpa) or IPA: all names of
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -12,13 +13,16 @@ import numpy as np
 from jaxtyping import Int16
 
 from data_pipelines.espeak import CLAUSE_BOUNDARY, WORD_BOUNDARY
+from data_pipelines.notes import Notes
 from data_pipelines.tokenizers.phone import (
     BREATH,
     LENGTH_MARKS,
     MOST_NAMED,
     STRESS_MARKS,
     PhoneTokenizer,
+    check_spoken,
     phone_symbols,
+    spoken_symbols,
 )
 from uniaudio_jax.vocab import PHONES
 
@@ -45,11 +49,11 @@ class LexiconPhones:
         rule = f"{self.phones.sha256} fallback={fallback}\n".encode()
         self.sha256 = hashlib.sha256(rule + path.read_bytes()).hexdigest()
 
-    def encode(self, text: str, language: str = "en-us") -> Int16[np.ndarray, " n"]:
+    def encode(self, text: str, language: str = "en-us", notes: Notes | None = None) -> Int16[np.ndarray, " n"]:
         """Ids of the phones of `text`, with word and clause boundaries.
 
-        language: espeak's, for the fallback only. Raises ValueError for a text without words and, without the fallback,
-        for words that the lexicon lacks.
+        language: espeak's, for the fallback only, which counts in `notes` and refuses what `PhoneTokenizer.encode`
+        does. Raises ValueError for a text without words and, without the fallback, for words that the lexicon lacks.
         """
         clauses = [[word for word in clause if word.strip("'")] for clause in _clauses(text)]
         if not any(clauses):
@@ -61,18 +65,23 @@ class LexiconPhones:
                 f"{' …' if len(missing) > MOST_NAMED else ''} (text {text!r}), wanted each word in the lexicon; add "
                 "them to it, or let espeak speak them (fallback)"
             )
-        spoken = {word: self.phones.decode(self.phones.encode(word, language)) for word in missing}
+        spoken = {word: spoken_symbols(word, language) for word in missing}
+        unspoken: Counter[str] = Counter()
         joined: list[str] = []
-        for clause in filter(None, clauses):
-            joined += [CLAUSE_BOUNDARY] if joined else []
-            for number, word in enumerate(clause):
-                joined += [WORD_BOUNDARY] if number else []
-                joined += self._pronounced(word) or spoken[word]
-        return self.phones.ids(joined)
+        for clause in clauses:
+            boundary = CLAUSE_BOUNDARY
+            for word in clause:
+                symbols = spoken[word][0] if word in spoken else self._pronounced(word)
+                unspoken += spoken[word][1] if word in spoken else Counter()
+                if symbols:
+                    joined += [boundary, *symbols] if joined else symbols
+                    boundary = WORD_BOUNDARY
+        check_spoken(text, language, joined, unspoken, notes)
+        return self.phones.ids(joined, notes)
 
-    def ids(self, symbols: Iterable[str]) -> Int16[np.ndarray, " n"]:
+    def ids(self, symbols: Iterable[str], notes: Notes | None = None) -> Int16[np.ndarray, " n"]:
         """Ids of phone symbols, as PhoneTokenizer gives them."""
-        return self.phones.ids(symbols)
+        return self.phones.ids(symbols, notes)
 
     def decode(self, ids: Sequence[int] | Int16[np.ndarray, " n"]) -> list[str]:
         """The symbols of `ids`. Raises ValueError for an id that has no symbol."""
@@ -87,7 +96,7 @@ def read_lexicon(path: Path) -> dict[str, list[str]]:
     """Lower-case word → its symbols. Raises ValueError that names the line for a word without phones, and for phones
     that are neither ARPABET nor IPA."""
     names: dict[str, list[str]] = {}
-    for number, line in enumerate(_read_text(path).splitlines(), 1):
+    for number, line in enumerate(_read_text(path).split("\n"), 1):
         fields = line.partition(" #")[0].split()
         if not fields or fields[0].startswith((";;;", "#")):
             continue
@@ -106,7 +115,10 @@ def read_lexicon(path: Path) -> dict[str, list[str]]:
 
 
 def with_durations(
-    tokenizer: PhoneTokenizer | LexiconPhones, phones: Sequence[tuple[str, float]], frame_rate_hz: float
+    tokenizer: PhoneTokenizer | LexiconPhones,
+    phones: Sequence[tuple[str, float]],
+    frame_rate_hz: float,
+    notes: Notes | None = None,
 ) -> Int16[np.ndarray, " T"]:
     """One id for each frame: each phone is repeated for its seconds, round(total seconds * frame_rate_hz) ids in all.
 
@@ -131,7 +143,7 @@ def with_durations(
             f"with_durations: got {len(phones)} phones of {seconds.sum():g} s in all, wanted at least one "
             f"frame at {frame_rate_hz:g} Hz"
         )
-    return np.repeat(tokenizer.ids(letters), frames)
+    return np.repeat(tokenizer.ids(letters, notes), frames)
 
 
 def _read_text(path: Path) -> str:

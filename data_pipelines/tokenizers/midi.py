@@ -1,5 +1,7 @@
 """Melodies: ids of MIDI pitches at the frame rate of a codec, and pitches from MIDI files."""
 
+import contextlib
+import functools
 import hashlib
 import math
 from pathlib import Path
@@ -53,7 +55,8 @@ class MidiTokenizer:
 
 def read_midi(path: Path) -> Int[np.ndarray, " T"]:
     """The pitches of a .mid file at `MIDI_NOTES_PER_SECOND`: the highest note that sounds in the middle of each 20 ms,
-    percussion apart. Raises ValueError for a file that is no MIDI, or in which no note sounds."""
+    percussion apart. Broken meta messages are passed over, those of tempo apart. Raises ValueError for a file that is
+    no MIDI, or in which no note sounds."""
     notes, length = _read_notes(path)
     midi = np.full(math.ceil(round(length * MIDI_NOTES_PER_SECOND, ROUNDED_DIGITS)), -1)
     for start, end, pitch in notes:
@@ -90,5 +93,21 @@ def _read_notes(path: Path) -> tuple[list[tuple[float, float, int]], float]:
     return notes + [(start, now, pitch) for (_, pitch), starts in sounding.items() for start in starts], now
 
 
+class _Lenient:
+    """A kind of meta message that keeps its defaults where its bytes are broken."""
+
+    def decode(self, message: Any, data: Any) -> None:
+        with contextlib.suppress(Exception):
+            super().decode(message, data)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@functools.cache
 def _mido() -> Any:
-    return load_package("mido", ".mid files", "pip install mido==1.3.3")
+    """The package mido, which reads files with broken key signatures and the like from now on."""
+    mido = load_package("mido", ".mid files", "pip install mido==1.3.3")
+    meta = mido.midifiles.meta
+    needed = (meta.MetaSpec_set_tempo, meta.MetaSpec_end_of_track)
+    for name, spec in list(vars(meta).items()):
+        if name.startswith("MetaSpec_") and spec not in needed:
+            meta.add_meta_spec(type(name, (_Lenient, spec), {}))
+    return mido

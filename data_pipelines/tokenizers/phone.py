@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Int16
 
 from data_pipelines.espeak import CLAUSE_BOUNDARY, WORD_BOUNDARY, phonemes
+from data_pipelines.notes import Notes, note
 from data_pipelines.tokenizers.tables import read_pairs
 from uniaudio_jax.vocab import PHONES
 
@@ -30,6 +31,9 @@ SYMBOLS = (UNKNOWN, *BOUNDARIES, *MARKS, *LETTERS)
 """Ids are positions in this tuple: only its end may grow."""
 STRESS_MARKS, LENGTH_MARKS = "ˈˌ", "ːˑ"
 MOST_NAMED = 10
+MOST_UNSPOKEN = 0.1
+"""Share of a text's letters that espeak may leave out: audio that says more than its phones teaches the wrong words."""
+UNLISTED = -1
 
 BREATH = "<breath>"
 SILENCES = {"", "sil", "sp", "pau", "h#", "<sil>", "<eps>", CLAUSE_BOUNDARY}
@@ -45,35 +49,30 @@ NEAR_CODE_POINTS, FEWEST_LETTERS, COMPARED_SYMBOLS = 24, 3, 3
 
 
 class PhoneTokenizer:
-    """Phone ids 0 to 304, the slots of the public vocabulary.
-
-    `dropped` counts the characters of texts that espeak does not speak, `unknown` the phone symbols that have no id.
-    """
+    """Phone ids 0 to 304, the slots of the public vocabulary."""
 
     name = "espeak_ipa"
     size = PHONES
 
     def __init__(self) -> None:
         self.sha256 = hashlib.sha256("\n".join(SYMBOLS).encode()).hexdigest()
-        self.dropped: Counter[str] = Counter()
-        self.unknown: Counter[str] = Counter()
         self._ids = {symbol: number for number, symbol in enumerate(SYMBOLS)}
 
-    def encode(self, text: str, language: str = "en-us") -> Int16[np.ndarray, " n"]:
+    def encode(self, text: str, language: str = "en-us", notes: Notes | None = None) -> Int16[np.ndarray, " n"]:
         """Ids of the phones of `text`, with word and clause boundaries.
 
-        Characters that espeak does not speak in this language are left out and counted in `dropped`. Raises ValueError
-        where no phone is left, and for an unknown language.
+        Characters that espeak does not speak in this language are left out and counted in `notes`. Raises ValueError
+        where no phone is left or `MOST_UNSPOKEN` is passed, and for an unknown language.
         """
-        symbols, dropped = spoken_symbols(text, language)
-        self.dropped.update(dropped)
-        return self.ids(symbols)
+        symbols, unspoken = spoken_symbols(text, language)
+        check_spoken(text, language, symbols, unspoken, notes)
+        return self.ids(symbols, notes)
 
-    def ids(self, symbols: Iterable[str]) -> Int16[np.ndarray, " n"]:
-        """Ids of phone symbols; symbols that are not in the list become `<unknown>` and are counted."""
-        symbols = list(symbols)
-        self.unknown.update(symbol for symbol in symbols if symbol not in self._ids)
-        return np.array([self._ids.get(symbol, 0) for symbol in symbols], np.int16)
+    def ids(self, symbols: Iterable[str], notes: Notes | None = None) -> Int16[np.ndarray, " n"]:
+        """Ids of phone symbols; symbols that are not in the list become `<unknown>`, and `notes` counts them."""
+        ids = np.array([self._ids.get(symbol, UNLISTED) for symbol in symbols], np.int16)
+        note(notes, "phones without an id", int(np.count_nonzero(ids == UNLISTED)))
+        return np.maximum(ids, 0)
 
     def decode(self, ids: Sequence[int] | Int16[np.ndarray, " n"]) -> list[str]:
         """The symbols of `ids`. Raises ValueError for an id that has no symbol."""
@@ -85,16 +84,34 @@ class PhoneTokenizer:
 def spoken_symbols(text: str, language: str) -> tuple[list[str], Counter[str]]:
     """The IPA symbols of what espeak speaks of `text`, and the characters that it does not speak, counted.
 
-    Raises ValueError where no phone is left, and for an unknown language.
+    Raises ValueError for an unknown language, and for a text that espeak crashes at.
     """
-    dropped = Counter(character for character in text if not _is_spoken(character, language))
-    symbols = phonemes(text.translate({ord(character): " " for character in dropped}), language)
+    unspoken = Counter(character for character in text if not _is_spoken(character, language))
+    return phonemes(text.translate({ord(character): " " for character in unspoken}), language), unspoken
+
+
+def check_spoken(
+    text: str, language: str, symbols: Iterable[str], unspoken: Counter[str], notes: Notes | None = None
+) -> None:
+    """Counts in `notes` what `spoken_symbols` left out of a text.
+
+    Raises ValueError where no phone is left, and where more than `MOST_UNSPOKEN` of the letters are left out.
+    """
     if all(symbol in BOUNDARIES or symbol in MARKS for symbol in symbols):
         raise ValueError(
             f"phones: got text {text!r}, in which espeak finds no phones in language {language!r}, "
             "wanted words of that language; correct the text, or name its language"
         )
-    return symbols, dropped
+    letters = sum(map(_is_letter, text))
+    if (lost := sum(count for character, count in unspoken.items() if _is_letter(character))) > MOST_UNSPOKEN * letters:
+        named = " ".join(list(unspoken)[:MOST_NAMED]) + (" …" if len(unspoken) > MOST_NAMED else "")
+        raise ValueError(
+            f"phones: got text {text!r}, of which espeak does not speak {lost} of {letters} letters in language "
+            f"{language!r} ({named}), wanted at most {MOST_UNSPOKEN:.0%}; write them as words of that language, or "
+            "name the language of the text"
+        )
+    note(notes, "characters not spoken", unspoken.total())
+    note(notes, "clips with characters not spoken", int(bool(unspoken)))
 
 
 def phone_symbols(phones: Sequence[str]) -> list[list[str]]:
@@ -142,6 +159,11 @@ def _ipa(name: str) -> list[str]:
     """The symbols of an IPA phone as espeak writes them: without ties between letters, and with the IPA's g."""
     decomposed = unicodedata.normalize("NFD", re.sub("[\u0361\u035c]", "", name).replace("g", "ɡ"))
     return list(decomposed.replace("c\u0327", "ç"))
+
+
+def _is_letter(character: str) -> bool:
+    """Whether a character is a letter or a mark of one, such as a vowel sign."""
+    return unicodedata.category(character)[0] in "LM"
 
 
 @functools.lru_cache(maxsize=65536)

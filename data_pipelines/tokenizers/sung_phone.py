@@ -1,14 +1,14 @@
 """Text to ids of sung phones: only the letters of espeak's IPA, at most 68."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Int16
 
 from data_pipelines.espeak import CLAUSE_BOUNDARY, WORD_BOUNDARY
-from data_pipelines.tokenizers.phone import BREATH, MARKS, UNKNOWN, spoken_symbols
+from data_pipelines.notes import Notes, note
+from data_pipelines.tokenizers.phone import BREATH, MARKS, UNKNOWN, UNLISTED, check_spoken, spoken_symbols
 from data_pipelines.tokenizers.tables import read_pairs
 from uniaudio_jax.vocab import SUNG_PHONES
 
@@ -25,7 +25,6 @@ class SungPhoneTokenizer:
     """Ids of sung phones: 0 unknown, 1 silence, 2 breath, then letters.
 
     Stress, length and tones are left out, since the melody sets them, and so are word boundaries, which are not sung.
-    `dropped` counts the characters of texts that espeak does not speak, `unknown` the letters without an id.
     """
 
     name = "espeak_sung"
@@ -34,26 +33,24 @@ class SungPhoneTokenizer:
     def __init__(self) -> None:
         rule = "\n".join((*SUNG_SYMBOLS, *(f"{letter}={near}" for letter, near in NEAREST.items())))
         self.sha256 = hashlib.sha256(rule.encode()).hexdigest()
-        self.dropped: Counter[str] = Counter()
-        self.unknown: Counter[str] = Counter()
         self._ids = {symbol: number for number, symbol in enumerate(SUNG_SYMBOLS)}
 
-    def encode(self, text: str, language: str = "en-us") -> Int16[np.ndarray, " n"]:
+    def encode(self, text: str, language: str = "en-us", notes: Notes | None = None) -> Int16[np.ndarray, " n"]:
         """Ids of the phones of lyrics, with silence between clauses.
 
-        Raises ValueError for a text in which espeak finds no phone, and for an unknown language.
+        notes and errors: as those of `PhoneTokenizer.encode`.
         """
-        symbols, dropped = spoken_symbols(text, language)
-        self.dropped.update(dropped)
-        return self.ids(symbols)
+        symbols, unspoken = spoken_symbols(text, language)
+        check_spoken(text, language, symbols, unspoken, notes)
+        return self.ids(symbols, notes)
 
-    def ids(self, symbols: Iterable[str]) -> Int16[np.ndarray, " n"]:
+    def ids(self, symbols: Iterable[str], notes: Notes | None = None) -> Int16[np.ndarray, " n"]:
         """Ids of phone symbols. Marks and word boundaries are left out, and rare letters get the id of the nearest; a
-        symbol without an id becomes `<unknown>` and is counted."""
+        symbol without an id becomes `<unknown>`, and `notes` counts it."""
         sung = [symbol for symbol in symbols if symbol == NASAL or symbol not in (WORD_BOUNDARY, *MARKS)]
-        near = [NEAREST.get(symbol, symbol) for symbol in sung]
-        self.unknown.update(symbol for symbol in near if symbol not in self._ids)
-        return np.array([self._ids.get(symbol, 0) for symbol in near], np.int16)
+        ids = np.array([self._ids.get(NEAREST.get(symbol, symbol), UNLISTED) for symbol in sung], np.int16)
+        note(notes, "phones without an id", int(np.count_nonzero(ids == UNLISTED)))
+        return np.maximum(ids, 0)
 
     def decode(self, ids: Sequence[int] | Int16[np.ndarray, " n"]) -> list[str]:
         """The symbols of `ids`. Raises ValueError for an id that has no symbol."""

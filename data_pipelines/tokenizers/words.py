@@ -165,7 +165,7 @@ class WordsOptions:
 def main() -> None:
     options = tyro.cli(WordsOptions, description=__doc__)
     with main_guard():
-        lines = [line for path in options.text for line in read_text(path, "one sentence a line").splitlines()]
+        lines = [line for path in options.text for line in read_text(path, "one sentence a line").split("\n")]
         model = train_pieces(lines if options.text else default_text(), options.size)
         with atomic_write(options.out) as partial:
             partial.write_bytes(model)
