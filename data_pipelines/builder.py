@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import tyro
 from tqdm import tqdm
 
 from data_pipelines.corpora import SPLITS, Corpus, Split
@@ -33,10 +32,11 @@ from data_pipelines.parts import Job, Worker, open_worker
 from data_pipelines.store import PASSPORT, ColumnWriter, column_features, column_folder, read_passport
 from data_pipelines.streams import Tokenizers
 from data_pipelines.views import View, write_task
-from uniaudio_jax.cli import main_guard, use_compile_cache
+from uniaudio_jax.cli import main_guard, parse, use_compile_cache
 from uniaudio_jax.codec.codec import load_codec
 from uniaudio_jax.config import TokenizerPaths
 from uniaudio_jax.errors import did_you_mean
+from uniaudio_jax.files import check_name
 from uniaudio_jax.packages import load_package
 from uniaudio_jax.tasks import DRAWN, KINDS, MASKED, STREAMS, Stream, Task, get_task
 
@@ -84,8 +84,13 @@ class BuilderOptions:
 
     @property
     def corpora(self) -> list["NamedCorpus"]:
-        """Each corpus with its name and tasks. Raises ValueError for unknown tasks and names, and for equal names."""
-        names = [self.name or Path(corpus.split(":", 1)[-1]).resolve().stem for corpus in self.corpus]
+        """Each corpus with its name and tasks. Raises ValueError for unknown tasks and names, for equal names, and
+        for a name that no folder can have."""
+        names = [Path(corpus.split(":", 1)[-1]).resolve().stem for corpus in self.corpus]
+        if self.name is not None:
+            names = [self.name]
+        for name in names:
+            check_name("--name", name)
         if repeated := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"--corpus: got several corpora named {sorted(repeated)}, wanted different names")
         tasks: dict[str, list[Task]] = {name: [] for name in names}
@@ -304,8 +309,8 @@ def summary(passport: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    options = tyro.cli(BuilderOptions, description=__doc__)
-    with main_guard():
+    with main_guard("the parts of columns that are finished are kept; the same command goes on with the others"):
+        options = parse(BuilderOptions, __doc__)
         use_compile_cache()
         tokenizers = Tokenizers(load_codec(options.codec), options.tokenizers)
         for named in options.corpora:

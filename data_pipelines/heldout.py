@@ -18,12 +18,13 @@ from uniaudio_jax.tasks import KINDS, get_task
 
 @dataclass(frozen=True)
 class Example:
-    """One held-out example: its id, its text, its speaker, and all its streams, a drawn speaker prompt included."""
+    """One held-out example: its id, text, speaker and corpus, and all its streams, a drawn speaker prompt included."""
 
     id: str
     text: str
     speaker: str
     streams: dict[str, np.ndarray]
+    corpus: str
 
 
 class HeldOut:
@@ -57,7 +58,8 @@ class HeldOut:
         for number, members in self._rows():
             for member in members[: count - len(examples)]:
                 streams = from_frames(self.rows[number].example(member), self.vocabulary)[1]
-                examples.append(Example(*self.views[number].about(member.record), streams))
+                view = self.views[number]
+                examples.append(Example(*view.about(member.record), streams, view.corpus))
         return examples
 
     def _rows(self) -> Iterator[tuple[int, list[Member]]]:

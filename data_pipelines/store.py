@@ -26,7 +26,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
 
 from data_pipelines.corpora import SPLITS, Split
-from uniaudio_jax.files import atomic_write, read_json
+from uniaudio_jax.files import atomic_write, read_json, write_json
 from uniaudio_jax.tasks import KINDS, MASKED, STREAMS
 
 VERSION = "1.0.0"
@@ -268,8 +268,7 @@ class Column:
 def write_passport(folder: Path, passport: dict[str, Any]) -> None:
     """Writes the passport, which marks a column complete; adds the size of every shard."""
     sizes = {path.name: path.stat().st_size for path in sorted(folder.glob("*.array_record*"))}
-    with atomic_write(folder / PASSPORT) as partial:
-        partial.write_text(json.dumps({**passport, "shards": sizes}, indent=1))
+    write_json(folder / PASSPORT, {**passport, "shards": sizes})
 
 
 def read_passport(folder: Path) -> dict[str, Any]:

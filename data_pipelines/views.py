@@ -4,7 +4,6 @@ A corpus of TOKENS is trained on for a task when it has TOKENS/<corpus>/tasks/<t
 """
 
 import functools
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from data_pipelines.corpora import Split
 from data_pipelines.store import Column, Speakers, column_folder, group_speakers
 from data_pipelines.streams import mask_codes
 from uniaudio_jax.clock import FrameClock
-from uniaudio_jax.files import atomic_write
+from uniaudio_jax.files import write_json
 from uniaudio_jax.sequence import audio_frames
 from uniaudio_jax.tasks import MASKED, Task, get_task
 
@@ -137,8 +136,7 @@ def task_file(root: Path, corpus: str, task: str) -> Path:
 
 def write_task(root: Path, corpus: str, task: Task) -> None:
     """Notes that a corpus is for a task, and which columns the task joins."""
-    with atomic_write(task_file(root, corpus, task.name)) as partial:
-        partial.write_text(json.dumps({"task": task.name, "columns": [s.key for s in task.columns]}) + "\n")
+    write_json(task_file(root, corpus, task.name), {"task": task.name, "columns": [s.key for s in task.columns]})
 
 
 def open_views(root: Path, tasks: list[str], split: Split) -> dict[str, list[View]]:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -15,10 +16,14 @@ from data_pipelines.corpora import SPLITS
 from data_pipelines.parts import listing_of
 from data_pipelines.store import ColumnWriter, Example, column_features, column_folder
 from data_pipelines.views import write_task
+from uniaudio_jax.checkpoint import Checkpoints, describe, state_items
 from uniaudio_jax.codec.codec import load_codec, save_codec
 from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig
 from uniaudio_jax.codec.layouts.frame_rate import FrameRateConfig
 from uniaudio_jax.codec.module import build_module
+from uniaudio_jax.config import MeshConfig, RunConfig, load_config
+from uniaudio_jax.programs import Programs
+from uniaudio_jax.sharding import make_mesh
 from uniaudio_jax.tasks import KINDS, MASKED, Stream, get_task
 from uniaudio_jax.vocab import Vocabulary
 
@@ -111,6 +116,20 @@ def write_run(folder: Path, tasks: tuple[str, ...] = ("tts", "enhancement", "tex
     path = folder / "config.py"
     path.write_text(CONFIG.format(codec=codec, root=folder / "tokens", steps=steps, text_width=TEXT_WIDTH))
     return path
+
+
+def write_untrained_run(folder: Path, tasks: tuple[str, ...]) -> Path:
+    """A run folder with fresh weights as its checkpoint of step 3, and the data of these tasks beside it."""
+    config = load_config(write_run(folder, tasks), RunConfig)
+    model = replace(config.model, appended=APPENDED)
+    config = replace(config, model=model, data=replace(config.data, tasks=dict.fromkeys(tasks, 1.0)))
+    state = Programs(model, config.train, config.optim, make_mesh(MeshConfig(), jax.devices()[:1])).init(
+        jax.random.key(0)
+    )
+    checkpoints = Checkpoints(folder / "run")
+    checkpoints.save(3, state_items(state), describe(config, load_codec(folder / "codec").passport()))
+    checkpoints.close()
+    return folder / "run"
 
 
 def environment(devices: int = 1) -> dict[str, str]:

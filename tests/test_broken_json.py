@@ -14,7 +14,7 @@ from data_pipelines.store import read_passport
 from data_pipelines.synthetic.writing import is_finished
 from uniaudio_jax.codec.audio_data import _files_of
 from uniaudio_jax.codec.codec import open_codec
-from uniaudio_jax.generate import update_listing
+from uniaudio_jax.generate import Listing
 from uniaudio_jax.sinks.wandb import WandbSink
 
 BROKEN = {
@@ -41,7 +41,7 @@ READERS = {
     "config.json": HubertEncoder,
     "./config.json": minilm,
     "sinks/wandb.json": resume_sink,
-    "samples.json": lambda folder: update_listing(folder, []),
+    "samples.json": Listing,
     "manifest.jsonl": _files_of,
     "recipe.json": lambda folder: is_finished(folder, {"seed": 3}),
     "column/passport.json": read_passport,

@@ -480,3 +480,16 @@ def test_memory_does_not_grow_with_the_clips(codec, tmp_path):
 def test_kinds_of_every_task_have_a_tokenizer(tokenizers):
     made = set(tokenizers._encoders) | {"semantic"} | {kind.name for kind in KINDS.values() if kind.form == "codes"}
     assert {stream.kind for task in TASKS.values() for stream in task.streams} <= made
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".", ".x"])
+def test_the_name_of_a_corpus_is_one_folder_below_the_tokens(name, corpus, codec, tmp_path):
+    with pytest.raises(ValueError, match="--name: got .*, wanted the plain name of a folder"):
+        options(corpus, codec, tmp_path, "tts", name=name)
+
+
+def test_a_corpus_in_a_hidden_folder_needs_a_name(codec, tmp_path):
+    place = write_corpus(tmp_path / ".tones", 2)
+    with pytest.raises(ValueError, match="give one, such as 'tones'"):
+        options(place, codec, tmp_path, "tts")
+    assert options(place, codec, tmp_path, "tts", name="tones").corpora[0].name == "tones"

@@ -250,6 +250,24 @@ def test_files_pass_through_the_command_lines_with_their_length(tmp_path):
     assert len(read_audio(tmp_path / "wavs" / "b.wav", 16000).samples) == 1600
 
 
+def test_decoding_beside_a_recording_leaves_it_as_it_was(tmp_path):
+    write_audio(tmp_path / "a.wav", noise(1601), 16000)
+    recording = (tmp_path / "a.wav").read_bytes()
+    for _ in range(2):  # codes may be written again
+        assert run_module("encode", f"{tmp_path}/a.wav", "--out", f"{tmp_path}").returncode == 0
+    done = run_module("decode", f"{tmp_path}/a.npz", "--out", f"{tmp_path}")
+    assert done.returncode == 2 and "a.wav: got a file that is there already" in done.stderr
+    assert (tmp_path / "a.wav").read_bytes() == recording
+
+
+def test_encoding_leaves_an_npz_of_other_arrays_as_it_was(tmp_path):
+    write_audio(tmp_path / "a.wav", noise(1601), 16000)
+    np.savez(tmp_path / "a.npz", features=noise(7))
+    done = run_module("encode", f"{tmp_path}/a.wav", "--out", f"{tmp_path}")
+    assert done.returncode == 2 and "a.npz: got a file that is there and holds no codes" in done.stderr
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npz")["features"], noise(7))
+
+
 def test_a_users_mistake_is_one_line_and_exit_2(tmp_path):
     done = run_module("encode", f"{tmp_path}/none.wav", "--codec", f"{tmp_path}", "--out", f"{tmp_path}")
     assert done.returncode == 2 and done.stdout == ""

@@ -30,6 +30,12 @@ def test_a_resumed_jsonl_holds_each_step_once_and_drops_a_torn_line(tmp_path):
     assert lines[11]["loss"] == 12 / 7
 
 
+def test_a_line_of_an_older_version_with_nan_is_read_and_kept_as_null(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": NaN}\n')
+    Log(["jsonl"], tmp_path, 1).close()
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "loss": null}\n'
+
+
 def test_a_fresh_run_starts_an_empty_jsonl(tmp_path):
     log_steps(["jsonl"], tmp_path, 0, range(1, 4))
     log_steps(["jsonl"], tmp_path, 0, range(1, 3))

@@ -1,23 +1,29 @@
-"""What every entry point shares: how a config file and its overrides are read, and how a user's mistake is told."""
+"""What every entry point shares: how the command line is read and checked, and how a user's mistake is told."""
 
 import contextlib
+import dataclasses
 import os
 import sys
 import typing
 from collections.abc import Iterator
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import jax
 import tyro
 
 from uniaudio_jax.config import CONFIGS, load_config
+from uniaudio_jax.files import check_folder, check_local
 
 Options = TypeVar("Options")
+FREE_TEXT = {"text", "language", "instruction", "licence", "source", "beam_options"}
+"""Fields of options that hold words; every other string may name a place."""
 
 
 @contextlib.contextmanager
-def main_guard() -> Iterator[None]:
-    """Turns a ValueError or an OSError into `error: …` on standard error and exit code 2.
+def main_guard(kept: str = "files that are written stay whole; run the same command again") -> Iterator[None]:
+    """Turns a ValueError or an OSError into `error: …` on standard error and exit code 2, and Ctrl-C into one line that
+    says what is `kept` and exit code 130.
 
     Set UNIAUDIO_TRACEBACK=1 to see the whole traceback.
     """
@@ -28,6 +34,9 @@ def main_guard() -> Iterator[None]:
             raise
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print(f"\ninterrupted: {kept}", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def use_compile_cache() -> None:
@@ -35,6 +44,33 @@ def use_compile_cache() -> None:
     folder = os.environ.get("UNIAUDIO_CACHE") or os.path.join(os.path.expanduser("~"), ".cache", "uniaudio_jax")
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def parse(options: type[Options], description: str | None) -> Options:
+    """The command line as `options`, checked. Raises ValueError as `checked` does, and for an --out that is no folder
+    and cannot become one."""
+    parsed: Any = checked(tyro.cli(options, description=description))
+    if hasattr(parsed, "out"):
+        check_folder("--out", parsed.out)
+    return parsed
+
+
+def checked(options: Options) -> Options:
+    """The same options. Raises ValueError where one is the address of remote storage, at any depth."""
+    for name, place in _places(options):
+        check_local(name, place)
+    return options
+
+
+def _places(options: Any) -> Iterator[tuple[str, str | Path]]:
+    """The name and value of every option that may be a place."""
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _places(value)
+        for item in value if isinstance(value, tuple) else (value,):
+            if isinstance(item, Path) or (isinstance(item, str) and field.name not in FREE_TEXT):
+                yield field.name, item
 
 
 def parse_with_config(options: type[Options], field: str, example: str, description: str | None) -> Options:
@@ -45,7 +81,11 @@ def parse_with_config(options: type[Options], field: str, example: str, descript
     kind = typing.get_type_hints(options)[field]
     words = sys.argv[1:]
     named = bool(words) and not words[0].startswith("-")
+    if named:
+        check_local("config", words[0])
     default = load_config(words[0] if named else CONFIGS / example, kind)
     missing = tyro.MISSING_NONPROP
     start = options(**{"config": missing, "out": missing, field: default})
-    return tyro.cli(options, default=start, description=description, args=words)
+    parsed: Any = checked(tyro.cli(options, default=start, description=description, args=words))
+    check_folder("--out", parsed.out)
+    return parsed

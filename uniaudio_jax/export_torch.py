@@ -13,10 +13,9 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
-import tyro
 from safetensors.numpy import save_file
 
-from uniaudio_jax.cli import main_guard
+from uniaudio_jax.cli import main_guard, parse
 from uniaudio_jax.codec.exchange import export_codec
 from uniaudio_jax.convert import config_to_json, to_torch_names
 from uniaudio_jax.files import atomic_write, write_json
@@ -94,8 +93,8 @@ def export_run(options: ExportOptions) -> None:
 
 
 def main() -> None:
-    options = tyro.cli(ExportOptions, description=__doc__)
     with main_guard():
+        options = parse(ExportOptions, __doc__)
         if options.kind == "codec":
             export_codec_files(options)
         else:

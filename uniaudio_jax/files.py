@@ -1,13 +1,23 @@
-"""Files that appear whole or not at all, their hashes, and JSON that may be broken."""
+"""Files that appear whole or not at all, their names and hashes, and JSON that may be broken."""
 
 import contextlib
 import hashlib
+import itertools
 import json
 import math
 import os
-from collections.abc import Collection, Iterator
+import re
+import unicodedata
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+MOST_NAME_BYTES = 100
+"""Of a name made out of data: an ending and the mark of a partial file still fit beside it on every file system."""
+RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))}
+"""Names that Windows gives to devices."""
+ADDRESS = re.compile(r"(^|:)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+"""Of remote storage, alone or after FORMAT:."""
 
 
 @contextlib.contextmanager
@@ -76,3 +86,65 @@ def file_sha256(path: str | Path) -> str:
     """The sha256 of a file's bytes, as 64 hexadecimal digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def safe_name(text: str, taken: Collection[str] = ()) -> str:
+    """A file's name, without ending, made of any text, such as a clip's id; its `name_key` is not in `taken`.
+
+    Letters and digits of every script, - and _ stay, any other character becomes _, so that no text leads out of a
+    folder. Of a long text the end is kept. A name that is taken gets a number: clip-2.
+    """
+    normal = unicodedata.normalize("NFKC", text)
+    plain = "".join(c if c in "-_" or unicodedata.category(c)[0] in "LMN" else "_" for c in normal)
+    name = plain.encode()[-MOST_NAME_BYTES:].decode(errors="ignore").strip("-_") or "unnamed"
+    name += "_" if name.lower() in RESERVED else ""
+    numbered = (f"{name}-{number}" for number in itertools.count(2))
+    return next(candidate for candidate in itertools.chain([name], numbered) if name_key(candidate) not in taken)
+
+
+def name_key(name: str) -> str:
+    """What is equal for two file names that, without their endings, are one name to some file system."""
+    folded = unicodedata.normalize("NFKC", name.split(".")[0]).casefold()
+    return unicodedata.normalize("NFKC", folded)
+
+
+def check_name(option: str, name: str) -> None:
+    """Raises ValueError unless `name` is that of a folder directly below another, and not a hidden one."""
+    if not name or name.startswith(".") or not name.isprintable() or set(name) & set("/\\"):
+        raise ValueError(
+            f"{option}: got {name!r}, wanted the plain name of a folder, without / or \\ and with no dot in front; "
+            f"give one, such as {safe_name(name)!r}"
+        )
+
+
+def check_local(option: str, place: str | Path) -> None:
+    """Raises ValueError for the address of remote storage, such as gs://bucket/folder."""
+    text = str(place).replace(":/", "://", 1) if isinstance(place, Path) else place
+    if ADDRESS.search(text):
+        raise ValueError(
+            f"{option}: got {text}, an address of remote storage, wanted a path on this machine; copy what is there, "
+            "or mount it as a folder"
+        )
+
+
+def check_folder(option: str, folder: Path) -> None:
+    """Raises ValueError where `folder` is no folder and cannot become one, or cannot be written into."""
+    nearest = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        got = "a folder that may not be written into" if nearest.is_dir() else "a file"
+        raise ValueError(f"{option} {folder}: {nearest} is {got}, wanted a folder for the results; name another")
+
+
+def output_paths(sources: Sequence[Path], out: Path, ending: str) -> list[Path]:
+    """OUT/<stem><ending> for each source. Raises ValueError where two sources would be written into one file."""
+    first: dict[str, Path] = {}
+    paths = [out / f"{source.stem}{ending}" for source in sources]
+    for source, path in zip(sources, paths, strict=True):
+        key = unicodedata.normalize("NFKC", path.name).casefold()
+        if key in first:
+            raise ValueError(
+                f"{path}: got several files of this name, {first[key]} and {source}; wanted different names, use a "
+                "different --out for each"
+            )
+        first[key] = source
+    return paths

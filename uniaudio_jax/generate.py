@@ -3,10 +3,13 @@
     python -m uniaudio_jax.generate --run RUN --task tts --text "Good morning." --speaker-prompt voice.wav --out DIR
     python -m uniaudio_jax.generate --run RUN --task enhancement --split heldout --count 2 --out DIR
 
-writes 16 kHz wav files (.txt files for tasks such as asr) and samples.json, which says what each was made from. With
-`--stream` the wav file grows while its audio is being made, and can be played meanwhile.
+writes 16 kHz wav files (.txt files for tasks such as asr), named after their clips, and samples.json, which says what
+each was made from. Files that it does not list are never overwritten. With `--stream` the wav file grows while its
+audio is being made, and can be played meanwhile.
 """
 
+import itertools
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
@@ -14,15 +17,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import tyro
 from tqdm import tqdm
 
 from data_pipelines.heldout import Example, HeldOut
 from data_pipelines.tokenizers.midi import read_midi
 from uniaudio_jax.audio.files import read_audio, write_audio, write_growing
-from uniaudio_jax.cli import main_guard, use_compile_cache
+from uniaudio_jax.cli import main_guard, parse, use_compile_cache
 from uniaudio_jax.decoding import Sampling
-from uniaudio_jax.files import atomic_write, read_json, write_json
+from uniaudio_jax.files import atomic_write, name_key, read_json, safe_name, write_json
 from uniaudio_jax.run import Run, load_run
 from uniaudio_jax.tasks import KINDS, Task, get_task
 
@@ -112,120 +114,186 @@ def read_conditions(options: Conditions, rate_hz: int) -> dict[str, Any]:
     return conditions
 
 
-def write_heldout(run: Run, task: Task, options: GenerateOptions) -> list[dict[str, Any]]:
+class Listing:
+    """OUT/samples.json: a row for each result, with the id, task and corpus that it is of and the names of its files.
+
+    A row is written before its files, so that a kill leaves no file without its row. A file that no row names is
+    someone else's, and its name is taken.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder, self.path = folder, folder / "samples.json"
+        self.rows = _read_rows(self.path)
+        files = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        self.taken = {name_key(name) for name in [*files, *map(_file_of, self.rows)]}
+
+    def stem_of(self, about: dict[str, Any]) -> str:
+        """The name, without ending, for the files of a result: that of its earlier row, else a free one like its id."""
+        for row in self.rows:
+            stem = _file_of(row).split(".")[0]
+            if _identity(row) == _identity(about) and safe_name(stem) == stem:
+                return stem
+        return safe_name(about["id"], self.taken)
+
+    def next_stem(self, task: str) -> str:
+        """TASK_NNN, numbered after the highest that a file or a row has."""
+        found = [re.fullmatch(rf"{task}_([0-9]+)", name) for name in self.taken]
+        return f"{task}_{1 + max((int(match[1]) for match in found if match), default=-1):03d}"
+
+    def put(self, row: dict[str, Any]) -> None:
+        """Writes a row, in place of the earlier one of the same id, task and corpus."""
+        self.rows = [other for other in self.rows if _identity(other) != _identity(row)] + [row]
+        self.taken.add(name_key(_file_of(row)))
+        write_json(self.path, self.rows)
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    wanted = "a list of results, as this command writes it; move it away or choose another --out"
+    rows = read_json(path, wanted, kind=list) if path.is_file() else []
+    if not all(isinstance(row, dict) and "id" in row for row in rows):
+        raise ValueError(f"{path}: got a list of other things, wanted {wanted}")
+    return rows
+
+
+def _identity(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["id"], row.get("task"), row.get("corpus")
+
+
+def _file_of(row: dict[str, Any]) -> str:
+    """The name of the file with what was generated."""
+    return str(row.get("generated_file") or row.get("generated") or "")
+
+
+class Result:
+    """What becomes of one example: its row of samples.json, and its files by name, as waveforms or texts."""
+
+    def __init__(self, run: Run, task: Task, stem: str, about: dict[str, Any]):
+        self.run, self.task, self.stem, self.row = run, task, stem, about
+        self.files: dict[str, np.ndarray | str] = {}
+
+    def add_wav(self, name: str, wav: np.ndarray, suffix: str = "") -> None:
+        file = f"{self.stem}{suffix}.wav"
+        self.files[file] = wav
+        self.row |= wav_entry(name, file, len(wav) / self.run.codec.sample_rate_hz)
+
+    def add_target(self, name: str, tokens: np.ndarray, suffix: str = "") -> None:
+        """Tokens of the task's target, as audio or as text."""
+        if self.task.makes_audio:
+            self.add_wav(name, self.run.waveform_of(tokens), suffix)
+        else:
+            self.add_text(name, self.run.text_of(self.task.name, tokens), suffix)
+
+    def add_text(self, name: str, text: str, suffix: str = "") -> None:
+        file = f"{self.stem}{suffix}.txt"
+        self.files[file] = text + "\n"
+        self.row |= {name: text, f"{name}_file": file}
+
+    def write(self, listing: Listing) -> dict[str, Any]:
+        """Writes the row and then the files; returns the row."""
+        listing.put(self.row)
+        for name, content in self.files.items():
+            if isinstance(content, str):
+                with atomic_write(listing.folder / name) as partial:
+                    partial.write_text(content, encoding="utf-8")
+            else:
+                write_audio(listing.folder / name, content, self.run.codec.sample_rate_hz)
+        return self.row
+
+
+def wav_entry(name: str, file: str, seconds: float) -> dict[str, Any]:
+    """What samples.json says of a wav file."""
+    return {name: file, f"{name}_seconds": round(seconds, 2)}
+
+
+def write_heldout(run: Run, task: Task, options: GenerateOptions, heldout: HeldOut) -> list[dict[str, Any]]:
     """Writes what was generated for held-out examples, with references and condition audio beside it.
 
     Returns the rows of samples.json.
     """
-    examples = HeldOut(run.config, task.name, run.codec.passport()).examples(options.count)
+    listing, examples = Listing(options.out), heldout.examples(options.count)
+    if not examples:
+        raise ValueError(f"{task.name}: none of the held-out examples fits a row of the run; see data.row_frames")
     generated = run.generate_like(task.name, [example.streams for example in examples], options.sampling)
     pairs = zip(examples, generated, strict=True)
     bar = tqdm(pairs, total=len(examples), desc=f"write {task.name}", unit=" examples", leave=False)
-    return [_write_example(run, task, example, items, options.out) for example, items in bar]
+    return [_result_of(run, task, example, items, listing).write(listing) for example, items in bar]
 
 
-def _write_example(run: Run, task: Task, example: Example, generated: np.ndarray, out: Path) -> dict[str, Any]:
-    row: dict[str, Any] = {"id": example.id, "task": task.name, "text": example.text}
-    row |= _write_target(run, task, "generated", generated, out / example.id)
-    row |= _write_target(run, task, "reference", example.streams[task.target.key], out / f"{example.id}.reference")
+def _result_of(run: Run, task: Task, example: Example, generated: np.ndarray, listing: Listing) -> Result:
+    about = {"id": example.id, "task": task.name, "corpus": example.corpus, "text": example.text}
+    result = Result(run, task, listing.stem_of(about), about)
+    result.add_target("generated", generated)
+    result.add_target("reference", example.streams[task.target.key], ".reference")
     for stream in task.conditions:
         if KINDS[stream.kind].form == "codes":
-            wav = run.waveform_of(example.streams[stream.key])
-            row |= _write_wav(run, stream.key, wav, out / f"{example.id}.{stream.key}")
-    return row
-
-
-def _write_target(run: Run, task: Task, name: str, tokens: np.ndarray, stem: Path) -> dict[str, Any]:
-    if task.makes_audio:
-        return _write_wav(run, name, run.waveform_of(tokens), stem)
-    return _write_text(name, run.text_of(task.name, tokens), stem)
-
-
-def _write_wav(run: Run, name: str, wav: np.ndarray, stem: Path) -> dict[str, Any]:
-    """Writes STEM.wav; returns what samples.json says of it."""
-    path, rate_hz = stem.with_name(f"{stem.name}.wav"), run.codec.sample_rate_hz
-    write_audio(path, wav, rate_hz)
-    return _wav_entry(name, path, len(wav) / rate_hz)
-
-
-def _wav_entry(name: str, path: Path, seconds: float) -> dict[str, Any]:
-    return {name: path.name, f"{name}_seconds": round(seconds, 2)}
-
-
-def _write_text(name: str, text: str, stem: Path) -> dict[str, Any]:
-    """Writes STEM.txt; returns what samples.json says of it."""
-    path = stem.with_name(f"{stem.name}.txt")
-    with atomic_write(path) as partial:
-        partial.write_text(text + "\n", encoding="utf-8")
-    return {name: text, f"{name}_file": path.name}
+            result.add_wav(stream.key, run.waveform_of(example.streams[stream.key]), f".{stream.key}")
+    return result
 
 
 def write_given(run: Run, task: Task, options: GenerateOptions) -> list[dict[str, Any]]:
     """Writes what was generated for the conditions on the command line; returns the row of samples.json."""
-    if options.stream and not task.makes_audio:
-        raise ValueError(f"--stream writes audio, but task {task.name} makes text; leave it out")
-    conditions = read_conditions(options, run.codec.sample_rate_hz)
-    stem = _next_stem(options.out, task.name)
-    row = {"id": stem.name, "task": task.name, **{name: str(value) for name, value in options.given().items()}}
+    listing, conditions = Listing(options.out), read_conditions(options, run.codec.sample_rate_hz)
+    stem = listing.next_stem(task.name)
+    about = {"id": stem, "task": task.name, **{name: str(value) for name, value in options.given().items()}}
     if options.stream:
         pieces = run.stream(task.name, sampling=options.sampling, seconds=options.seconds, **conditions)
-        return [row | _write_stream(pieces, stem.with_suffix(".wav"), run.codec.sample_rate_hz)]
+        return [_write_stream(pieces, listing, about, run.codec.sample_rate_hz)]
     generated = run.generate(task.name, sampling=options.sampling, seconds=options.seconds, **conditions)
+    result = Result(run, task, stem, about)
     if task.makes_audio:
-        return [row | _write_wav(run, "generated", generated, stem)]
-    print(generated)
-    return [row | _write_text("generated", generated, stem)]
+        result.add_wav("generated", generated)
+    else:
+        print(generated)
+        result.add_text("generated", generated)
+    return [result.write(listing)]
 
 
-def _next_stem(out: Path, task: str) -> Path:
-    """OUT/TASK_NNN, numbered after the files of the task that are there."""
-    files = [path for path in out.glob(f"{task}_*") if path.suffix in (".wav", ".txt")]
-    return out / f"{task}_{len(files):03d}"
-
-
-def _write_stream(pieces: Iterator[np.ndarray], path: Path, rate_hz: int) -> dict[str, Any]:
-    """Writes a wav file piece by piece, and prints a line after each; returns what samples.json says of it."""
+def _write_stream(
+    pieces: Iterator[np.ndarray], listing: Listing, about: dict[str, Any], rate_hz: int
+) -> dict[str, Any]:
+    """Writes a wav file piece by piece, and prints a line after each; returns its row of samples.json, whose length is
+    0 until the file is whole."""
+    file, start = f"{about['id']}.wav", time.perf_counter()
+    path = listing.folder / file
+    first = list(itertools.islice(pieces, 1))  # what is wrong with the conditions is told before a row is written
 
     def reported() -> Iterator[np.ndarray]:
-        start, samples = time.perf_counter(), 0
-        for piece in pieces:
+        samples = 0
+        for piece in itertools.chain(first, pieces):
             samples += len(piece)
             elapsed = time.perf_counter() - start
             print(f"{path}: {samples / rate_hz:.2f} s of audio after {elapsed:.2f} s", flush=True)
             yield piece
 
-    samples = write_growing(path, reported(), rate_hz)
-    return _wav_entry("generated", path, samples / rate_hz)
+    listing.put(about | wav_entry("generated", file, 0))
+    row = about | wav_entry("generated", file, write_growing(path, reported(), rate_hz) / rate_hz)
+    listing.put(row)
+    return row
 
 
-def update_listing(folder: Path, rows: list[dict[str, Any]]) -> None:
-    """Adds rows to samples.json, in place of those with the same ids."""
-    listing = folder / "samples.json"
-    wanted = "a list of samples; delete it to begin a new one"
-    before = read_json(listing, wanted, kind=list) if listing.is_file() else []
-    replaced = {row["id"] for row in rows}
-    write_json(listing, [row for row in before if row["id"] not in replaced] + rows)
-
-
-def generate(run: Run, task: Task, options: GenerateOptions) -> str:
+def generate(run: Run, task: Task, options: GenerateOptions, heldout: HeldOut | None) -> str:
     """Writes the results of one task into `options.out`; returns a line about them."""
-    options.out.mkdir(parents=True, exist_ok=True)
-    rows = write_heldout(run, task, options) if options.split else write_given(run, task, options)
-    update_listing(options.out, rows)
+    rows = write_heldout(run, task, options, heldout) if heldout else write_given(run, task, options)
     seconds = sum(row.get("generated_seconds", 0) for row in rows)
     files = f"{len(rows)} wav files, {seconds:.1f} s of audio" if task.makes_audio else f"{len(rows)} texts"
     return f"{task.name}: {files}, from step {run.step}: {options.out}"
 
 
 def main() -> None:
-    with main_guard():
-        options = tyro.cli(GenerateOptions, description=__doc__)
+    with main_guard("the results that samples.json lists are kept; run the same command again for all of them"):
+        options = parse(GenerateOptions, __doc__)
         use_compile_cache()
         tasks = [get_task(name) for name in options.task]
+        for task in tasks:
+            if options.stream and not task.makes_audio:
+                raise ValueError(f"--stream writes audio, but task {task.name} makes text; leave it out")
         run = load_run(options.run)
+        heldout = {}
+        if options.split:
+            heldout = {task.name: HeldOut(run.config, task.name, run.codec.passport()) for task in tasks}
         for task in tasks:
             out = options.out / task.name if len(tasks) > 1 else options.out
-            print(generate(run, task, replace(options, out=out)))
+            print(generate(run, task, replace(options, out=out), heldout.get(task.name)))
 
 
 if __name__ == "__main__":

@@ -16,10 +16,9 @@ from typing import Any, Literal, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from uniaudio_jax.checkpoint import Checkpoints, describe, state_items
-from uniaudio_jax.cli import main_guard
+from uniaudio_jax.cli import main_guard, parse
 from uniaudio_jax.codec.codec import load_codec
 from uniaudio_jax.codec.exchange import config_from_json as config_from_codec_json
 from uniaudio_jax.codec.exchange import import_codec
@@ -128,7 +127,7 @@ def import_model_files(options: ImportOptions) -> str:
 
 def main() -> None:
     with main_guard():
-        options = tyro.cli(ImportOptions, description=__doc__)
+        options = parse(ImportOptions, __doc__)
         print("import:", (import_codec_files if options.kind == "codec" else import_model_files)(options))
 
 

@@ -31,10 +31,17 @@ class Run:
         self.vocabulary = self.config.model.ids
         self.definition = ModelDefinition(self.config.model)
         checkpoints = Checkpoints(path)
-        self.params: Params = checkpoints.restore({"params": one_device(self.definition.shapes())})["params"]
         self.step = checkpoints.latest()
         checkpoints.close()
         self._forward = jax.jit(self.definition.logits)
+
+    @cached_property
+    def params(self) -> Params:
+        """The weights, read when they are first needed: what is wrong with a command is told before."""
+        checkpoints = Checkpoints(self.path)
+        params = checkpoints.restore({"params": one_device(self.definition.shapes())}, self.step)["params"]
+        checkpoints.close()
+        return params
 
     @cached_property
     def codec(self) -> Codec:

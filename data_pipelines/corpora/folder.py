@@ -49,7 +49,7 @@ def _written(file: TextIO, path: Path, rows: Iterable[Mapping[str, Any]]) -> Ite
     """The entry of each row, as reading the manifest at `path` would give it, once its line is in `file`."""
     for number, row in enumerate(rows, 1):
         fields = {key: value for key, value in row.items() if value is not None}
-        line = json.dumps(fields, ensure_ascii=False, default=lambda value: value.tolist())
+        line = json.dumps(fields, ensure_ascii=False, allow_nan=False, default=lambda value: value.tolist())
         file.write(line + "\n")
         yield _entry(json.loads(line), f"{path}:{number}", path.parent)
 

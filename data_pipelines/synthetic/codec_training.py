@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import soxr
-import tyro
 
 from data_pipelines import espeak
 from data_pipelines.corpora import SAMPLE_RATE_HZ, Clip
@@ -130,7 +129,7 @@ def main(options: TrainingAudioOptions) -> None:
 
 
 if __name__ == "__main__":
-    from uniaudio_jax.cli import main_guard  # imports jax, which the processes of the pool do without
+    from uniaudio_jax.cli import main_guard, parse  # imports jax, which the processes of the pool do without
 
     with main_guard():
-        main(tyro.cli(TrainingAudioOptions, description=__doc__))
+        main(parse(TrainingAudioOptions, __doc__))

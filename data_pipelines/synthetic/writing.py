@@ -1,7 +1,6 @@
 """Domains as folders of wav files with a manifest, made by all cores, whole or not at all."""
 
 import itertools
-import json
 import multiprocessing
 import os
 import shutil
@@ -20,7 +19,7 @@ from data_pipelines.corpora.folder import MANIFEST, open_folder, write_manifest
 from data_pipelines.synthetic.domains import Domain, Unit
 from data_pipelines.synthetic.singing import write_midi
 from uniaudio_jax.audio.files import write_audio
-from uniaudio_jax.files import read_json
+from uniaudio_jax.files import read_json, write_json
 
 FORMAT = 3
 RECIPE = "recipe.json"
@@ -95,7 +94,7 @@ def write_domain(folder: Path, plan: Plan, pool: Executor, bar: tqdm) -> None:
             rows.append(_write_clip(partial, clip))
             bar.update(min(_seconds(clip) / 60, max(0.0, start + plan.minutes - bar.n)))
         write_manifest(partial / MANIFEST, rows)
-        (partial / RECIPE).write_text(json.dumps(plan.recipe))
+        write_json(partial / RECIPE, plan.recipe)
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(partial, folder)

@@ -45,7 +45,7 @@ from data_pipelines.synthetic.piper import find_piper, piper_speech
 from data_pipelines.synthetic.sentences import sentence
 from data_pipelines.tokenizers.semantic import SpeechEncoder, load_encoder, nearest, speech_features, without_repeats
 from uniaudio_jax.audio.files import read_audio
-from uniaudio_jax.cli import main_guard, use_compile_cache
+from uniaudio_jax.cli import checked, main_guard, use_compile_cache
 from uniaudio_jax.files import atomic_write
 from uniaudio_jax.vocab import SEMANTIC_UNITS
 
@@ -193,7 +193,7 @@ def judge(encoder: SpeechEncoder, centroids: Float32[np.ndarray, "V D"]) -> dict
 def write_clusters(path: Path, centroids: Float32[np.ndarray, "V D"], record: Mapping[str, str | int | float]) -> None:
     """Writes the .npz file that `read_clusters` reads."""
     with atomic_write(path) as partial, partial.open("wb") as file:
-        np.savez(file, centroids=centroids.astype(np.float16), record=np.array(json.dumps(record)))
+        np.savez(file, centroids=centroids.astype(np.float16), record=np.array(json.dumps(record, allow_nan=False)))
 
 
 def main(options: FitOptions) -> None:
@@ -223,4 +223,4 @@ def main(options: FitOptions) -> None:
 if __name__ == "__main__":
     use_compile_cache()
     with main_guard():
-        main(tyro.cli(FitOptions, description=__doc__))
+        main(checked(tyro.cli(FitOptions, description=__doc__)))

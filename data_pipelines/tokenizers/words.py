@@ -23,7 +23,7 @@ import tyro
 from jaxtyping import Int16
 
 from data_pipelines.tokenizers.tables import SHIPPED
-from uniaudio_jax.cli import main_guard
+from uniaudio_jax.cli import checked, main_guard
 from uniaudio_jax.files import atomic_write, read_text
 from uniaudio_jax.packages import load_package
 
@@ -163,8 +163,8 @@ class WordsOptions:
 
 
 def main() -> None:
-    options = tyro.cli(WordsOptions, description=__doc__)
     with main_guard():
+        options = checked(tyro.cli(WordsOptions, description=__doc__))
         lines = [line for path in options.text for line in read_text(path, "one sentence a line").split("\n")]
         model = train_pieces(lines if options.text else default_text(), options.size)
         with atomic_write(options.out) as partial:

@@ -15,8 +15,8 @@ import tyro
 
 from uniaudio_jax.bench import builder, codec, data, generate, plan, train
 from uniaudio_jax.bench.options import BenchOptions
-from uniaudio_jax.cli import main_guard
-from uniaudio_jax.files import atomic_write
+from uniaudio_jax.cli import checked, main_guard
+from uniaudio_jax.files import atomic_write, check_folder
 
 BENCHES: dict[str, ModuleType] = {
     "train": train,
@@ -43,7 +43,8 @@ def to_text(name: str, result: dict[str, Any]) -> str:
 def main() -> None:
     options_of = {name: bench.Options for name, bench in BENCHES.items()}
     with main_guard():
-        options: BenchOptions = tyro.extras.subcommand_cli_from_dict(options_of, description=__doc__)
+        options: BenchOptions = checked(tyro.extras.subcommand_cli_from_dict(options_of, description=__doc__))
+        check_folder("--out", options.out)
         name = next(name for name, kind in options_of.items() if isinstance(options, kind))
         result = BENCHES[name].run(options)
         result["machine"] = f"{platform.machine()}, {os.cpu_count()} cores"

@@ -1,4 +1,7 @@
-"""Codes to audio files: `python -m uniaudio_jax.codec.decode X.npz [Y.npz …] --out DIR` writes DIR/<stem>.wav."""
+"""Codes to audio files: `python -m uniaudio_jax.codec.decode X.npz [Y.npz …] --out DIR` writes DIR/<stem>.wav.
+
+A wav file that is there already is never overwritten: it may be the recording that was encoded.
+"""
 
 import zipfile
 from collections.abc import Iterator
@@ -15,7 +18,7 @@ from uniaudio_jax.audio.files import write_pieces
 from uniaudio_jax.codec.codec import Codec, open_codec
 from uniaudio_jax.codec.groups import groups
 from uniaudio_jax.codec.segments import Segment, SegmentedCodec
-from uniaudio_jax.files import parse_json
+from uniaudio_jax.files import output_paths, parse_json
 
 FRAMES_AT_ONCE = 30_000  # in one batch of files; a longer file is streamed
 PIECE_FRAMES = 1000
@@ -84,6 +87,11 @@ def decode_files(arguments: Arguments) -> str:
         raise ValueError("decode: got no file, wanted at least one .npz path")
     if arguments.codebooks is not None and arguments.codebooks < 1:
         raise ValueError(f"decode: got codebooks={arguments.codebooks}, wanted at least 1")
+    paths = output_paths(arguments.codes, arguments.out, ".wav")
+    for path in paths:
+        if path.exists():
+            raise ValueError(f"{path}: got a file that is there already; move it away or choose another --out")
+    unwritten = iter(paths)
     codec = open_codec(arguments.codec or load_codes(arguments.codes[0]).passport.get("codec", ""))
     files = (load_codes(path) for path in arguments.codes)
     seconds, total = 0.0, len(arguments.codes)
@@ -93,8 +101,8 @@ def decode_files(arguments: Arguments) -> str:
                 check_codec(file.path, file.passport, codec)
                 seconds += file.samples / codec.sample_rate_hz
             cut = [file._replace(codes=file.codes[:, : arguments.codebooks]) for file in group]
-            for file, pieces in zip(cut, _decode(cut, codec), strict=True):
-                write_pieces(arguments.out / f"{file.path.stem}.wav", pieces, codec.sample_rate_hz)
+            for pieces in _decode(cut, codec):
+                write_pieces(next(unwritten), pieces, codec.sample_rate_hz)
             bar.update(len(group))
     return f"decoded {total} files, {seconds:.1f} s of audio, into {arguments.out}"
 
@@ -135,7 +143,7 @@ def _first(pieces: Iterator[np.ndarray], samples: int) -> Iterator[np.ndarray]:
 
 def main() -> None:
     with cli.main_guard():
-        print(decode_files(tyro.cli(Arguments)))
+        print(decode_files(cli.parse(Arguments, None)))
 
 
 if __name__ == "__main__":

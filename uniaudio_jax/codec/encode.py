@@ -5,6 +5,7 @@ of segments adds `scales` [N] and `frames` [N], one for each segment. Long files
 """
 
 import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from uniaudio_jax.audio.files import AudioStream
 from uniaudio_jax.codec.codec import Codec, open_codec
 from uniaudio_jax.codec.groups import groups
 from uniaudio_jax.codec.segments import SegmentedCodec
-from uniaudio_jax.files import atomic_write
+from uniaudio_jax.files import atomic_write, output_paths
 
 SECONDS_AT_ONCE = 600.0  # of audio in one batch of files; a longer file is streamed
 PIECE_SECONDS = 20.0
@@ -50,17 +51,14 @@ def encode_files(arguments: Arguments) -> str:
     """Encodes every file; returns a summary line."""
     if not arguments.audio:
         raise ValueError("encode: got no audio file, wanted at least one path")
-    stems = [path.stem for path in arguments.audio]
-    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
-    if twice:
-        raise ValueError(
-            f"encode: got several files named {twice[0]!r}, wanted different names; use a different --out for each"
-        )
+    paths = output_paths(arguments.audio, arguments.out, ".npz")
+    for path in paths:
+        _check_free(path)
     codec, converted, seconds = open_codec(arguments.codec), 0, 0.0
     levels = _levels(arguments, codec)
     streams = (AudioStream(path, codec.sample_rate_hz, codec.channels) for path in arguments.audio)
     most = round(SECONDS_AT_ONCE * codec.sample_rate_hz)
-    with tqdm.tqdm(total=len(stems), desc="encode", unit="file", disable=len(stems) == 1) as bar:
+    with tqdm.tqdm(total=len(paths), desc="encode", unit="file", disable=len(paths) == 1) as bar:
         for group in groups(streams, lambda stream: stream.samples, most):
             for stream, arrays in zip(group, _encode(group, codec, levels), strict=True):
                 save_codes(arguments.out / f"{stream.path.stem}.npz", codec=codec, samples=stream.samples, **arrays)
@@ -69,9 +67,18 @@ def encode_files(arguments: Arguments) -> str:
             bar.update(len(group))
     kind = {1: "mono", 2: "stereo"}[codec.channels]
     return (
-        f"encoded {len(stems)} files, {seconds:.1f} s of audio, into {arguments.out}; "
+        f"encoded {len(paths)} files, {seconds:.1f} s of audio, into {arguments.out}; "
         f"{converted} converted to {kind} {codec.sample_rate_hz} Hz"
     )
+
+
+def _check_free(path: Path) -> None:
+    """Raises ValueError where a file that is no earlier result would be overwritten."""
+    if not path.exists():
+        return
+    arrays = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
+    if not {"codes.npy", "passport.npy"} <= set(arrays):
+        raise ValueError(f"{path}: got a file that is there and holds no codes; move it away or choose another --out")
 
 
 def _levels(arguments: Arguments, codec: Codec) -> int | None:
@@ -104,7 +111,7 @@ def _encode_segments(stream: AudioStream, codec: SegmentedCodec, levels: int | N
 
 def main() -> None:
     with cli.main_guard():
-        print(encode_files(tyro.cli(Arguments)))
+        print(encode_files(cli.parse(Arguments, None)))
 
 
 if __name__ == "__main__":

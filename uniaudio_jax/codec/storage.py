@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -12,7 +11,7 @@ import safetensors.numpy
 from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig, SegmentConfig
 from uniaudio_jax.codec.layouts import LAYOUTS, Layout
 from uniaudio_jax.errors import did_you_mean
-from uniaudio_jax.files import atomic_write, read_json
+from uniaudio_jax.files import atomic_write, read_json, write_json
 from uniaudio_jax.trees import check_arrays, flatten, unflatten
 
 SHIPPED = Path(__file__).parent / "shipped"
@@ -57,8 +56,7 @@ def save_codec(
     }
     with atomic_write(folder / WEIGHTS_FILE) as partial:
         partial.write_bytes(blob)
-    with atomic_write(folder / PASSPORT_FILE) as partial:
-        partial.write_text(json.dumps(passport, indent=1) + "\n")
+    write_json(folder / PASSPORT_FILE, passport)
     return sha256
 
 

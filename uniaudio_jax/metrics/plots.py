@@ -6,26 +6,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 
 from uniaudio_jax.files import atomic_write
-from uniaudio_jax.metrics.sample import Sample
 from uniaudio_jax.packages import load_package
-from uniaudio_jax.sinks.jsonl import FILE, read_metrics
 
 
-def draw_evaluation(run: Path, tasks: dict[str, dict[str, Any]], shown: Mapping[str, Sample]) -> Path | None:
+def shown_files(run: Path, task: str) -> tuple[Path, Path]:
+    """The wav files of a task's sample in an evaluation: the reference and what was generated."""
+    return run / "evaluation" / f"{task}.reference.wav", run / "evaluation" / f"{task}.generated.wav"
+
+
+def draw_evaluation(run: Path, tasks: dict[str, dict[str, Any]], lines: list[dict[str, Any]]) -> Path | None:
     """Writes RUN/evaluation.png and returns its path; None without matplotlib, an optional extra.
 
-    A row for each task: its losses, and the spectrograms of the sample in `shown`, if there is one.
+    lines: of the run's metrics. A row for each task: its losses, and the spectrograms of its `shown_files`, if any.
     """
     plt = _pyplot()
     if plt is None:
         return None
     figure, axes = plt.subplots(len(tasks), 3, figsize=(15, 2.8 * len(tasks)), squeeze=False, layout="constrained")
     for (losses, *spectrograms), (name, entry) in zip(axes, tasks.items(), strict=True):
-        _draw_losses(losses, run, name, entry)
-        if name in shown:
-            _draw_spectrograms(spectrograms, name, shown[name])
+        _draw_losses(losses, lines, name, entry)
+        files = shown_files(run, name)
+        if all(path.is_file() for path in files):
+            _draw_spectrograms(spectrograms, name, files)
         else:
             for axis in spectrograms:
                 axis.set_axis_off()
@@ -63,9 +68,9 @@ def _save(plt: Any, figure: Any, path: Path) -> Path:
     return path
 
 
-def _draw_losses(axis: Any, run: Path, name: str, entry: dict[str, Any]) -> None:
+def _draw_losses(axis: Any, lines: list[dict[str, Any]], name: str, entry: dict[str, Any]) -> None:
     """The training loss of one task by step, and as lines the held-out loss and the unigram baseline."""
-    points = {line["step"]: line[f"loss/{name}"] for line in read_metrics(run / FILE) if f"loss/{name}" in line}
+    points = {line["step"]: line[f"loss/{name}"] for line in lines if f"loss/{name}" in line}
     axis.plot(list(points), list(points.values()), label="training")
     axis.axhline(entry["loss"], color="tab:green", label="held out, at the end")
     axis.axhline(entry["unigram_loss"], color="tab:red", linestyle="--", label="unigram")
@@ -73,11 +78,13 @@ def _draw_losses(axis: Any, run: Path, name: str, entry: dict[str, Any]) -> None
     axis.legend()
 
 
-def _draw_spectrograms(axes: list[Any], name: str, sample: Sample) -> None:
+def _draw_spectrograms(axes: list[Any], name: str, files: tuple[Path, Path]) -> None:
     """The reference and the estimate over the same time, the shorter one followed by silence."""
-    samples = max(len(sample.reference), len(sample.estimate))
-    signals = {"codec's resynthesis": sample.reference, "generated": sample.estimate}
+    (reference, rate_hz), (estimate, _) = (soundfile.read(path) for path in files)
+    samples = max(len(reference), len(estimate))
+    signals = {"codec's resynthesis": reference, "generated": estimate}
     for axis, (title, signal) in zip(axes, signals.items(), strict=True):
         signal = np.pad(signal, (0, samples - len(signal))) + 1e-6
-        axis.specgram(signal, NFFT=512, Fs=sample.sample_rate_hz, noverlap=384, cmap="magma", vmin=-140, vmax=-30)
+        with np.errstate(divide="ignore"):  # silence has no level in dB
+            axis.specgram(signal, NFFT=512, Fs=rate_hz, noverlap=384, cmap="magma", vmin=-140, vmax=-30)
         axis.set(title=f"{name}: {title}", xlabel="seconds", ylabel="Hz")

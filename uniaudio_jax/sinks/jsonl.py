@@ -19,7 +19,7 @@ class JsonlSink(Sink):
         path = run / FILE
         kept = [line for line in read_metrics(path) if line["step"] <= last_step] if last_step else []
         with atomic_write(path) as partial:
-            partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            partial.write_text("".join(json.dumps(line, allow_nan=False) + "\n" for line in kept))
         self._lines = path.open("a")
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -32,13 +32,13 @@ class JsonlSink(Sink):
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl, in order; a line that a kill has torn is left out."""
+    """The lines of a metrics.jsonl, in order; one that a kill has torn is left out, and what is no number is None."""
     if not path.is_file():
         return []
     lines = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            lines.append(json.loads(text))
+            lines.append(json.loads(text, parse_constant=lambda _: None))
         except json.JSONDecodeError:
             continue
     return lines
