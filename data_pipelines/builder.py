@@ -17,6 +17,7 @@ rejects.jsonl beside the column.
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data_pipelines.corpora import SPLITS, Corpus, Split
-from data_pipelines.corpora.opening import open_corpus
+from data_pipelines.corpora.opening import corpus_name, open_corpus
 from data_pipelines.mixers import MixerOptions
 from data_pipelines.parts import Job, Worker, open_worker
 from data_pipelines.store import PASSPORT, ColumnWriter, column_features, column_folder, read_passport
@@ -86,9 +87,7 @@ class BuilderOptions:
     def corpora(self) -> list["NamedCorpus"]:
         """Each corpus with its name and tasks. Raises ValueError for unknown tasks and names, for equal names, and
         for a name that no folder can have."""
-        names = [Path(corpus.split(":", 1)[-1]).resolve().stem for corpus in self.corpus]
-        if self.name is not None:
-            names = [self.name]
+        names = [corpus_name(corpus) for corpus in self.corpus] if self.name is None else [self.name]
         for name in names:
             check_name("--name", name)
         if repeated := {name for name in names if names.count(name) > 1}:
@@ -293,7 +292,7 @@ def fingerprint(corpus: Corpus) -> str:
 
 
 def _stat(path: Path) -> tuple[int, int]:
-    if not path.is_file():
+    if not os.path.isfile(path):  # which, unlike the method of a path, is false for a name that is too long
         return -1, -1
     stat = path.stat()
     return stat.st_size, stat.st_mtime_ns

@@ -19,6 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data_pipelines.corpora import AUDIO_FIELDS, SPLITS, Clip, Corpus, Entry, Split
+from data_pipelines.corpora.listing import shortened
 from data_pipelines.corpora.opening import open_corpus
 from data_pipelines.mixers import MixerOptions, Pool, derive
 from data_pipelines.notes import Notes
@@ -35,6 +36,7 @@ from data_pipelines.store import (
 from data_pipelines.streams import Tokenizers, fields_of
 from uniaudio_jax.codec.codec import load_codec
 from uniaudio_jax.config import TokenizerPaths
+from uniaudio_jax.errors import Refused, as_unicode, attempt, attempt_each
 from uniaudio_jax.tasks import STREAMS, Stream
 
 PART_CLIPS = 128
@@ -132,53 +134,54 @@ class Worker:
         numbers = self.numbers[split][part * PART_CLIPS : (part + 1) * PART_CLIPS]
         return [self.corpus.entries[int(number)] for number in numbers]
 
-    def _prepare(self, entry: Entry, streams: Sequence[Stream]) -> tuple[Entry, dict[str, Prepared | str]]:
+    def _prepare(self, entry: Entry, streams: Sequence[Stream]) -> tuple[Entry, dict[str, Prepared | Refused]]:
         """The clip of an entry for each stream, or the reason why the stream cannot be made for it.
 
         A stream reads only the audio that it needs, so that a broken file spoils no other stream.
         """
         clips: dict[tuple, Clip] = {}
-        prepared: dict[str, Prepared | str] = {}
-        for stream in streams:
-            audio = {name: part for name, part in entry.audio.items() if name in needed_audio(stream)}
-            try:
-                key = (tuple(audio), stream.mixer)
-                if key not in clips:
-                    clip = self.corpus.read(replace(entry, audio=audio), self.tokenizers.codec.sample_rate_hz)
-                    wanted = [stream.mixer] if stream.mixer else []
-                    clips[key] = derive(clip, wanted, self.pool, self.job.mixers, self.job.seed) if wanted else clip
-                notes = Notes()
-                tokens = self.tokenizers.encode_clip(stream, clips[key], notes)
-                prepared[stream.key] = Prepared(clips[key], tokens, notes)
-            except (ValueError, OSError) as error:
-                prepared[stream.key] = str(error)
-        return entry, prepared
+        return entry, {stream.key: attempt(self._prepare_for, stream, entry, clips) for stream in streams}
+
+    def _prepare_for(self, stream: Stream, entry: Entry, clips: dict[tuple, Clip]) -> Prepared:
+        """The clip of an entry for a stream, out of `clips` where another stream had the same."""
+        audio = {name: part for name, part in entry.audio.items() if name in needed_audio(stream)}
+        key = (tuple(audio), stream.mixer)
+        if key not in clips:
+            clip = self.corpus.read(replace(entry, audio=audio), self.tokenizers.codec.sample_rate_hz)
+            check_unicode(clip)
+            wanted = [stream.mixer] if stream.mixer else []
+            clips[key] = derive(clip, wanted, self.pool, self.job.mixers, self.job.seed) if wanted else clip
+        notes = Notes()
+        return Prepared(clips[key], self.tokenizers.encode_clip(stream, clips[key], notes), notes)
 
     def _finish(
-        self, split: Split, number: int, stream: Stream, rows: list[Future[tuple[Entry, dict[str, Prepared | str]]]]
+        self, split: Split, number: int, stream: Stream, rows: list[Future[tuple[Entry, dict[str, Prepared | Refused]]]]
     ) -> Part:
         """The part of one column, with the tokens that are made for many clips at once."""
-        rejects, accepted = [], []
-        for place, row in enumerate(rows):
-            entry, prepared = row.result()
-            item = prepared[stream.key]
-            if isinstance(item, str):
-                rejects.append({"id": entry.id, "split": split, "where": entry.where, "reason": item})
+        entries = [row.result()[0] for row in rows]
+        items: list[Prepared | Refused] = [row.result()[1][stream.key] for row in rows]
+        waiting = {n: item for n, item in enumerate(items) if isinstance(item, Prepared) and item.tokens is None}
+        encoded = attempt_each(functools.partial(self._encode, stream), list(waiting.values()))
+        for place, item in zip(waiting, encoded, strict=True):
+            items[place] = item
+        rejects, examples, counts = [], [], Counter[str]()
+        for place, (entry, item) in enumerate(zip(entries, items, strict=True)):
+            if isinstance(item, Refused):
+                reject = {"id": entry.id, "split": split, "where": entry.where, "reason": item}
+                rejects.append({key: as_unicode(value) for key, value in reject.items()})
             else:
-                accepted.append((number * PART_CLIPS + place, item))
-        clips = [item.clip for _, item in accepted]
-        tokens = [item.tokens for _, item in accepted]
-        if clips and tokens[0] is None:
-            tokens = self.tokenizers.encode_batch(stream, clips)
-        examples = [
-            Example(place, clip.id, clip.speaker or clip.id, text_of(clip), array)
-            for (place, _), clip, array in zip(accepted, clips, tokens, strict=True)
-        ]
-        counts: Counter[str] = Counter({f"clips {split}": len(clips), "clips refused": len(rejects)})
-        for _, item in accepted:
-            counts.update(f"converted from {what}" for what in item.clip.converted)
-            counts += item.notes
-        return Part(listing_of(examples, rejects, +counts), examples)
+                assert item.tokens is not None
+                clip, speaker = item.clip, item.clip.speaker or item.clip.id
+                examples.append(Example(number * PART_CLIPS + place, clip.id, speaker, text_of(clip), item.tokens))
+                counts.update(f"converted from {what}" for what in clip.converted)
+                counts += item.notes
+        counts += Counter({f"clips {split}": len(examples), "clips refused": len(rejects)})
+        return Part(listing_of(examples, rejects, counts), examples)
+
+    def _encode(self, stream: Stream, items: Sequence[Prepared]) -> list[Prepared]:
+        """The same clips with their tokens, made at once."""
+        encoded = self.tokenizers.encode_batch(stream, [item.clip for item in items])
+        return [item._replace(tokens=tokens) for item, tokens in zip(items, encoded, strict=True)]
 
 
 def needed_audio(stream: Stream) -> set[str]:
@@ -190,6 +193,16 @@ def needed_audio(stream: Stream) -> set[str]:
 def text_of(clip: Clip) -> str:
     """What a clip says, how it is said and what is heard in it, in one line."""
     return " | ".join(text for text in (clip.text, clip.instruction, ", ".join(clip.labels or ())) if text)
+
+
+def check_unicode(clip: Clip) -> None:
+    """Raises ValueError for an id, speaker or text that a column cannot hold, which is UTF-8."""
+    for name, text in (("id", clip.id), ("speaker", clip.speaker or ""), ("text", text_of(clip))):
+        if as_unicode(text) != text:
+            raise ValueError(
+                f"clip {clip.id!r}: got {name} = {shortened(text)} with half a surrogate pair, wanted Unicode text; "
+                "write the listing or the name of the file again, as UTF-8"
+            )
 
 
 def listing_of(examples: list[Example], rejects: list[dict[str, str]], counts: Counter[str]) -> Listing:

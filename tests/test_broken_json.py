@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from data_pipelines.corpora.folder import open_folder
 from data_pipelines.corpora.tfds_audio import open_tfds
 from data_pipelines.encoders.hubert import HubertEncoder
 from data_pipelines.encoders.minilm import MiniLmVectors
 from data_pipelines.encoders.text import load_tokenizer
 from data_pipelines.store import read_passport
 from data_pipelines.synthetic.writing import is_finished
-from uniaudio_jax.codec.audio_data import _files_of
 from uniaudio_jax.codec.codec import open_codec
 from uniaudio_jax.generate import Listing
 from uniaudio_jax.sinks.wandb import WandbSink
@@ -42,7 +42,7 @@ READERS = {
     "./config.json": minilm,
     "sinks/wandb.json": resume_sink,
     "samples.json": Listing,
-    "manifest.jsonl": _files_of,
+    "manifest.jsonl": open_folder,
     "recipe.json": lambda folder: is_finished(folder, {"seed": 3}),
     "column/passport.json": read_passport,
     "tokenizer.json": lambda folder: load_tokenizer(folder / "tokenizer.json"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -12,11 +13,13 @@ import soundfile
 
 from data_pipelines import corpora, parts
 from data_pipelines.builder import BuilderOptions, build
+from data_pipelines.corpora import SPLITS, read_clip
 from data_pipelines.corpora.opening import open_corpus
 from data_pipelines.parts import PART_CLIPS
 from data_pipelines.store import Column, column_folder, read_passport
 from data_pipelines.streams import Tokenizers, clip_of_conditions
 from data_pipelines.views import View
+from tests.audio_damage import audio_file, with_noise
 from tests.small_run import finish, python, write_codec
 from uniaudio_jax.codec.codec import load_codec
 from uniaudio_jax.sequence import MASK_CODE, from_frames, to_frames
@@ -360,6 +363,108 @@ def test_bad_clips_are_rejected_by_the_streams_that_need_them_and_too_many_are_a
             np.testing.assert_array_equal(view.tokens(number, "phone"), phones)
     assert len(ids) == 19 and not ids & set(reasons)
     assert read_passport(column_folder(out, "broken", "audio"))["counts"]["clips refused"] == 3
+
+
+def rejected(out: Path, corpus: str, column: str) -> dict[str, str]:
+    """Id → reason, of a column's rejects."""
+    text = (column_folder(out, corpus, column).parent / "rejects.jsonl").read_text(encoding="utf-8")
+    return {row["id"]: row["reason"] for row in map(json.loads, text.splitlines())}
+
+
+def change_lines(corpus: Path, changes: dict[int, dict]) -> None:
+    """Changes fields in these lines of a manifest."""
+    lines = [json.loads(line) for line in (corpus / "manifest.jsonl").read_text().splitlines()]
+    for number, fields in changes.items():
+        lines[number] |= fields
+    (corpus / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_whatever_one_clip_does_costs_that_clip_alone(codec, tmp_path):
+    corpus, out = write_corpus(tmp_path / "broken", 23), tmp_path / "out"
+    with_noise(audio_file(corpus / "wav/noise.flac"))
+    changes = {
+        1: {"audio": "wav/noise.flac"},
+        2: {"audio": f"wav/{'n' * 300}.wav"},
+        3: {"text": "Half a pair: \ud800."},
+        5: {"id": "clip\udce95"},
+        6: {"speaker": "\udfff"},
+        7: {"masked_seconds": [0.1, 5.0]},
+        9: {"masked_seconds": [1e300, 1e308]},
+    }
+    change_lines(corpus, changes)
+    with pytest.raises(ValueError, match="(?s)7 of 23 clips cannot be used for masked_audio.*--most-rejects"):
+        run_build(options(corpus, codec, out, "speech_edit"))
+    run_build(options(corpus, codec, out, "speech_edit", most_rejects=0.4))
+    text = ("clip3", "clip\\udce95", "clip6")
+    assert sorted(rejected(out, "broken", "phone")) == sorted(text)
+    assert sorted(rejected(out, "broken", "audio")) == sorted(("clip1", "clip2", *text))
+    reasons = rejected(out, "broken", "masked_audio")
+    assert sorted(reasons) == sorted(("clip1", "clip2", *text, "clip7", "clip9"))
+    for clip, reason in (
+        ("clip1", "of 130003 samples and then 'Error : flac decoder lost sync.'"),
+        ("clip2", "got no file"),
+        ("clip3", "got text = 'Half a pair: \\ud800."),
+        ("clip\\udce95", "got id = 'clip\\udce95'"),
+        ("clip6", "got speaker = '\\udfff'"),
+        ("clip7", "got masked_seconds (0.1, 5.0)"),
+        ("clip9", "OverflowError at "),
+    ):
+        assert reason in reasons[clip]
+    views = [View(out, "broken", get_task("speech_edit"), split) for split in SPLITS]
+    ids = {view.about(number).id for view in views for number in range(len(view))}
+    assert ids == {f"clip{number}" for number in range(23)} - {"clip5", *reasons}
+
+
+def test_an_error_that_nobody_foresaw_is_named_and_costs_one_clip(codec, tmp_path, monkeypatch):
+    corpus, out = write_corpus(tmp_path / "tones", 23), tmp_path / "out"
+    audio, phone, most = Tokenizers.encode_batch, Tokenizers.encode_clip, []
+
+    def batch(self, stream, clips):
+        most.append(len(clips))
+        if any(clip.id in ("clip6", "clip13") for clip in clips):
+            raise ZeroDivisionError("of this clip")
+        return audio(self, stream, clips)
+
+    def single(self, stream, clip):
+        if clip.id == "clip7":
+            raise KeyError("a tokenizer's own")
+        return phone(self, stream, clip)
+
+    monkeypatch.setattr(Tokenizers, "encode_batch", batch)
+    monkeypatch.setattr(Tokenizers, "encode_clip", single)
+    run_build(options(corpus, codec, out, "plain_tts", most_rejects=0.2))
+    assert list(rejected(out, "tones", "phone")) == ["clip7"]
+    reasons = rejected(out, "tones", "audio")
+    assert sorted(reasons) == ["clip13", "clip6", "clip7"]
+    assert re.fullmatch(r"ZeroDivisionError at .*test_builder.py:\d+: of this clip", reasons["clip6"])
+    assert re.fullmatch(r"KeyError at .*test_builder.py:\d+: \"a tokenizer's own\"", reasons["clip7"])
+    assert max(most) == 16
+    view, codec = View(out, "tones", get_task("plain_tts"), "train"), load_codec(codec)
+    assert len(view) == 14
+    entries = open_corpus(str(corpus)).entries
+    for number in range(len(view)):
+        clip = read_clip(entries[int(view.about(number).id[4:])], codec.sample_rate_hz)
+        assert clip.audio is not None
+        np.testing.assert_array_equal(view.tokens(number, "audio"), codec.encode(clip.audio))
+
+
+def test_a_broken_sound_costs_a_line(codec, tmp_path, capsys):
+    corpus, sounds = write_corpus(tmp_path / "tones", 23), write_corpus(tmp_path / "sounds", 9, seed=1)
+    with_noise(audio_file(sounds / "wav/1.flac"))
+    change_lines(sounds, {1: {"audio": "wav/1.flac"}})
+    run_build(options(corpus, codec, tmp_path / "out", "enhancement", sounds=str(sounds)))
+    assert rejected(tmp_path / "out", "tones", "noisy_audio") == {}
+    told = [line for line in capsys.readouterr().err.splitlines() if "not mixed in: " in line]
+    assert len(told) == 1 and re.search(r"1.flac: got \d+ of 130003 samples", told[0])
+
+
+def test_a_file_of_another_coding_in_its_name_is_rejected_and_the_others_are_built(codec, tmp_path):
+    corpus = tmp_path / "plain"
+    for number in range(5):
+        audio_file(corpus / f"{number}.wav", samples=4001)
+    (corpus / "4.wav").rename(os.fsdecode(os.fsencode(corpus) + b"/caf\xe9.wav"))
+    run_build(options(corpus, codec, tmp_path / "out", "semantic_to_acoustic", most_rejects=0.3))
+    assert list(rejected(tmp_path / "out", "plain", "audio")) == ["caf\\udce9"]
 
 
 def test_a_speaker_prompt_of_a_joined_view_is_of_the_same_speaker(codec, tmp_path):

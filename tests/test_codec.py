@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines.synthetic.voices import speech_clip
+from tests.audio_damage import audio_file, cut, with_noise
 from uniaudio_jax.audio.files import read_audio, write_audio
 from uniaudio_jax.audio.spectra import mel_distance
 from uniaudio_jax.codec.codec import SHIPPED, Codec, load_codec, save_codec
@@ -266,6 +267,28 @@ def test_encoding_leaves_an_npz_of_other_arrays_as_it_was(tmp_path):
     done = run_module("encode", f"{tmp_path}/a.wav", "--out", f"{tmp_path}")
     assert done.returncode == 2 and "a.npz: got a file that is there and holds no codes" in done.stderr
     np.testing.assert_array_equal(np.load(tmp_path / "a.npz")["features"], noise(7))
+
+
+def test_of_many_files_a_broken_one_is_named_and_left_out(tmp_path):
+    good = [audio_file(tmp_path / f"{name}.wav", samples=3001) for name in "ab"]
+    bad = [with_noise(audio_file(tmp_path / "c.flac")), cut(audio_file(tmp_path / "d.ogg")), tmp_path / "none.wav"]
+    words = ["encode", *map(str, [good[0], *bad, good[1]]), "--out", f"{tmp_path}/codes"]
+    done = run_module(*words)
+    assert done.returncode == 0 and "encoded 2 files" in done.stdout and "3 left out" in done.stdout, done.stderr
+    assert sorted(path.name for path in (tmp_path / "codes").iterdir()) == ["a.npz", "b.npz"]
+    assert np.load(tmp_path / "codes" / "a.npz")["samples"] == 3001
+    for path in bad:
+        assert f"left out: {path}: got " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("count", "said"), [(1, ""), (2, "encode: got 2 broken files; the last: ")])
+def test_files_that_are_all_broken_are_an_error_and_no_traceback(count, said, tmp_path):
+    paths = [with_noise(audio_file(tmp_path / f"{number}.flac")) for number in range(count)]
+    done = run_module("encode", *map(str, paths), "--out", f"{tmp_path}/codes")
+    assert done.returncode == 2 and not (tmp_path / "codes").exists()
+    assert f"error: {said}{paths[-1]}: got " in done.stderr and "Traceback" not in done.stderr
+    assert done.stderr.count("left out: ") == count - 1
 
 
 def test_a_users_mistake_is_one_line_and_exit_2(tmp_path):

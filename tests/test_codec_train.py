@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from data_pipelines.codec_audio import HELDOUT_CLIPS, domain_clips
+from tests.audio_damage import audio_file, cut, with_noise
 from tests.small_run import finish, python
 from uniaudio_jax.codec import train as training
 from uniaudio_jax.codec import training as codec_training
@@ -89,6 +91,10 @@ class StopAfter:
         return step >= self.steps
 
 
+def audio_of(*places: str | Path) -> Audio:
+    return Audio(domain_clips(map(str, places), 16000), 16000)
+
+
 def train(config: CodecTrainConfig, out: Path, audio: Audio, stop: Any = None):
     trainer = training.CodecTrainer(config, out, audio, ProcessInfo(0, 1, "single"), jax.devices()[:1])
     return trainer.run(stop or StopAfter())
@@ -98,7 +104,7 @@ def train(config: CodecTrainConfig, out: Path, audio: Audio, stop: Any = None):
 def finished(folder, tmp_path_factory):
     """(config, audio, state, metrics by step, folder) of an uninterrupted run."""
     config, out = config_for(folder), tmp_path_factory.mktemp("run")
-    audio = Audio(config.audio, 16000)
+    audio = audio_of(*config.audio)
     state = train(config, out, audio)
     return config, audio, state, {line["step"]: line for line in read_metrics(out / "metrics.jsonl")}, out
 
@@ -135,7 +141,7 @@ def test_pictures_and_sound_are_on_the_board(finished):
 @pytest.mark.slow
 def test_eight_devices_take_the_step_of_one(folder):
     config = replace(config_for(folder), batch=8)
-    wav, key = Audio(config.audio, 16000).batch(config, 0, 0), jax.random.key(5)
+    wav, key = audio_of(*config.audio).batch(config, 0, 0), jax.random.key(5)
     ends = []
     for mesh in (
         make_mesh(MeshConfig(data=1), jax.devices()[:1]),
@@ -328,20 +334,86 @@ def test_half_of_the_rows_train_at_the_main_codebooks_and_the_others_at_any_numb
     assert rows == [3]
 
 
-def test_a_manifest_names_the_splits(tmp_path):
+def lines(path: Path, *rows: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def test_a_manifest_names_the_splits_and_the_words(tmp_path):
+    for name in "abcde":
+        audio_file(tmp_path / f"{name}.wav", samples=1601)
+    lines(
+        tmp_path / "manifest.jsonl",
+        {"id": "a", "audio": "a.wav", "split": "train"},
+        {"id": "b", "audio": "b.wav", "noisy_audio": "c.wav", "split": "heldout", "text": "One.", "language": "en-gb"},
+        {"id": "c", "audio": "c.wav", "split": "heldout", "text": "Two."},
+        {"id": "d", "audio": "d.wav", "split": "heldout", "text": "Drei.", "language": "de"},
+        {"id": "e", "audio": "e.wav", "split": "heldout", "text": "A dog barks.", "labels": ["dog"]},
+    )
+    audio = audio_of(tmp_path)
+    assert len(audio.train) == 1 and audio.domains == [tmp_path.name]
+    assert audio.texts[tmp_path.name] == ["One.", None, "Two.", None, None]
+
+
+def test_a_manifest_is_read_as_the_builder_reads_it(tmp_path):
+    """A byte order mark, blank lines and a line separator within a text; a line without a split is refused."""
+    audio_file(tmp_path / "a.wav", samples=1601)
+    row = {"id": "a", "audio": "a.wav", "split": "train", "text": "One.\u2028Two."}
+    text = f"\ufeff{json.dumps(row, ensure_ascii=False)}\n\n  \n"
+    (tmp_path / "manifest.jsonl").write_text(text, encoding="utf-8")
+    assert len(audio_of(tmp_path).train) == 1
+    del row["split"]
+    lines(tmp_path / "manifest.jsonl", row)
+    with pytest.raises(ValueError, match="manifest.jsonl:1: got the keys id, audio, text, wanted also split"):
+        audio_of(tmp_path)
+
+
+@pytest.mark.parametrize("heldout", ["test", "dev-clean", "heldout"])
+def test_a_plain_folder_is_read_as_the_builder_reads_it(heldout, tmp_path):
+    for name in ("train/a.WAV", "train/b.flac", "train/._c.wav", ".trash/d.wav", f"{heldout}/e.wav"):
+        audio_file(tmp_path / "folder" / name, samples=1601)
+    (tmp_path / "folder" / heldout / "e.lab").write_text("Three words here.")
+    audio = audio_of(tmp_path / "folder")
+    assert len(audio.train) == 2 and len(audio.heldout["folder"]) == 1
+    assert audio.texts["folder"] == ["Three words here."]
+
+
+def test_each_domain_is_a_corpus_of_any_format_by_the_name_of_its_place(tmp_path):
     for name in "abc":
-        soundfile.write(tmp_path / f"{name}.wav", np.full(1601, 0.1), 16000)
-    spoken = {"text": "One.\u2028Two.\u0085", "language": "en-us"}
-    lines = [{"audio": "a.wav", "split": "train"}, {"audio": "b.wav", "noisy_audio": "c.wav", "split": "heldout"}]
-    written = "\n\n".join(json.dumps(line | spoken, ensure_ascii=False) for line in lines)
-    (tmp_path / "manifest.jsonl").write_text(written + "\n", encoding="utf-8-sig")
-    audio = Audio((str(tmp_path),), 16000)
-    assert len(audio.train) == 1 and len(audio.heldout[tmp_path.name]) == 2
+        audio_file(tmp_path / f"{name}.wav", samples=1601)
+    rows = [{"audio_filepath": f"{name}.wav", "duration": 0.05, "text": "One."} for name in "abc"]
+    lines(tmp_path / "nemo.json", *rows)
+    (tmp_path / "kaldi").mkdir()
+    (tmp_path / "kaldi" / "wav.scp").write_text("".join(f"{name} {tmp_path}/{name}.wav\n" for name in "abc"))
+    audio = audio_of(tmp_path / "nemo.json", f"kaldi:{tmp_path}/kaldi")
+    assert audio.domains == ["nemo", "kaldi"] and list(map(len, audio.heldout.values())) == [1, 1]
+    assert sorted({len(clip) for clip in audio.train}) == [800, 1601]
+
+
+def test_of_many_clips_a_broken_one_is_named_counted_and_left_out(tmp_path, capsys):
+    for name in "abcdefg":
+        audio_file(tmp_path / "train" / f"{name}.flac", samples=1601)
+    audio_file(tmp_path / "heldout" / "h.flac", samples=1601)
+    bad = [with_noise(audio_file(tmp_path / "train" / "c.flac")), cut(audio_file(tmp_path / "heldout" / "i.ogg"))]
+    audio = audio_of(tmp_path)
+    assert len(audio.train) == 6 and len(audio.heldout[tmp_path.name]) == 1 and audio.refused == 2
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out: ")]
+    assert len(told) == 2 and all(any(str(path) in line for line in told) for path in bad)
+    for path in tmp_path.rglob("?.flac"):
+        path.write_text("no audio")
+    with pytest.raises(ValueError, match=r"got no training clip \(9 left out\)"):
+        audio_of(tmp_path).check_trainable()
+
+
+def test_no_more_held_out_clips_are_read_than_a_domain_is_judged_by(tmp_path):
+    for number in range(HELDOUT_CLIPS + 3):
+        audio_file(tmp_path / "heldout" / f"{number:02d}.wav", samples=101 + number)
+    assert [len(clip) for clip in audio_of(tmp_path).heldout[tmp_path.name]] == list(range(101, 101 + HELDOUT_CLIPS))
 
 
 def test_a_folder_without_audio_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="no manifest.jsonl and no wav"):
-        Audio((str(tmp_path),), 16000)
+    with pytest.raises(ValueError, match="got no manifest.jsonl and no audio"):
+        audio_of(tmp_path)
 
 
 CONFIG_FILE = """

@@ -9,6 +9,7 @@ import pytest
 import soxr
 
 from data_pipelines import espeak
+from data_pipelines.codec_audio import domain_clips
 from data_pipelines.corpora import SAMPLE_RATE_HZ, split_of
 from data_pipelines.espeak import speak, speak_with_phones
 from data_pipelines.synthetic import codec_training, piper
@@ -20,8 +21,8 @@ from data_pipelines.synthetic.sentences import sentence, sentence_split
 from data_pipelines.synthetic.singing import speech_hertz
 from data_pipelines.synthetic.tunes import compose
 from data_pipelines.synthetic.voices import ESPEAK_SPEAKERS, say, speech_clip
+from uniaudio_jax.codec.audio_data import Audio
 from uniaudio_jax.codec.config import CodecTrainConfig
-from uniaudio_jax.codec.train import Audio
 from uniaudio_jax.config import load_config
 
 TEXT = "Judith painted the yellow boat."
@@ -143,7 +144,8 @@ def test_the_recipe_of_the_shipped_codec_reads_what_is_made():
 def test_the_audio_of_the_shipped_codec_has_clips_held_out_and_is_made_once(tmp_path, fake_piper):
     options = TrainingAudioOptions(out=tmp_path / "data", minutes=0.1, voices="espeak")
     codec_training.main(options)
-    audio = Audio(tuple(str(options.out / name) for name in codec_training.MINUTES), SAMPLE_RATE_HZ)
+    places = [str(options.out / name) for name in codec_training.MINUTES]
+    audio = Audio(domain_clips(places, SAMPLE_RATE_HZ), SAMPLE_RATE_HZ)
     assert set(audio.heldout) == {Path(name).name for name in codec_training.MINUTES} and audio.converted == 0
     assert all(len(clips) >= 4 for clips in audio.heldout.values())
     times = {path: path.stat().st_mtime_ns for path in options.out.rglob("*.wav")}

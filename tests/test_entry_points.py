@@ -10,6 +10,7 @@ import soundfile
 from data_pipelines.heldout import HeldOut
 from data_pipelines.streams import fields_of
 from data_pipelines.tokenizers.labels import LABELS
+from tests.audio_damage import audio_file, with_noise
 from tests.small_run import finish, python, write_run
 from uniaudio_jax import load_run
 from uniaudio_jax.decoding import Sampling
@@ -163,6 +164,13 @@ def test_an_evaluation_holds_losses_baselines_and_metrics(run):
 def test_a_users_mistake_gets_one_clear_error(words, message, run, tmp_path):
     _, err = finish(python("uniaudio_jax.generate", "--run", run, *words, "--out", tmp_path), code=2)
     assert message in err and "Traceback" not in err
+
+
+def test_a_damaged_file_as_a_condition_is_one_clear_error(run, tmp_path):
+    path = with_noise(audio_file(tmp_path / "noise.flac"))
+    words = ["--run", run, "--task", "enhancement", "--noisy-audio", path, "--out", tmp_path]
+    _, err = finish(python("uniaudio_jax.generate", *words), code=2)
+    assert f"error: {path}: got " in err and "lost sync" in err and "Traceback" not in err
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

@@ -64,7 +64,9 @@ def test_the_base_imports_nothing_but_itself(name):
 
 @pytest.mark.parametrize("room", ["uniaudio_jax.codec", "uniaudio_jax.model"])
 def test_codec_and_model_import_no_data_no_run_and_no_command(room):
-    assert not imports_of(files_of(room), COMMANDS | USERS | {"data_pipelines"})
+    """But for a command that lies in the folder, which nothing imports."""
+    files = [path for path in files_of(room) if name_of(path) not in COMMANDS]
+    assert not imports_of(files, COMMANDS | USERS | {"data_pipelines"})
 
 
 def test_only_commands_benches_and_the_run_import_data_pipelines():

@@ -16,6 +16,7 @@ import tensorflow_datasets as tfds
 from data_pipelines.corpora import Clip, Corpus
 from data_pipelines.corpora.opening import open_corpus
 from data_pipelines.corpora.tfds_audio import open_tfds
+from tests.audio_damage import audio_file, cut, piped_wav, streamed_flac, tone, with_noise
 
 RATE = 16000
 WORDS = ("Grüße.", "One.", "")
@@ -151,6 +152,32 @@ def test_audio_that_is_kept_as_files_is_decoded(tmp_path):
     place = as_audio(prepare(tmp_path, feature, file.getvalue()), lazyDecode=True, fileFormat="flac")
     for clip in read_all(open_tfds(str(place))):
         np.testing.assert_array_equal(clip.audio, WAVE.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (with_noise, "the stored file: got "),
+        (cut, "the stored file: got "),
+        (lambda path: path.write_bytes(b"no audio"), "the stored file: got a file that cannot be read as audio"),
+    ],
+)
+def test_a_damaged_file_in_a_record_is_refused_as_one_on_disk(damage, said, tmp_path):
+    damage(path := audio_file(tmp_path / "a.flac"))
+    feature = tfds.features.Tensor(shape=(), dtype=np.bytes_)
+    place = as_audio(prepare(tmp_path, feature, path.read_bytes()), lazyDecode=True, fileFormat="flac")
+    corpus = open_tfds(str(place))
+    with refused(f"{corpus.place}: train_clean/0: {said}"):
+        corpus.read(corpus.entries[0], RATE)
+
+
+def test_a_file_without_a_length_in_a_record_is_whole(tmp_path):
+    wanted = tone(20_011).astype(np.float32)
+    for path in (streamed_flac(tmp_path / "a.flac", 20_011), piped_wav(tmp_path / "a.wav", 0, 36, 20_011)):
+        feature = tfds.features.Tensor(shape=(), dtype=np.bytes_)
+        place = prepare(tmp_path / path.suffix, feature, path.read_bytes())
+        corpus = open_tfds(str(as_audio(place, lazyDecode=True)))
+        np.testing.assert_array_equal(corpus.read(corpus.entries[0], RATE).audio, wanted)
 
 
 def test_labels_are_told_by_their_names(tmp_path):

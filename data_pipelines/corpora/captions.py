@@ -3,6 +3,7 @@
 import ast
 import csv
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,7 @@ def _audio(where: str, row: Mapping[str, Any], folder: Path, below: Mapping[str,
             f"{where}: got the keys {', '.join(row)}, wanted also one of {', '.join((*PATH_KEYS, *AUDIO_ID_KEYS))}"
         )
     path = listed_path(needed_text(where, row, named), folder) if named else None
-    if path and (not key or path.is_file()):
+    if path and (not key or os.path.isfile(path)):
         return path
     assert key
     name = Path(needed_text(where, row, key))

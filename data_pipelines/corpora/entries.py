@@ -142,7 +142,7 @@ def _unpack(record: bytes, split: Split) -> Entry:
 
 def hash_of(key: str) -> int:
     """A fixed number below 2^64 for any key, the same on every machine."""
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
+    return int.from_bytes(hashlib.sha256(key.encode(errors="surrogatepass")).digest()[:8], "big")
 
 
 def hashes_of(keys: Iterable[str]) -> UInt64[np.ndarray, " N"]:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -86,7 +87,7 @@ def require_keys(where: str, fields: Mapping[str, Any], wanted: Iterable[str]) -
 def listed_path(text: str, folder: Path) -> Path:
     """The path that a listing names: relative to the working directory if that file exists, else to `folder`."""
     path = Path(text)
-    return path if path.is_absolute() or path.is_file() else folder / path
+    return path if path.is_absolute() or os.path.isfile(path) else folder / path
 
 
 def optional_text(where: str, fields: Mapping[str, Any], key: str) -> str | None:

@@ -44,6 +44,11 @@ def open_corpus(spec: str) -> Corpus:
     )
 
 
+def corpus_name(spec: str) -> str:
+    """The name of a corpus among others: that of its folder or file."""
+    return Path(spec.split(":", 1)[-1]).resolve().stem
+
+
 def format_at(path: Path) -> str:
     """The name in `FORMATS` for the file or folder at a path."""
     if path.is_file():

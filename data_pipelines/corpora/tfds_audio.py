@@ -1,19 +1,18 @@
 """Prepared TFDS audio datasets as a corpus, read by number and without TensorFlow."""
 
 import functools
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 import soxr
 from jaxtyping import Float
 
 from data_pipelines.corpora import Clip, Corpus, Entry, EntryTable, Segment, Split, splits_of
 from data_pipelines.corpora.listing import shortened
+from uniaudio_jax.audio.files import read_audio
 from uniaudio_jax.files import read_json
 
 FEATURES = "features.json"
@@ -202,12 +201,9 @@ def _read(folder: Path, columns: Columns, entry: Entry, sample_rate_hz: int) -> 
 
 def _audio(stored: Any, columns: Columns, sample_rate_hz: int) -> tuple[Float[np.ndarray, " S"], tuple[str, ...]]:
     """Samples at `sample_rate_hz`, mono, and what was done to get them."""
-    samples, rate, converted = np.asarray(stored), columns.sample_rate_hz, []
     if columns.is_file:
-        try:
-            samples, rate = soundfile.read(io.BytesIO(stored), dtype="float32")
-        except soundfile.LibsndfileError as error:
-            raise ValueError(f"got a file that cannot be read as audio ({error.error_string.strip()})") from error
+        return read_audio(bytes(stored), sample_rate_hz)
+    samples, rate, converted = np.asarray(stored), columns.sample_rate_hz, []
     if not samples.size:
         raise ValueError("got 0 samples, wanted at least one; remove the example")
     if samples.dtype.kind == "i":

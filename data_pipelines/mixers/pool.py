@@ -1,13 +1,16 @@
 """Where mixers draw other clips from: clips of the same split, found by speaker."""
 
 import itertools
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+from tqdm import tqdm
 
 from data_pipelines.corpora import SPLITS, Clip, Corpus, Entry, Split
 from data_pipelines.mixers.signals import audible
+from uniaudio_jax.errors import Refused, attempt
 
 TRIES = 5
 """Clips that are drawn before a corpus is refused because none of them can be used."""
@@ -21,6 +24,8 @@ class SpeakerTable:
 
     def __init__(self, corpus: Corpus):
         self.corpus = corpus
+        self.refused: set[str] = set()
+        """Ids of drawn clips that cannot be mixed, each told once."""
         self.codes_of_names: dict[str, int] = {}
         codes = np.fromiter((self._code(entry) for entry in corpus.entries), np.int32, len(corpus.entries))
         self.numbers: dict[Split, np.ndarray] = {}
@@ -53,22 +58,29 @@ class SpeakerTable:
     def draw(self, rng: np.random.Generator, clip: Clip, spans: Spans) -> Clip:
         """A random clip of the spans other than `clip`, in its split and at its sample rate, with audible audio.
 
-        A clip that cannot be used is replaced by another draw. Raises ValueError after several of them.
+        A clip that cannot be used is replaced by another draw, and named once. Raises ValueError after several of them.
         """
         failure = None
         others = (entry for entry in self._random_entries(rng, clip.split, spans) if entry.id != clip.id)
         for entry in itertools.islice(others, TRIES):
             audio = {name: segment for name, segment in entry.audio.items() if name == "audio"}
-            try:
-                drawn = self.corpus.read(replace(entry, audio=audio), clip.sample_rate_hz)
-                audible(drawn)
+            drawn = attempt(self._read, replace(entry, audio=audio), clip.sample_rate_hz)
+            if not isinstance(drawn, Refused):
                 return drawn
-            except (ValueError, OSError) as error:
-                failure = error
+            failure = drawn
+            if entry.id not in self.refused:
+                self.refused.add(entry.id)
+                tqdm.write(f"not mixed in: {drawn}", file=sys.stderr)
         raise ValueError(
             f"{self.corpus.place}: got {TRIES} clips in a row that cannot be mixed, wanted one of sound; "
             f"the last: {failure}"
-        ) from failure
+        )
+
+    def _read(self, entry: Entry, sample_rate_hz: int) -> Clip:
+        """The clip of an entry. Raises ValueError where it is silent."""
+        clip = self.corpus.read(entry, sample_rate_hz)
+        audible(clip)
+        return clip
 
     def _random_entries(self, rng: np.random.Generator, split: Split, spans: Spans) -> Iterator[Entry]:
         total = sum(stop - start for start, stop in spans)

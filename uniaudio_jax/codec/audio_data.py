@@ -1,44 +1,59 @@
-"""The audio a codec trains on and is judged by: folders of files, each folder a domain."""
+"""The audio a codec trains on and is judged by: clips of several domains, held in memory."""
 
-from pathlib import Path
+import sys
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from uniaudio_jax.audio.files import read_audio
 from uniaudio_jax.codec.config import CodecTrainConfig
-from uniaudio_jax.files import parse_json, read_text
+from uniaudio_jax.errors import Refused, usable
 
-HELDOUT_CLIPS = 16  # of each domain
-ENGLISH = "en-us"
+
+class DomainClip(NamedTuple):
+    """A clip to train on or to be judged by."""
+
+    domain: str
+    samples: Float[np.ndarray, " S"]
+    heldout: bool = False
+    words: str | None = None
+    """What is said, if that is English."""
+    converted: bool = False
+    """Whether its file had another rate or number of channels."""
 
 
 class Audio:
-    """Training clips of every folder as int16, and held-out clips by domain."""
+    """Training clips of every domain as int16, and held-out clips by domain."""
 
-    def __init__(self, folders: tuple[str, ...], sample_rate_hz: int):
+    def __init__(self, clips: Iterable[DomainClip | Refused], sample_rate_hz: int):
         self.train: list[np.ndarray] = []
         self.heldout: dict[str, list[np.ndarray]] = {}
         self.texts: dict[str, list[str | None]] = {}
-        self.converted = 0
+        self.domains: list[str] = []
+        self.converted = self.refused = 0
         self._sample_rate_hz = sample_rate_hz
-        for folder in map(Path, folders):
-            for path, heldout, words in _files_of(folder):
-                if heldout and len(self.heldout.get(folder.name, [])) == HELDOUT_CLIPS:
-                    continue
-                clip = read_audio(path, sample_rate_hz)
-                self.converted += bool(clip.converted)
-                if heldout:
-                    self.heldout.setdefault(folder.name, []).append(clip.samples)
-                    self.texts.setdefault(folder.name, []).append(words)
-                else:
-                    self.train.append(np.round(clip.samples * 32767).astype(np.int16))
+        for clip in usable(clips, self._refuse):
+            self.converted += clip.converted
+            if clip.domain not in self.domains:
+                self.domains.append(clip.domain)
+            if clip.heldout:
+                self.heldout.setdefault(clip.domain, []).append(clip.samples)
+                self.texts.setdefault(clip.domain, []).append(clip.words)
+            else:
+                self.train.append(np.round(clip.samples * 32767).astype(np.int16))
         self._ends = np.cumsum([len(clip) for clip in self.train])
+
+    def _refuse(self, reason: Refused) -> None:
+        self.refused += 1
+        print(f"left out: {reason}", file=sys.stderr)
 
     def check_trainable(self) -> None:
         """Raises ValueError when there is nothing to train on."""
         if not self.train:
-            raise ValueError("CodecTrainConfig.audio: got no training clip, wanted wav files in the folders")
+            raise ValueError(
+                f"CodecTrainConfig.audio: got no training clip ({self.refused} left out), wanted corpora with some"
+            )
 
     @property
     def minutes(self) -> float:
@@ -62,35 +77,3 @@ class Audio:
                 row += self._segment(rng, samples) * 10 ** (-rng.uniform(0, 20) / 20)
             row *= 10 ** (-rng.uniform(0, 12) / 20) / max(1.0, float(np.abs(row).max()))
         return rows
-
-
-def _files_of(folder: Path) -> list[tuple[Path, bool, str | None]]:
-    """(path, held out?, its words if they are English) of the folder's audio, in a fixed order."""
-    if (folder / "manifest.jsonl").is_file():
-        lines = _manifest(folder / "manifest.jsonl")
-        return [
-            (folder / line[key], line["split"] == "heldout", _words_in(line) if key == "audio" else None)
-            for line in lines
-            for key in ("audio", "noisy_audio")
-            if line.get(key)
-        ]
-    paths = sorted(path for path in folder.rglob("*") if path.suffix in (".wav", ".flac", ".ogg"))
-    if not paths:
-        raise ValueError(f"{folder}: no manifest.jsonl and no wav, flac or ogg file; wanted a folder of audio")
-    return [(path, "heldout" in path.relative_to(folder).parts, _words_beside(path)) for path in paths]
-
-
-def _manifest(path: Path) -> list[dict]:
-    """The lines of a manifest. Raises ValueError that names the file and the line."""
-    wanted = "an object with split, as `data_pipelines.corpora.folder.write_manifest` writes it"
-    lines = enumerate(read_text(path, "one clip a line").splitlines(), 1)
-    return [parse_json(line, f"{path}:{number}", wanted, ("split",)) for number, line in lines]
-
-
-def _words_in(line: dict) -> str | None:
-    return line.get("text") if line.get("language") == ENGLISH else None
-
-
-def _words_beside(path: Path) -> str | None:
-    words = path.with_suffix(".txt")
-    return read_text(words, "the words of the recording beside it") if words.is_file() else None

@@ -101,9 +101,9 @@ class CodecTrainConfig:
     codec: CodecConfig
     """The codec to train."""
     audio: tuple[str, ...]
-    """Folders of audio files, each a domain: with a manifest.jsonl that names splits, or held-out files in heldout/.
+    """Corpora, each a domain: FORMAT:PLACE or a path, as the builder takes them.
 
-    STOI is measured where a folder's name begins with `speech` or `tts`.
+    STOI is measured where a domain's name, that of its folder, begins with `speech` or `tts`.
     """
     steps: int
     """Optimizer updates to train for, those of the warm-up included."""

@@ -2,9 +2,10 @@
 
     python -m uniaudio_jax.codec.train configs/codec_tiny_16k.py --out RUN --steps 2000
 
-Any field of the config can be given on the command line. The batch of a step is a function of (seed, step), so a run
-that was stopped and resumed equals one that was not; SIGTERM and Ctrl-C save and exit with 0. RUN/codec is the codec,
-RUN/reconstruction.md its table on held-out clips, and the sinks show metrics, audio and spectrograms on the way.
+Each corpus of the config, of any format that the builder reads, is a domain; a clip that cannot be read is named and
+left out. Any field of the config can be given on the command line. The batch of a step is a function of (seed, step),
+so a run that was stopped and resumed equals one that was not; SIGTERM and Ctrl-C save and exit with 0. RUN/codec is the
+codec, RUN/reconstruction.md its table on held-out clips, and the sinks show metrics, audio and spectrograms on the way.
 """
 
 import json
@@ -20,6 +21,7 @@ import tyro
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
+from data_pipelines.codec_audio import domain_clips
 from uniaudio_jax.audio.spectra import log_mel
 from uniaudio_jax.checkpoint import Checkpoints
 from uniaudio_jax.cli import main_guard, parse_with_config, use_compile_cache
@@ -214,7 +216,7 @@ def draw_curve(out: Path) -> Path | None:
 def passport_facts(options: CodecTrainOptions, audio: Audio) -> dict[str, Any]:
     """What the codec's passport says of its training."""
     config = options.train
-    domains = ", ".join(Path(folder).name for folder in config.audio)
+    domains = ", ".join(audio.domains)
     facts = {"trained_on": f"{audio.minutes:.0f} minutes in {domains}", "trained_steps": config.steps}
     if config.start_from:
         facts["started_from"] = config.start_from
@@ -227,14 +229,15 @@ def main() -> None:
         options = parse_with_config(CodecTrainOptions, "train", "codec_tiny_16k.py", __doc__)
         use_compile_cache()
         process, config = join(options.distributed), options.train
-        audio, stop = Audio(config.audio, config.codec.sample_rate_hz), StopOnSignal(process.count)
+        rate_hz, stop = config.codec.sample_rate_hz, StopOnSignal(process.count)
+        audio = Audio(domain_clips(config.audio, rate_hz), rate_hz)
         audio.check_trainable()
         trainer = CodecTrainer(config, options.out, audio, process)
         if process.is_first:
             heldout = {name: len(clips) for name, clips in audio.heldout.items()}
             print(
-                f"{audio.minutes:.1f} minutes in {len(audio.train)} clips ({audio.converted} converted), held out: "
-                f"{heldout}"
+                f"{audio.minutes:.1f} minutes in {len(audio.train)} clips ({audio.converted} converted, "
+                f"{audio.refused} left out), held out: {heldout}"
             )
         params = codec_params(trainer.run(stop))
         if process.is_first and stop.asked_by:
