@@ -14,6 +14,7 @@ rejects.jsonl beside the column.
     … --runner DirectRunner --beam-options --direct_num_workers=2     # on Apache Beam, see launch/encode_beam.sh
 """
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -30,7 +31,7 @@ from data_pipelines.corpora import SPLITS, Corpus, Split
 from data_pipelines.corpora.opening import corpus_name, open_corpus
 from data_pipelines.mixers import MixerOptions
 from data_pipelines.parts import Job, Worker, open_worker
-from data_pipelines.store import PASSPORT, ColumnWriter, column_features, column_folder, read_passport
+from data_pipelines.store import PASSPORT, ColumnWriter, column_features, column_folder, present_folder, read_passport
 from data_pipelines.streams import Tokenizers
 from data_pipelines.views import View, write_task
 from uniaudio_jax.cli import main_guard, parse, use_compile_cache
@@ -38,6 +39,7 @@ from uniaudio_jax.codec.codec import load_codec
 from uniaudio_jax.config import TokenizerPaths
 from uniaudio_jax.errors import did_you_mean
 from uniaudio_jax.files import check_name
+from uniaudio_jax.locks import hold
 from uniaudio_jax.packages import load_package
 from uniaudio_jax.tasks import DRAWN, KINDS, MASKED, STREAMS, Stream, Task, get_task
 
@@ -136,8 +138,11 @@ def build(options: BuilderOptions, named: NamedCorpus, corpus: Corpus, tokenizer
         if not is_current(folder, passport):
             missing.append(open_writer(folder, worker, stream, passport))
     if missing:
-        make_shards(options, worker, missing)
-        finish_columns(worker, missing, options.most_rejects)
+        with contextlib.ExitStack() as held:
+            for writer in missing:
+                held.enter_context(hold(writer.place.parent, "wait until it has ended, then run this again"))
+            make_shards(options, worker, missing)
+            finish_columns(worker, missing, options.most_rejects)
     for task in tasks:
         views = {split: View(options.out, named.name, task, split) for split in SPLITS}
         for view in views.values():
@@ -180,6 +185,7 @@ def is_current(folder: Path, passport: dict[str, Any]) -> bool:
 
     Raises ValueError when it was made from another corpus of the same name.
     """
+    folder = present_folder(folder)
     if not (folder / PASSPORT).is_file():
         return False
     present = read_passport(folder)
@@ -247,6 +253,7 @@ def finish_columns(worker: Worker, writers: list[ColumnWriter], most_rejects: fl
             )
             continue
         writer.finish()
+        writer.remove_leftovers()
         print(f"{writer.column}: {writer.place} ({summary(read_passport(writer.place))})")
     if refused:
         raise ValueError(

@@ -6,8 +6,8 @@
 
 Record n of a column is the n-th clip of the corpus that the column could be made for, so the sorted clip numbers in the
 index are all that is needed to join columns. A column is written shard by shard into a working folder and renamed into
-its place when it is whole; each shard leaves a small listing of its lengths, speakers, counts and rejects, out of which
-the index is made without reading a record.
+its place when it is whole; an old one is there, or found beside it, until then. Each shard leaves a small listing of
+its lengths, speakers, counts and rejects, out of which the index is made without reading a record.
 """
 
 import contextlib
@@ -86,6 +86,17 @@ def column_features(column: str, codebooks: int, text_width: int | None) -> tfds
         tokens = tfds.features.Tensor(shape=(None,), dtype=np.int16)
     text = tfds.features.Text()
     return tfds.features.FeaturesDict({"id": text, "speaker": text, "text": text, "tokens": tokens})
+
+
+def replaced_folder(place: Path) -> Path:
+    """Where the old column at `place` is while a new one takes its place."""
+    return place.with_name(f".replaced-{VERSION}")
+
+
+def present_folder(place: Path) -> Path:
+    """Where a column is read: at `place`, or where a build that was cut off as it replaced the old one left that."""
+    replaced = replaced_folder(place)
+    return replaced if replaced.is_dir() and not place.is_dir() else place
 
 
 class ColumnWriter:
@@ -170,11 +181,16 @@ class ColumnWriter:
         shutil.rmtree(self.folder / "listings")
         shutil.rmtree(self.folder / "parts", ignore_errors=True)
         write_passport(self.folder, {**self.passport, "counts": dict(counts), "items": items})
-        replaced = self.place.with_name(f".replaced-{VERSION}")
+        replaced = replaced_folder(self.place)
         if self.place.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
             self.place.rename(replaced)
         self.folder.rename(self.place)
-        for leftover in (replaced, *self.place.parent.glob(".building-*")):
+        shutil.rmtree(replaced, ignore_errors=True)
+
+    def remove_leftovers(self) -> None:
+        """Deletes what other builds of this column left behind; call it only while this process holds the column."""
+        for leftover in self.place.parent.glob(".building-*"):
             shutil.rmtree(leftover, ignore_errors=True)
 
     def _split_info(self, split: Split, lengths: list[int]) -> tfds.core.SplitInfo:
@@ -250,6 +266,7 @@ class Column:
     """One split of a finished column: its passport, its index, memory-mapped, and its records by number."""
 
     def __init__(self, folder: Path, split: Split):
+        folder = present_folder(folder)
         self.folder, self.split, self.passport = folder, split, read_passport(folder)
         self.clips, self.lengths = self._array("clips"), self._array("lengths")
         builder: Any = tfds.builder_from_directory(str(folder))

@@ -16,12 +16,13 @@ from data_pipelines.builder import BuilderOptions, build
 from data_pipelines.corpora import SPLITS, read_clip
 from data_pipelines.corpora.opening import open_corpus
 from data_pipelines.parts import PART_CLIPS
-from data_pipelines.store import Column, column_folder, read_passport
+from data_pipelines.store import Column, ColumnWriter, column_folder, present_folder, read_passport
 from data_pipelines.streams import Tokenizers, clip_of_conditions
 from data_pipelines.views import View
 from tests.audio_damage import audio_file, with_noise
 from tests.small_run import finish, python, write_codec
 from uniaudio_jax.codec.codec import load_codec
+from uniaudio_jax.locks import hold
 from uniaudio_jax.sequence import MASK_CODE, from_frames, to_frames
 from uniaudio_jax.tasks import DRAWN, KINDS, TASKS, get_task
 from uniaudio_jax.vocab import CLASS_EVENTS, LANGUAGES, SAME_OR_NOT, WORD_PIECES, Vocabulary
@@ -494,6 +495,47 @@ def test_a_finished_column_is_left_alone_and_a_changed_corpus_is_built_again(cod
     assert "is up to date" not in capsys.readouterr().out
     changed = read_passport(column_folder(tmp_path / "out", "tones", "audio"))["corpus_sha256"]
     assert changed == read_passport(column_folder(tmp_path / "out", "tones", "phone"))["corpus_sha256"]
+
+
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_a_column_is_found_whole_wherever_its_replacement_is_cut_off(renames, codec, tmp_path, monkeypatch):
+    """The first rename puts the old column aside, the second the new one in its place."""
+    corpus, out = write_corpus(tmp_path / "tones", 9), tmp_path / "out"
+    settings, place = options(corpus, codec, out, "lm"), column_folder(out, "tones", "words")
+    run_build(settings)
+    old, rename, done = read_passport(place), Path.rename, []
+    os.utime(corpus / "wav/3.wav", ns=(0, 0))
+
+    def rename_or_stop(self, target):
+        if len(done) == renames:
+            raise KeyboardInterrupt
+        done.append(rename(self, target))
+        if renames == 2 == len(done):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "rename", rename_or_stop)
+        run_build(settings)
+    found = read_passport(present_folder(place))
+    assert (found["corpus_sha256"] != old["corpus_sha256"]) == (renames == 2)
+    assert len(View(out, "tones", get_task("lm"), "train")) == 6
+    run_build(settings)
+    assert read_passport(place)["corpus_sha256"] != old["corpus_sha256"]
+    aside = [".replaced-1.0.0"] if renames == 2 else []  # until the column is replaced once more
+    assert sorted(path.name for path in place.parent.iterdir()) == [".lock", *aside, "1.0.0", "rejects.jsonl"]
+
+
+def test_a_second_build_of_a_column_is_refused_and_the_parts_of_the_first_stay(codec, tmp_path):
+    corpus, out = write_corpus(tmp_path / "tones", 9), tmp_path / "out"
+    column = column_folder(out, "tones", "audio").parent
+    part = ColumnWriter(column / "1.0.0", {"corpus_sha256": "of another state"}, {}, None).part_path("train", 0)
+    part.parent.mkdir(parents=True)
+    part.write_text("half")
+    with hold(column, ""), pytest.raises(ValueError, match=f"audio: in use by process {os.getpid()} .*run this again"):
+        run_build(options(corpus, codec, out, "plain_tts"))
+    assert part.read_text() == "half" and not (column / "1.0.0").exists()
+    run_build(options(corpus, codec, out, "plain_tts"))
+    assert not part.exists() and len(Column(column / "1.0.0", "train")) == 6
 
 
 def test_columns_of_different_states_of_a_corpus_are_not_joined(codec, tmp_path):

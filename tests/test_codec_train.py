@@ -2,7 +2,11 @@
 
 import functools
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +20,7 @@ import soundfile
 
 from data_pipelines.codec_audio import HELDOUT_CLIPS, domain_clips
 from tests.audio_damage import audio_file, cut, with_noise
-from tests.small_run import finish, python
+from tests.small_run import REPO, environment, finish, python
 from uniaudio_jax.codec import train as training
 from uniaudio_jax.codec import training as codec_training
 from uniaudio_jax.codec.audio_data import Audio
@@ -37,6 +41,7 @@ from uniaudio_jax.codec.training import (
 )
 from uniaudio_jax.config import MeshConfig, OptimConfig
 from uniaudio_jax.distributed import ProcessInfo
+from uniaudio_jax.locks import hold
 from uniaudio_jax.metrics import whisper
 from uniaudio_jax.metrics.registry import METRICS
 from uniaudio_jax.sharding import make_mesh
@@ -260,6 +265,15 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(finished):
             np.testing.assert_array_equal(wanted, leaf)
 
 
+def test_a_training_whose_updates_are_all_skipped_stops_without_saving(finished, tmp_path, monkeypatch):
+    config, audio, *_ = finished
+    monkeypatch.setattr(audio, "batch", lambda *_: np.full((3, 8000), np.nan, np.float32))
+    with pytest.raises(ValueError, match="step 9: the last 9 updates were skipped.*loss nan.*most_skipped_updates"):
+        train(replace(config, most_skipped_updates=9), tmp_path, audio)
+    assert not list((tmp_path / "checkpoints").iterdir())
+    assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == list(range(1, 10))
+
+
 def test_a_checkpoint_of_another_config_is_refused(finished):
     config, audio, _, _, out = finished
     with pytest.raises(ValueError, match="another config .*batch: checkpoint 3, this run 5"):
@@ -424,6 +438,41 @@ from dataclasses import replace
 def get_config():
     return replace(config_for(Path({folder!r})), batch=4, steps=14, adversarial=None)
 """
+
+
+def test_a_signal_while_audio_is_listed_ends_in_order(folder, tmp_path):
+    (tmp_path / "config.py").write_text(CONFIG_FILE.format(folder=str(folder)))
+    code = (
+        "import os, signal; from uniaudio_jax.codec import train; Audio = train.Audio\n"
+        "train.Audio = lambda *given: [os.kill(os.getpid(), signal.SIGINT), Audio(*given)][1]; train.main()"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "config.py"), "--out", str(tmp_path / "run")]
+    done = subprocess.run(words, cwd=REPO, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert "stopped by SIGINT before the first step" in done.stdout
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+@pytest.mark.slow
+def test_a_signal_while_it_trains_saves_and_ends_in_order(folder, tmp_path):
+    (tmp_path / "config.py").write_text(CONFIG_FILE.format(folder=str(folder)).replace("steps=14", "steps=7000"))
+    process = python("uniaudio_jax.codec.train", tmp_path / "config.py", "--out", tmp_path / "run")
+    while not read_metrics(tmp_path / "run" / "metrics.jsonl"):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    out, err = finish(process)
+    assert "stopped by SIGINT and saved" in out and "Traceback" not in err
+    step = read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]["step"]
+    assert (tmp_path / "run" / "checkpoints" / str(step)).is_dir()
+
+
+def test_a_second_training_in_a_folder_is_refused_before_it_writes(folder, tmp_path):
+    (tmp_path / "config.py").write_text(CONFIG_FILE.format(folder=str(folder)))
+    with hold(tmp_path / "run", ""):
+        words = ["uniaudio_jax.codec.train", tmp_path / "config.py", "--out", tmp_path / "run"]
+        _, err = finish(python(*words), code=2)
+        assert f"run: in use by process {os.getpid()} on" in err
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from uniaudio_jax.config import OptimConfig
-from uniaudio_jax.optim import TrainState, apply_gradients, guarded_update, make_optimizer
+from uniaudio_jax.optim import SkippedInARow, TrainState, apply_gradients, guarded_update, make_optimizer
 from uniaudio_jax.schedules import make_schedule
 
 CONFIG = OptimConfig(peak_learning_rate=0.03, warmup_steps=7, weight_decay=0.5, clip_norm=2.0)
@@ -33,7 +33,7 @@ def test_the_rule_says_which_weights_decay(decayed, bias_decays):
     params = {"linear": {"kernel": jnp.ones((3, 5)), "bias": jnp.ones(5)}}
     optimizer = make_optimizer(replace(CONFIG, schedule="constant", decayed=decayed), 29)
     zero = jax.tree.map(jnp.zeros_like, params)
-    updated, *_ = guarded_update(optimizer, zero, optimizer.init(params), params)
+    updated, *_ = guarded_update(optimizer, zero, optimizer.init(params), params, jnp.float32(3))
     np.testing.assert_allclose(updated["linear"]["kernel"], 1 - 0.03 * 0.5, rtol=1e-6)
     np.testing.assert_allclose(updated["linear"]["bias"], 1 - 0.03 * 0.5 * bias_decays, rtol=1e-6)
 
@@ -41,18 +41,18 @@ def test_the_rule_says_which_weights_decay(decayed, bias_decays):
 def test_the_first_update_of_adamw_is_the_learning_rate_times_the_sign_of_the_gradient():
     params, gradients = {"bias": jnp.zeros(3)}, {"bias": jnp.array([0.3, -0.2, 0.001])}
     optimizer = make_optimizer(replace(CONFIG, schedule="constant"), 29)
-    updated, _, norm, finite = guarded_update(optimizer, gradients, optimizer.init(params), params)
+    updated, _, norm, finite = guarded_update(optimizer, gradients, optimizer.init(params), params, jnp.float32(3))
     np.testing.assert_allclose(updated["bias"], [-0.03, 0.03, -0.03], rtol=1e-4)
     assert bool(finite) and float(norm) == pytest.approx(np.linalg.norm([0.3, -0.2, 0.001]))
 
 
-def test_a_gradient_that_is_not_finite_changes_neither_weights_nor_moments():
+@pytest.mark.parametrize(("slope", "loss"), [(jnp.nan, 3.0), (jnp.inf, 3.0), (1.0, jnp.nan), (1.0, -jnp.inf)])
+def test_a_loss_or_gradient_that_is_not_finite_changes_neither_weights_nor_moments(slope, loss):
     params = {"bias": jnp.ones(3)}
     optimizer = make_optimizer(CONFIG, 29)
     moments = optimizer.init(params)
-    updated, new_moments, _, finite = guarded_update(
-        optimizer, {"bias": jnp.array([1.0, jnp.nan, 1.0])}, moments, params
-    )
+    gradients = {"bias": jnp.array([1.0, slope, 1.0])}
+    updated, new_moments, _, finite = guarded_update(optimizer, gradients, moments, params, jnp.float32(loss))
     assert not bool(finite)
     for wanted, leaf in zip(jax.tree.leaves((params, moments)), jax.tree.leaves((updated, new_moments)), strict=True):
         np.testing.assert_array_equal(leaf, wanted)
@@ -71,10 +71,24 @@ def test_an_unknown_name_is_refused_with_a_suggestion(field, value, message):
         make_optimizer(replace(CONFIG, **{field: value}), 29)
 
 
+def test_only_updates_skipped_one_after_another_stop_a_training():
+    skipped = SkippedInARow(3)
+    for step, flags in ((2, [1, 1]), (5, [0, 1, 1]), (7, [0, 0]), (8, [1])):
+        for flag in flags:
+            skipped.add(jnp.int32(flag))
+        skipped.check(step, "loss nan")
+    skipped.add(jnp.int32(1))
+    skipped.add(jnp.int32(1))
+    with pytest.raises(
+        ValueError, match=r"step 10: the last 3 updates were skipped.*\(loss nan\).*most_skipped_updates"
+    ):
+        skipped.check(10, "loss nan")
+
+
 def test_a_gradient_is_taken_per_token_and_cut_to_the_clip_norm():
     optimizer, params = make_optimizer(CONFIG, 29), {"bias": jnp.zeros(5)}
     state = TrainState(params, optimizer.init(params), jnp.int32(0), jnp.int32(0))
     gradients = {"bias": jnp.array([30.0, 40.0, 0.0, 0.0, 0.0])}
     for tokens, wanted in ((10.0, [1.2, 1.6]), (100.0, [0.3, 0.4])):
-        (_, (adam, *_)) = apply_gradients(optimizer, state, gradients, jnp.float32(tokens))[0].optimizer
+        (_, (adam, *_)) = apply_gradients(optimizer, state, gradients, jnp.float32(tokens), jnp.float32(3))[0].optimizer
         np.testing.assert_allclose(adam.mu["bias"][:2], (1 - CONFIG.beta1) * np.array(wanted), rtol=1e-5)

@@ -1,5 +1,8 @@
-"""Laws of the training loop: killed and resumed = uninterrupted, two processes = one, and clear refusals."""
+"""Laws of the training loop: killed and resumed = uninterrupted, two processes = one, readers change nothing, and clear
+refusals."""
 
+import errno
+import importlib
 import json
 import os
 import re
@@ -11,15 +14,17 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.small_run import environment, finish, losses, python, write_codec, write_run
-from uniaudio_jax import load_run
-from uniaudio_jax.checkpoint import Checkpoints, state_items
+from tests.small_run import REPO, environment, finish, losses, python, write_codec, write_run
+from uniaudio_jax import checkpoint, load_run
+from uniaudio_jax.checkpoint import CheckpointReader, Checkpoints, remedy, state_items
+from uniaudio_jax.locks import FILE, hold
 from uniaudio_jax.optim import TrainState, make_optimizer
 
 TRAIN = "uniaudio_jax.train"
@@ -45,15 +50,36 @@ def wait_for(path: Path, process) -> None:
         time.sleep(0.02)
 
 
+def shown_by_tensorboard(folder: Path) -> list[int]:
+    """The steps that TensorBoard shows: a file that was begun at a step hides what earlier files hold from there on."""
+    proto: Any = importlib.import_module("tensorboardX.proto.event_pb2")
+    steps: list[int] = []
+    for path in sorted(folder.glob("events*")):
+        data, at = path.read_bytes(), 0
+        while at < len(data):
+            length = int.from_bytes(data[at : at + 8], "little")
+            event = proto.Event.FromString(data[at + 12 : at + 12 + length])
+            at += 16 + length
+            if event.session_log.status == proto.SessionLog.START:
+                steps = [step for step in steps if step < event.step]
+            steps += [event.step for value in event.summary.value if value.tag == "loss/all"]
+    return steps
+
+
 def test_killed_and_resumed_equals_uninterrupted_to_the_bit(config, whole):
     run = config.parent / "killed"
     process = python(TRAIN, config, "--out", run)
     wait_for(run / "checkpoints" / "17", process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
+    with (run / "metrics.jsonl").open("ab") as file:
+        file.write('{"step": 29, "ö'.encode()[:-1])
     out, _ = finish(python(TRAIN, config, "--out", run))
     assert "resuming after step 17" in out
     assert losses(run) == losses(whole)
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, 31))
+    assert shown_by_tensorboard(run / "tensorboard") == list(range(1, 31))
     one, other = load_run(whole).params, load_run(run).params
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
@@ -75,9 +101,7 @@ def test_a_training_goes_on_from_imported_weights(config, whole):
 def test_sigterm_saves_and_exits_with_zero(config, whole):
     run = config.parent / "terminated"
     process = python(TRAIN, config, "--out", run, "--train.steps", 700)
-    wait_for(run / "metrics.jsonl", process)
-    while not (run / "metrics.jsonl").read_text():
-        time.sleep(0.02)
+    wait_for_metrics(run, process)
     process.send_signal(signal.SIGTERM)
     out, _ = finish(process)
     stopped = re.search(r"stopped by SIGTERM and saved at step (\d+)", out)
@@ -97,19 +121,85 @@ def two_processes(config: Path, run: Path, steps: int) -> list[subprocess.Popen]
     return [python(*words, *flags, number) for number in range(2)]
 
 
-def test_a_signal_to_one_of_two_processes_stops_both_at_one_step(config):
-    run = config.parent / "stopped"
-    processes = two_processes(config, run, 700)
-    wait_for(run / "metrics.jsonl", processes[0])
+def wait_for_metrics(run: Path, process: subprocess.Popen) -> None:
+    """Returns when a training has logged a step."""
+    wait_for(run / "metrics.jsonl", process)
     while not (run / "metrics.jsonl").read_text():
         time.sleep(0.02)
-    processes[1].send_signal(signal.SIGTERM)
-    (out, _), _ = [finish(process) for process in processes]
+
+
+@pytest.mark.parametrize(
+    ("process", "number"),
+    [
+        (1, signal.SIGTERM),
+        pytest.param(0, signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(0, signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(1, signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_to_one_of_two_processes_stops_both_at_one_step(process, number, config):
+    run = config.parent / f"stopped_{process}_{number}"
+    processes = two_processes(config, run, 700)
+    wait_for_metrics(run, processes[0])
+    processes[process].send_signal(number)
+    (out, err), (_, other) = [finish(process) for process in processes]
     stopped = re.search(r"stopped by SIGTERM and saved at step (\d+)", out)
-    checkpoints = Checkpoints(run)
-    latest = checkpoints.latest()
-    checkpoints.close()
-    assert stopped and int(stopped[1]) == max(losses(run)) == latest != 700
+    assert stopped and int(stopped[1]) == max(losses(run)) == CheckpointReader(run).latest() != 700
+    assert "Traceback" not in err + other
+
+
+def interrupted(config: Path, run: Path, where: str, *words: object) -> str:
+    """Output of a training that gets a SIGINT just before its function `where` runs; it must end with 0."""
+    code = (
+        "import os, signal, sys; from uniaudio_jax import train; from uniaudio_jax.programs import Programs\n"
+        f"work, sent = {where}, []\n"
+        "def interrupt(*given):\n"
+        "    if not sent: sent.append(os.kill(os.getpid(), signal.SIGINT))\n"
+        "    return work(*given)\n"
+        f"{where} = interrupt; train.main()"
+    )
+    words = (sys.executable, "-c", code, config, "--out", run, "--train.steps", 700, *words)
+    done = subprocess.run([*map(str, words)], cwd=REPO, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    return done.stdout
+
+
+def test_a_signal_before_the_first_step_ends_in_order(config):
+    run = config.parent / "interrupted"
+    assert "stopped by SIGINT before the first step; nothing is saved" in interrupted(
+        config, run, "train.open_training_data"
+    )
+    assert CheckpointReader(run).latest() is None
+
+
+@pytest.mark.slow
+def test_a_signal_while_it_compiles_or_restores_saves_and_ends_in_order(config):
+    run = config.parent / "interrupted_later"
+    assert "stopped by SIGINT and saved at step 1 of 700" in interrupted(config, run, "Programs.gradients")
+    assert "stopped by SIGINT and saved at step 1 of 700" in interrupted(config, run, "train.restore_state")
+    assert CheckpointReader(run).latest() == 1
+
+
+def test_a_second_training_in_a_folder_is_refused_before_it_writes(config, whole):
+    before = stamps(whole)
+    with hold(whole, ""):
+        _, err = finish(python(TRAIN, config, "--out", whole, "--train.steps", 37), code=2)
+    assert f"error: {whole}: in use by process {os.getpid()} on {socket.gethostname()} since " in err
+    assert {path: time for path, time in stamps(whole).items() if path.name != FILE} == {
+        path: time for path, time in before.items() if path.name != FILE
+    }
+
+
+def test_a_training_whose_updates_are_all_skipped_stops_and_keeps_its_checkpoints(config, whole, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    words = ["--train.steps", 60, "--train.save-every-steps", 2, "--train.most-skipped-updates", 7]
+    _, err = finish(python(TRAIN, config, "--out", run, *words, "--optim.peak-learning-rate", 1e38), code=2)
+    said = re.search(r"error: step (\d+): the last 7 updates were skipped.*loss nan.*most_skipped_updates", err)
+    assert said and int(said[1]) < 45 and "Traceback" not in err
+    assert json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"] == int(said[1])
+    assert (CheckpointReader(run).latest() or 0) <= int(said[1]) - 7
+    assert (run / "checkpoints" / "30").exists()
 
 
 def test_two_processes_find_the_losses_of_one(config, whole):
@@ -180,10 +270,10 @@ def test_a_write_that_fails_keeps_the_last_good_checkpoint(config, whole, tmp_pa
         "sys.argv = sys.argv[1:]; runpy.run_module('uniaudio_jax.train', run_name='__main__')"
     )
     words = [sys.executable, "-c", limited, "train", str(config), "--out", str(run), "--train.steps", "33"]
-    done = subprocess.run(words, cwd=Path(__file__).parents[1], env=environment(), capture_output=True, text=True)
+    done = subprocess.run(words, cwd=REPO, env=environment(), capture_output=True, text=True)
     # Threads of the failed save may write to the same line of standard error.
     errors = [line for line in done.stderr.splitlines() if "error: " in line and "[17, 30] stay" in line]
-    assert done.returncode == 2 and len(errors) == 1, done.stderr
+    assert done.returncode == 2 and len(errors) == 1 and "make room on the disk" in errors[0], done.stderr
     jax.tree.map(np.testing.assert_array_equal, load_run(run).params, load_run(whole).params)
 
 
@@ -197,3 +287,96 @@ def test_a_full_disk_is_told_before_anything_is_written(whole, tmp_path, monkeyp
         checkpoints.save(31, state_items(state), {})
     checkpoints.close()
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["17", "30"]
+
+
+def stamps(folder: Path) -> dict[Path, int]:
+    """Everything below a folder, with the times of the last changes."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_reading_a_run_leaves_everything_in_its_folder_as_it_is(whole, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    half = run / "checkpoints" / "31.orbax-checkpoint-tmp" / "params"
+    half.mkdir(parents=True)
+    (half / "half").write_text("written")
+    before = stamps(run)
+    assert load_run(run).step == 30
+    assert stamps(run) == before
+
+
+@pytest.mark.slow
+def test_readers_do_not_disturb_a_training(config):
+    run = config.parent / "read"
+    words = ["--train.steps", 29, "--train.save-every-steps", 1, "--train.keep-checkpoints", 1]
+    process = python(TRAIN, config, "--out", run, *words)
+    wait_for(run / "checkpoints" / "1", process)
+    code = (
+        "import sys, uniaudio_jax; from pathlib import Path; run = Path(sys.argv[1])\n"
+        "while not (run / 'checkpoints' / '29').exists():\n"
+        "    loaded = uniaudio_jax.load_run(run)\n"
+        "    _ = loaded.params\n"
+        "    print(loaded.step)"
+    )
+    words = [sys.executable, "-c", code, str(run)]
+    done = subprocess.run(words, cwd=REPO, env=environment(), capture_output=True, text=True)
+    finish(process)
+    steps = [int(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0 and steps and steps == sorted(steps), done.stderr
+    assert load_run(run).step == 29
+
+
+def test_a_checkpoint_that_is_deleted_while_it_is_read_gives_way_to_the_newest(whole, tmp_path, monkeypatch):
+    run, restore, moved = tmp_path / "run", CheckpointReader.restore, []
+    shutil.copytree(whole, run)
+
+    def restore_late(self, shapes, step):
+        if len(moved) < most:
+            (self.folder / str(step)).rename(self.folder / str(step + 1))
+            moved.append(step)
+        return restore(self, shapes, step)
+
+    monkeypatch.setattr(CheckpointReader, "restore", restore_late)
+    most = 3
+    loaded = load_run(run)
+    assert loaded.step == 30 and loaded.params and loaded.step == 33 and moved == [30, 31, 32]
+    most = 100
+    with pytest.raises(ValueError, match="its training deleted checkpoint 37 while it was read.*keep-checkpoints"):
+        _ = load_run(run).params
+    assert len(moved) == 3 + checkpoint.MOST_READS
+
+
+def test_arrays_that_are_not_finite_are_not_saved(whole, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    checkpoints = Checkpoints(run)
+    with pytest.raises(ValueError, match=r"step 31 is not saved, as its weights are not finite; .*\[17, 30\] stay"):
+        checkpoints.save(31, {"params": {"bias": jnp.array([1.0, jnp.nan])}}, {})
+    checkpoints.close()
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["17", "30"]
+
+
+def test_a_folder_that_vanished_is_told_so_and_not_the_disk(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(OSError, match="saving step 3 failed: .*No such file.*put the folder back, which was moved"):
+        checkpoints.save(3, {"params": {"bias": jnp.ones(5)}}, {})
+    checkpoints.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "full"), "make room on the disk"),
+        (ValueError("RESOURCE_EXHAUSTED: write: [OS error 28: No space left on device]"), "make room on the disk"),
+        (PermissionError(errno.EACCES, "no"), "give this user the right to write"),
+        (ValueError("PERMISSION_DENIED: open: [OS error 13: Permission denied]"), "give this user the right to write"),
+        (FileNotFoundError(errno.ENOENT, "gone"), "put the folder back"),
+        (RuntimeError("a device was lost"), "mend that"),
+    ],
+)
+def test_a_failed_save_names_the_remedy_of_its_cause(error, words):
+    try:
+        raise RuntimeError("saving failed") from error
+    except RuntimeError as outer:
+        assert remedy(outer).startswith(words)

@@ -1,21 +1,32 @@
 """Checkpoints, everything or nothing: in one Orbax step the arrays of a training, and what they were made with."""
 
+import errno
 import json
 import logging
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
 
 from uniaudio_jax.config import ModelConfig, RunConfig, from_dict, to_dict
-from uniaudio_jax.optim import TrainState
+from uniaudio_jax.optim import TrainState, all_finite
 from uniaudio_jax.vocab import grows_from
 
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # what Orbax logs of a failed save, we raise
 FOLDER = "checkpoints"
+MOST_READS = 5
+"""How often a reader begins anew because the training deleted the checkpoint that it was reading."""
+REMEDIES = {
+    "make room on the disk": (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    "give this user the right to write into that folder": (errno.EACCES, errno.EPERM, errno.EROFS),
+    "put the folder back, which was moved or deleted during the training": (errno.ENOENT, errno.ESTALE),
+}
+"""What a user can do about a save that failed, by the error numbers of its cause."""
 
 
 def describe(config: RunConfig, codec_passport: dict[str, Any] | None) -> dict[str, Any]:
@@ -24,33 +35,86 @@ def describe(config: RunConfig, codec_passport: dict[str, Any] | None) -> dict[s
     return json.loads(json.dumps(meta))
 
 
-class Checkpoints:
-    """The checkpoints of one run folder. Saving happens in the background; a step that was cut off never counts.
+class CheckpointReader:
+    """The checkpoints of one run folder, to be read while it may be in training: nothing there is made or deleted.
 
     A checkpoint is a set of named items, trees of arrays, and `meta`, JSON values beside them.
     """
 
-    def __init__(self, run: Path, keep: int = 2):
+    def __init__(self, run: Path):
         self.folder = (run / FOLDER).resolve()
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
-        self.manager = ocp.CheckpointManager(self.folder, options=options)
+        self.manager = ocp.CheckpointManager(self.folder, options=self._options())
+
+    def _options(self) -> ocp.CheckpointManagerOptions:
+        # Lightweight: the steps are listed by their names alone, as each of them may vanish at any time.
+        return ocp.CheckpointManagerOptions(read_only=True, lightweight_initialize=True)
 
     def latest(self) -> int | None:
         """The newest complete step."""
         return self.manager.latest_step()
 
+    def close(self) -> None:
+        self.manager.close()
+
+    def read_meta(self, step: int | None = None) -> dict[str, Any]:
+        """The JSON part of a checkpoint, of the newest by default."""
+        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        return self.manager.restore(self.existing(step), args=args)["meta"]
+
+    def restore(self, shapes: Mapping[str, Any], step: int | None = None) -> dict[str, Any]:
+        """The items that `shapes` names, each placed as its shapes say, on whatever devices those are."""
+        arguments = {name: ocp.args.StandardRestore(tree) for name, tree in shapes.items()}
+        restored = self.manager.restore(self.existing(step), args=ocp.args.Composite(**arguments))
+        return {name: restored[name] for name in shapes}
+
+    def existing(self, step: int | None = None) -> int:
+        """`step`, by default the newest. Raises ValueError when there is no such checkpoint."""
+        wanted = self.latest() if step is None else step
+        if wanted is None or wanted not in self.manager.all_steps():
+            raise ValueError(
+                f"{self.folder}: no checkpoint{'' if step is None else f' of step {step}'}, there are "
+                f"{list(self.manager.all_steps())}; train with `python -m uniaudio_jax.train`"
+            )
+        return wanted
+
+
+class Checkpoints(CheckpointReader):
+    """The checkpoints of one run folder, for the one training that holds it.
+
+    Saving happens in the background; a step that was cut off never counts, and is cleared away.
+    """
+
+    def __init__(self, run: Path, keep: int = 2):
+        self.keep = keep
+        super().__init__(run)
+
+    def _options(self) -> ocp.CheckpointManagerOptions:
+        return ocp.CheckpointManagerOptions(max_to_keep=self.keep, cleanup_tmp_directories=True)
+
     def save(self, step: int, items: Mapping[str, Any], meta: dict[str, Any]) -> None:
-        """Starts to save. Raises OSError when there is no room, or when this or the save before it failed; earlier
-        checkpoints stay."""
-        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(dict(items)))
-        free = shutil.disk_usage(self.folder).free
-        if free < needed:
-            raise self._failed(step, OSError(f"{needed / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free"))
+        """Starts to save. Earlier checkpoints stay when that fails.
+
+        Raises ValueError for arrays that are not finite, and OSError when there is no room, or when this or the save
+        before it failed.
+        """
+        if not all_finite(dict(items)):
+            raise ValueError(
+                f"{self.folder}: step {step} is not saved, as its weights are not finite; the complete checkpoints "
+                f"{self._kept(step)} stay; go on from them with a lower learning rate"
+            )
         arguments = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         try:
+            self._check_room(sum(leaf.nbytes for leaf in jax.tree.leaves(dict(items))))
             self.manager.save(step, args=ocp.args.Composite(**arguments, meta=ocp.args.JsonSave(meta)))
         except Exception as error:
             raise self._failed(step, error) from error
+
+    def _check_room(self, needed: int) -> None:
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            full = OSError(f"{needed / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free")
+            full.errno = errno.ENOSPC
+            raise full
 
     def wait(self) -> None:
         """Returns when the last save is on disk. Raises OSError when it failed."""
@@ -61,36 +125,72 @@ class Checkpoints:
 
     def close(self) -> None:
         self.wait()
-        self.manager.close()
+        super().close()
 
-    def read_meta(self, step: int | None = None) -> dict[str, Any]:
-        """The JSON part of a checkpoint, of the newest by default."""
-        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        return self.manager.restore(self._existing(step), args=args)["meta"]
-
-    def restore(self, shapes: Mapping[str, Any], step: int | None = None) -> dict[str, Any]:
-        """The items that `shapes` names, each placed as its shapes say, on whatever devices those are."""
-        arguments = {name: ocp.args.StandardRestore(tree) for name, tree in shapes.items()}
-        restored = self.manager.restore(self._existing(step), args=ocp.args.Composite(**arguments))
-        return {name: restored[name] for name in shapes}
-
-    def _existing(self, step: int | None) -> int:
-        """`step`, by default the newest. Raises ValueError when there is no such checkpoint."""
-        wanted = self.latest() if step is None else step
-        if wanted is None or wanted not in self.manager.all_steps():
-            raise ValueError(
-                f"{self.folder}: no checkpoint{'' if step is None else f' of step {step}'}, there are "
-                f"{list(self.manager.all_steps())}; train with `python -m uniaudio_jax.train`"
-            )
-        return wanted
+    def _kept(self, step: int | None) -> list[int]:
+        """The complete steps on disk but for `step`."""
+        return [kept for kept in self.manager.all_steps(read=True) if kept != step]
 
     def _failed(self, step: int | None, error: Exception) -> OSError:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        kept = [s for s in self.manager.all_steps(read=True) if s != step]
         return OSError(
-            f"{self.folder}: saving{'' if step is None else f' step {step}'} failed: {first}; the complete "
-            f"checkpoints {kept} stay; make room on the disk and start again, training goes on from there"
+            f"{self.folder}: saving{'' if step is None else f' step {step}'} failed: {first}; the complete checkpoints "
+            f"{self._kept(step)} stay; {remedy(error)} and start again, training goes on from there"
         )
+
+
+def remedy(error: BaseException) -> str:
+    """What a user can do about a save that failed; its cause is told by number, or in the words of another library."""
+    causes: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in causes:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    for words, numbers in REMEDIES.items():
+        for cause in causes:
+            if getattr(cause, "errno", None) in numbers or any(os.strerror(n) in str(cause) for n in numbers):
+                return words
+    return "mend that"
+
+
+class Saved(NamedTuple):
+    """A checkpoint of a run as it was read."""
+
+    step: int
+    config: RunConfig
+    meta: dict[str, Any]
+    items: dict[str, Any]
+
+
+def read_newest(
+    run: Path, shapes: Callable[[RunConfig, dict[str, Any]], Mapping[str, Any]], wanted: int | None = None
+) -> Saved:
+    """The checkpoint of step `wanted`, or else the newest complete one, of a run folder, which may be in training.
+
+    shapes: the shapes of the items to read, given the config and the JSON part. The folder stays as it is. When the
+    training deletes the checkpoint meanwhile, the newest one then is read instead. Raises ValueError when that happens
+    again and again, or there is none.
+    """
+    if not (run / FOLDER).is_dir():
+        raise ValueError(f"{run}: no folder {FOLDER}/ in it; --run wants the --out folder of a training")
+    for _ in range(MOST_READS):
+        reader, step = CheckpointReader(run), None
+        try:
+            step = reader.existing(wanted if wanted in reader.manager.all_steps() else None)
+            meta = reader.read_meta(step)
+            config = from_dict(RunConfig, meta["config"], f"{reader.folder / str(step)}, config")
+            items = shapes(config, meta)
+            return Saved(step, config, meta, reader.restore(items, step) if items else {})
+        except Exception:
+            with closing(CheckpointReader(run)) as now:
+                if step is None or step in now.manager.all_steps():
+                    raise
+        finally:
+            reader.close()
+    raise ValueError(
+        f"{run}: its training deleted checkpoint {step} while it was read, and {MOST_READS - 1} before it; let it keep "
+        "more (--train.keep-checkpoints), or read when it has ended"
+    )
 
 
 def state_items(state: TrainState) -> dict[str, Any]:
@@ -170,16 +270,6 @@ def _difference(one: Any, other: Any) -> Any:
     if isinstance(one, dict) and isinstance(other, dict):
         return {key: _difference(value, other.get(key)) for key, value in one.items() if value != other.get(key)}
     return one
-
-
-def load_config_of(run: Path) -> tuple[RunConfig, dict[str, Any]]:
-    """The config and the JSON part of the newest checkpoint of a run folder."""
-    if not (run / FOLDER).is_dir():
-        raise ValueError(f"{run}: no folder {FOLDER}/ in it; --run wants the --out folder of a training")
-    checkpoints = Checkpoints(run)
-    meta = checkpoints.read_meta()
-    checkpoints.close()
-    return from_dict(RunConfig, meta["config"], f"{checkpoints.folder}, config"), meta
 
 
 def one_device(shapes: Any) -> Any:

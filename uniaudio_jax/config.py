@@ -317,6 +317,9 @@ class TrainConfig:
     """Newest checkpoints that are kept."""
     log_every_steps: int = 10
     """Updates between two lines of metrics."""
+    most_skipped_updates: int = 20
+    """Updates in a row that may be skipped for a loss or gradient that is not finite; the training stops at the first
+    line of metrics after so many."""
     evaluate_every_steps: int | None = None
     """Updates between two measurements of every task's held-out loss, the first before training; None for none."""
     evaluate_batches: int = 8
@@ -336,6 +339,7 @@ class TrainConfig:
             "save_every_steps",
             "keep_checkpoints",
             "log_every_steps",
+            "most_skipped_updates",
             "evaluate_every_steps",
             "evaluate_batches",
         )

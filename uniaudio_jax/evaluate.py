@@ -220,6 +220,7 @@ class Evaluator:
 
         It is written after each task, with the reason in place of a task that failed.
         """
+        _ = self.run.params  # reading them settles which step is evaluated
         record = self._begun()
         for task in self.tasks:
             if task.name in record["tasks"]:

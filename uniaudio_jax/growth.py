@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from uniaudio_jax.checkpoint import Checkpoints, check_growth, load_config_of
+from uniaudio_jax.checkpoint import check_growth, read_newest
+from uniaudio_jax.config import RunConfig
 from uniaudio_jax.model.uniaudio import ModelDefinition, Params
 from uniaudio_jax.sharding import tree_shardings
 
@@ -17,25 +18,29 @@ def start_weights(run: Path, meta: dict[str, Any], definition: ModelDefinition, 
 
     Raises ValueError when codec, sizes or the meaning of old ids differ between the run and `meta`.
     """
-    config, saved = load_config_of(run)
-    check_growth(run, saved, meta)
-    old = ModelDefinition(config.model)
-    shapes = old.shapes()
-    # The old vocabulary stays whole on each device, as its size need not divide over this mesh.
-    axes = {part: _whole_vocabulary(tree) for part, tree in old.axes().items()}
-    targets = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        shapes,
-        tree_shardings(mesh, axes, shapes),
-    )
-    checkpoints = Checkpoints(run)
-    known = checkpoints.restore({"params": targets})["params"]
-    checkpoints.close()
+
+    def targets(config: RunConfig, saved: dict[str, Any]) -> dict[str, Any]:
+        check_growth(run, saved, meta)
+        return {"params": _placed(ModelDefinition(config.model), mesh)}
+
+    known = read_newest(run, targets).items["params"]
 
     def grow(known: Params, fresh: Params) -> Params:
         return jax.tree.map(grown, known, fresh, definition.axes())
 
     return jax.jit(grow, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, fresh))(known, fresh)
+
+
+def _placed(old: ModelDefinition, mesh: Mesh) -> Any:
+    """The shapes of the weights of a run, placed on the mesh of another."""
+    shapes = old.shapes()
+    # The old vocabulary stays whole on each device, as its size need not divide over this mesh.
+    axes = {part: _whole_vocabulary(tree) for part, tree in old.axes().items()}
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        tree_shardings(mesh, axes, shapes),
+    )
 
 
 def _whole_vocabulary(axes: Any) -> Any:

@@ -27,6 +27,7 @@ from uniaudio_jax.codec.weights import published_tensors
 from uniaudio_jax.config import DataConfig, ModelConfig, RunConfig, TrainConfig
 from uniaudio_jax.convert import config_from_json, from_torch_names, torch_shapes
 from uniaudio_jax.files import read_json
+from uniaudio_jax.locks import hold
 from uniaudio_jax.model.uniaudio import Params
 from uniaudio_jax.optim import TrainState, make_optimizer
 from uniaudio_jax.weight_files import read_weights
@@ -117,7 +118,8 @@ def import_model_files(options: ImportOptions) -> str:
     """Writes a run folder; returns a line about it."""
     assert options.config is not None  # `ImportOptions` refuses a model without one
     model, params = read_model(options.weights, options.config)
-    import_run(model, params, options.out, options.codec)
+    with hold(options.out, "give another --out"):
+        import_run(model, params, options.out, options.codec)
     return (
         f"{len(torch_shapes(model))} tensors into {options.out}: {model.global_stack.layers} global and "
         f"{model.local_stack.layers} local layers of width {model.global_stack.width}, {model.vocabulary_size} ids "

@@ -1,4 +1,4 @@
-"""Optimizers by name, and the update that a non-finite gradient leaves out.
+"""Optimizers by name, and the update that a non-finite loss or gradient leaves out.
 
 A new optimizer is a function here and a line in OPTIMIZERS; schedules stand in `schedules.py`.
 """
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from uniaudio_jax.config import OptimConfig
 from uniaudio_jax.errors import did_you_mean
@@ -17,7 +17,8 @@ from uniaudio_jax.schedules import Schedule, make_schedule
 
 
 class TrainState(NamedTuple):
-    """Everything that an update changes. step counts updates, skipped those that a non-finite gradient stopped."""
+    """Everything that an update changes. step counts updates, skipped those that a non-finite loss or gradient
+    stopped."""
 
     params: Any
     optimizer: Any
@@ -61,14 +62,14 @@ def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformat
 
 
 def guarded_update(
-    optimizer: optax.GradientTransformation, gradients: Any, moments: Any, params: Any
+    optimizer: optax.GradientTransformation, gradients: Any, moments: Any, params: Any, loss: Float[Array, ""]
 ) -> tuple[Any, Any, Float[Array, ""], Bool[Array, ""]]:
-    """The weights and moments after one update, the gradient's norm, and whether it was finite.
+    """The weights and moments after one update, the gradient's norm, and whether it and the loss were finite.
 
-    Where it was not, weights and moments stay as they are.
+    Where they were not, weights and moments stay as they are.
     """
     norm = optax.tree.norm(gradients)
-    finite = jnp.isfinite(norm)
+    finite = jnp.isfinite(norm) & jnp.isfinite(loss)
     updates, new_moments = optimizer.update(gradients, moments, params)
     new = (optax.apply_updates(params, updates), new_moments)
     params, moments = jax.tree.map(lambda fresh, old: jnp.where(finite, fresh, old), new, (params, moments))
@@ -76,13 +77,51 @@ def guarded_update(
 
 
 def apply_gradients(
-    optimizer: optax.GradientTransformation, state: TrainState, gradients: Any, tokens: Float[Array, ""]
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    gradients: Any,
+    tokens: Float[Array, ""],
+    loss: Float[Array, ""],
 ) -> tuple[TrainState, Float[Array, ""]]:
     """The state after one update, and the gradient's norm.
 
-    gradients: of the loss summed over `tokens` tokens. A step whose gradient is not finite still counts, so that the
+    loss, gradients: summed over `tokens` tokens. A step whose loss or gradient is not finite still counts, so that the
     data moves on.
     """
     gradients = jax.tree.map(lambda g: g / jnp.maximum(tokens, 1.0), gradients)
-    params, moments, norm, finite = guarded_update(optimizer, gradients, state.optimizer, state.params)
+    params, moments, norm, finite = guarded_update(optimizer, gradients, state.optimizer, state.params, loss)
     return TrainState(params, moments, state.step + 1, state.skipped + jnp.where(finite, 0, 1)), norm
+
+
+@jax.jit
+def all_finite(tree: Any) -> Bool[Array, ""]:
+    """Whether every number of a tree of arrays is finite."""
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+
+
+class SkippedInARow:
+    """Updates that were skipped one after another; they are counted where the device is waited for anyway."""
+
+    def __init__(self, most: int):
+        self.most, self.count = most, 0
+        self._waiting: list[Array] = []
+
+    def add(self, skipped: Int[Array, ""]) -> None:
+        """Notes whether an update was skipped, 1 or 0; nothing waits for it."""
+        self._waiting.append(skipped)
+
+    def in_a_row(self) -> int:
+        """How many of the last updates were skipped one after another; waits for them."""
+        for skipped in jax.device_get(self._waiting):
+            self.count = self.count + 1 if skipped else 0
+        self._waiting = []
+        return self.count
+
+    def check(self, step: int, seen: str) -> None:
+        """Raises ValueError, which tells the `step` and what was `seen`, when too many were skipped in a row."""
+        if self.in_a_row() >= self.most:
+            raise ValueError(
+                f"step {step}: the last {self.count} updates were skipped, as loss or gradient was not finite "
+                f"({seen}); stopped without saving, earlier checkpoints stay. Try a lower peak_learning_rate, more "
+                "warmup_steps or float32, look at the data, or allow more by most_skipped_updates"
+            )

@@ -24,10 +24,12 @@ from uniaudio_jax.sharding import constrain, replicated, rows_sharding, tree_sha
 
 
 class Metrics(NamedTuple):
-    """What one step measured: the tally of its counted tokens, and the gradient's norm before clipping."""
+    """What one step measured: the tally of its counted tokens, the gradient's norm before clipping, and 1 where the
+    update was skipped, else 0."""
 
     tally: Tally
     gradient_norm: Array
+    skipped: Array
 
 
 class Programs:
@@ -47,15 +49,15 @@ class Programs:
         self.local_loss = jax.jit(self._local_loss, out_shardings=(whole, weights["local"], vectors))
         self.local_tally = jax.jit(self._local_tally, out_shardings=whole)
         self.add = jax.jit(lambda total, more: jax.tree.map(jnp.add, total, more), donate_argnums=0)
-        self.update = jax.jit(self._update, out_shardings=(shardings, whole), donate_argnums=0)
+        self.update = jax.jit(self._update, out_shardings=(shardings, whole, whole), donate_argnums=0)
 
     def step(self, state: TrainState, batches: Sequence[Batch]) -> tuple[TrainState, Metrics]:
         """One update from the gradients of all `batches`, which count as one batch."""
         gradients, tally = self.gradients(state.params, batches[0])
         for batch in batches[1:]:
             gradients, tally = self.add((gradients, tally), self.gradients(state.params, batch))
-        state, norm = self.update(state, gradients, tally)
-        return state, Metrics(tally, norm)
+        state, norm, skipped = self.update(state, gradients, tally)
+        return state, Metrics(tally, norm, skipped)
 
     def gradients(self, params: Params, batch: Batch) -> tuple[Params, Tally]:
         """Gradients of the summed loss of the counted tokens, and their tally."""
@@ -166,8 +168,9 @@ class Programs:
         chunks = max(1, -(-frames // self.train.local_chunk_frames))
         return shards, chunks, -(-each // chunks)
 
-    def _update(self, state: TrainState, gradients: Params, tally: Tally) -> tuple[TrainState, Array]:
-        return apply_gradients(self.optimizer, state, gradients, tally.tokens.sum())
+    def _update(self, state: TrainState, gradients: Params, tally: Tally) -> tuple[TrainState, Array, Array]:
+        new, norm = apply_gradients(self.optimizer, state, gradients, tally.tokens.sum(), tally.loss.sum())
+        return new, norm, new.skipped - state.skipped
 
     def _cast(self, params: Params) -> Params:
         return jax.tree.map(lambda leaf: leaf.astype(self.dtype), params)

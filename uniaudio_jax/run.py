@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from uniaudio_jax.checkpoint import Checkpoints, load_config_of, one_device
+from uniaudio_jax.checkpoint import one_device, read_newest
 from uniaudio_jax.codec.codec import Codec, load_codec
 from uniaudio_jax.config import check_codec
 from uniaudio_jax.decoding import Generator, Sampling
@@ -27,21 +27,20 @@ class Run:
 
     def __init__(self, path: Path):
         self.path = path
-        self.config, self.meta = load_config_of(path)
+        self.step, self.config, self.meta, _ = read_newest(path, lambda *_: {})
         self.vocabulary = self.config.model.ids
         self.definition = ModelDefinition(self.config.model)
-        checkpoints = Checkpoints(path)
-        self.step = checkpoints.latest()
-        checkpoints.close()
         self._forward = jax.jit(self.definition.logits)
 
     @cached_property
     def params(self) -> Params:
-        """The weights, read when they are first needed: what is wrong with a command is told before."""
-        checkpoints = Checkpoints(self.path)
-        params = checkpoints.restore({"params": one_device(self.definition.shapes())}, self.step)["params"]
-        checkpoints.close()
-        return params
+        """The weights, read when they are first needed: what is wrong with a command is told before.
+
+        Where the training has deleted the checkpoint since, they are those of the newest, and `step` says so.
+        """
+        shapes = {"params": one_device(self.definition.shapes())}
+        self.step, _, _, items = read_newest(self.path, lambda *_: shapes, self.step)
+        return items["params"]
 
     @cached_property
     def codec(self) -> Codec:

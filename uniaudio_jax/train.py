@@ -9,6 +9,7 @@ SIGTERM and Ctrl-C save and exit with 0. `configs/finetune.py` goes on from a fi
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,8 +28,9 @@ from uniaudio_jax.codec.codec import load_codec
 from uniaudio_jax.config import RunConfig, check_codec
 from uniaudio_jax.distributed import DistributedOptions, ProcessInfo, join
 from uniaudio_jax.growth import start_weights
+from uniaudio_jax.locks import hold_run
 from uniaudio_jax.loss import Tally, add_tallies
-from uniaudio_jax.optim import TrainState
+from uniaudio_jax.optim import SkippedInARow, TrainState
 from uniaudio_jax.programs import Metrics, Programs
 from uniaudio_jax.schedules import make_schedule
 from uniaudio_jax.sequence import Batch
@@ -89,6 +91,7 @@ class Trainer:
         self.peak = config.train.peak_tflops or measure_peak_tflops()
         names = [view.name for view in self.data.views]
         self.hours = HoursSeen(names, FrameClock.from_passport(codec), self.mesh)
+        self.skipped = SkippedInARow(min(config.train.most_skipped_updates, config.train.steps))
 
     def _open_data(self, codec: dict[str, Any]) -> TrainingData:
         config, process = self.config, self.process
@@ -121,32 +124,36 @@ class Trainer:
         return state._replace(params=weights)
 
     def run(self, stop: Stop) -> TrainState:
-        """Trains to the last step or to a signal; the state is saved either way."""
+        """Trains to the last step or to a signal; the state is saved either way.
+
+        On the way nothing is saved after a skipped update, so that a training that goes wrong does not push out the
+        checkpoints from before. Raises ValueError, without saving, when too many updates in a row were skipped.
+        """
         train, state = self.config.train, self.start()
-        first = step = int(state.step)
-        stream, bar, window = self._stream(step * train.accumulate), self._bar(step), Window(step)
-        if not step:
-            self._evaluate(0, state, bar)
-        while step < train.steps and not stop.before(step):
-            batches = [next(stream) for _ in range(train.accumulate)]
-            state, metrics = self.programs.step(state, batches)
-            self.hours.add(batches)
-            window.add(metrics.tally)
-            step += 1
-            bar.update()
-            if step % train.log_every_steps == 0 or step in (first + 1, train.steps):
-                self._report(step, state, metrics, window, bar)
-                window = Window(step)
-            if step % train.save_every_steps == 0:
+        first = step = saved = int(state.step)
+        stream, window = self._stream(step * train.accumulate), Window(step)
+        with self._bar(step) as bar, closing(self.log), closing(self.checkpoints):
+            if not step and not stop.asked_by:
+                self._evaluate(0, state, bar)
+            while step < train.steps and not stop.before(step):
+                batches = [next(stream) for _ in range(train.accumulate)]
+                state, metrics = self.programs.step(state, batches)
+                self.hours.add(batches)
+                self.skipped.add(metrics.skipped)
+                window.add(metrics.tally)
+                step += 1
+                bar.update()
+                if step % train.log_every_steps == 0 or step in (first + 1, train.steps):
+                    self._report(step, state, metrics, window, bar)
+                    window = Window(step)
+                if step % train.save_every_steps == 0 and not self.skipped.in_a_row():
+                    self._save(step, state)
+                    saved = step
+                if train.evaluate_every_steps and (step % train.evaluate_every_steps == 0 or step == train.steps):
+                    self._evaluate(step, state, bar)
+                    window.start = time.perf_counter()
+            if step != saved:
                 self._save(step, state)
-            if train.evaluate_every_steps and (step % train.evaluate_every_steps == 0 or step == train.steps):
-                self._evaluate(step, state, bar)
-                window.start = time.perf_counter()
-        bar.close()
-        if step != first and step % train.save_every_steps:
-            self._save(step, state)
-        self.checkpoints.close()
-        self.log.close()
         return state
 
     def _bar(self, step: int) -> tqdm:
@@ -165,6 +172,7 @@ class Trainer:
         report["learning_rate"] = float(self.learning_rate(np.float32(step - 1)))
         self.log.scalars(step, report)
         bar.set_postfix_str(f"loss {report['loss/all']:.3f}, {report['frames_per_second']:.0f} frames/s")
+        self.skipped.check(step, f"loss {report['loss/all']:.4g}, gradient norm {report['gradient_norm']:.4g}")
 
     def _save(self, step: int, state: TrainState) -> None:
         row = step * self.config.train.accumulate * self.config.data.rows
@@ -207,10 +215,11 @@ def main() -> None:
         use_compile_cache()
         process = join(options.distributed)
         stop = StopOnSignal(process.count)
-        trainer = Trainer(options.run, options.out, process)
-        if process.is_first:
-            print(opening_line(trainer))
-        state = trainer.run(stop)
+        with hold_run(options.out, process):
+            trainer = Trainer(options.run, options.out, process)
+            if process.is_first:
+                print(opening_line(trainer))
+            state = trainer.run(stop)
         if process.is_first:
             print(closing_line(trainer, state, options.out, stop))
     sys.stdout.flush()
@@ -229,8 +238,11 @@ def opening_line(trainer: Trainer) -> str:
 
 def closing_line(trainer: Trainer, state: TrainState, out: Path, stop: Stop) -> str:
     """Where the run stands, and where its results are."""
+    if stop.asked_by and not int(state.step) and trainer.resumed_from is None:
+        return f"stopped by {stop.asked_by} before the first step; nothing is saved"
     end = f"stopped by {stop.asked_by} and saved at" if stop.asked_by else "trained to"
-    skipped = f", {int(state.skipped)} updates skipped for a non-finite gradient" if int(state.skipped) else ""
+    count = int(state.skipped)
+    skipped = f", {count} updates skipped for a loss or gradient that was not finite" if count else ""
     metrics = f", {out}/metrics.jsonl" if "jsonl" in trainer.config.train.sinks else ""
     return f"{end} step {int(state.step)} of {trainer.config.train.steps}{skipped}; {out}/checkpoints{metrics}"
 

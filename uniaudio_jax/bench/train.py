@@ -65,8 +65,9 @@ def fused_program(programs: Programs, config: RunConfig, batch: Batch) -> Callab
     gradients = fused_loss_and_gradients(config.model)
 
     def update(state: TrainState, batch: Batch) -> TrainState:
-        _, grads = gradients(state.params, batch)
-        return apply_gradients(programs.optimizer, state, grads, batch.loss_weights.sum() * config.model.codebooks)[0]
+        loss, grads = gradients(state.params, batch)
+        tokens = batch.loss_weights.sum() * config.model.codebooks
+        return apply_gradients(programs.optimizer, state, grads, tokens, loss)[0]
 
     fused = jax.jit(update, donate_argnums=0)
     state = [programs.init(jax.random.key(0))]

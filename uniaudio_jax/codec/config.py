@@ -147,6 +147,9 @@ class CodecTrainConfig:
     """Newest checkpoints that are kept."""
     log_every_steps: int = 20
     """Updates between two lines of metrics."""
+    most_skipped_updates: int = 20
+    """Updates in a row that may be skipped for a loss or gradient that is not finite; the training stops at the first
+    line of metrics after so many."""
     sinks: tuple[str, ...] = ("jsonl", "tensorboard")
     """Where metrics go: jsonl, tensorboard, and with their packages wandb, aim, trackio."""
     adversarial: AdversarialConfig | None = None
@@ -157,6 +160,8 @@ class CodecTrainConfig:
     """Seed of the weights, the batches and the random levels."""
 
     def __post_init__(self):
+        most = self.most_skipped_updates
+        require("CodecTrainConfig.most_skipped_updates", most >= 1, str(most), "at least 1")
         if self.start_from is None:
             require(
                 "CodecTrainConfig.warmup_steps",

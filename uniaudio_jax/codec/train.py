@@ -10,6 +10,7 @@ codec, RUN/reconstruction.md its table on held-out clips, and the sinks show met
 
 import json
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,14 +43,24 @@ from uniaudio_jax.codec.training import (
 from uniaudio_jax.config import to_dict
 from uniaudio_jax.distributed import DistributedOptions, ProcessInfo, join
 from uniaudio_jax.files import atomic_write, write_json
+from uniaudio_jax.locks import hold_run
 from uniaudio_jax.metrics.plots import draw_metrics
+from uniaudio_jax.optim import SkippedInARow
 from uniaudio_jax.sharding import make_mesh
 from uniaudio_jax.sinks import Log
 from uniaudio_jax.sinks.jsonl import FILE as METRICS
 from uniaudio_jax.sinks.jsonl import read_metrics
 from uniaudio_jax.stopping import Stop, StopOnSignal
 
-FREE_TO_CHANGE = ("steps", "save_every_steps", "log_every_steps", "keep_checkpoints", "sinks", "mesh")
+FREE_TO_CHANGE = (
+    "steps",
+    "save_every_steps",
+    "log_every_steps",
+    "most_skipped_updates",
+    "keep_checkpoints",
+    "sinks",
+    "mesh",
+)
 """Fields of the config that may differ between a run and its continuation."""
 SHOWN_SECONDS = 4.0
 """How much of each domain's first held-out clip the sinks show."""
@@ -83,6 +94,7 @@ class CodecTrainer:
         self.state = self._start()
         self.log = Log(config.sinks, out, self.resumed_from, process.is_first)
         self.keys = jax.random.key(config.seed + 1)
+        self.skipped = SkippedInARow(min(config.most_skipped_updates, config.steps))
 
     def _start(self) -> State:
         """The newest checkpoint's state, or a new one. Raises ValueError for a checkpoint of another config."""
@@ -102,30 +114,30 @@ class CodecTrainer:
         return self.checkpoints.restore({"state": shapes})["state"]
 
     def run(self, stop: Stop) -> State:
-        """Trains to the last step or to a signal; the state is saved either way."""
-        config, step = self.config, self.resumed_from
-        bar = tqdm(
-            total=config.steps,
-            initial=step,
-            desc="codec",
-            unit="step",
-            mininterval=2,
-            disable=not self.process.is_first,
-        )
-        while step < config.steps and not stop.before(step):
-            metrics = self._step(step)
-            step += 1
-            bar.update()
-            if step % config.log_every_steps == 0 or step == config.steps:
-                self._report(step, metrics, bar)
-            if step % config.save_every_steps == 0 or step == config.steps:
+        """Trains to the last step or to a signal; the state is saved either way.
+
+        On the way nothing is saved after a skipped update, so that a training that goes wrong does not push out the
+        checkpoints from before. Raises ValueError, without saving, when too many updates in a row were skipped.
+        """
+        config, step, saved = self.config, self.resumed_from, self.resumed_from
+        with self._bar(step) as bar, closing(self.log), closing(self.checkpoints):
+            while step < config.steps and not stop.before(step):
+                metrics = self._step(step)
+                self.skipped.add(metrics.pop("skipped"))
+                step += 1
+                bar.update()
+                if step % config.log_every_steps == 0 or step == config.steps:
+                    self._report(step, metrics, bar)
+                if step % config.save_every_steps == 0 and not self.skipped.in_a_row():
+                    self._save(step)
+                    saved = step
+            if step != saved:
                 self._save(step)
-        bar.close()
-        if step != self.resumed_from and step % config.save_every_steps and step != config.steps:
-            self._save(step)
-        self.checkpoints.close()
-        self.log.close()
         return self.state
+
+    def _bar(self, step: int) -> tqdm:
+        steps, hidden = self.config.steps, not self.process.is_first
+        return tqdm(total=steps, initial=step, desc="codec", unit="step", mininterval=2, disable=hidden)
 
     def _step(self, step: int) -> dict[str, jax.Array]:
         """One update, whose number decides which parts take part."""
@@ -154,6 +166,7 @@ class CodecTrainer:
         if step > self.config.warmup_steps:
             report |= codebook_report(self.state)
         self.log.scalars(step, report)
+        self.skipped.check(step, f"loss {report['loss']:.4g}, gradient norm {report['gradient_norm']:.4g}")
 
     def _save(self, step: int) -> None:
         self.checkpoints.save(step, {"state": self.state}, self.meta)
@@ -225,30 +238,37 @@ def passport_facts(options: CodecTrainOptions, audio: Audio) -> dict[str, Any]:
 
 def main() -> None:
     with main_guard():
-        start = time.monotonic()
         options = parse_with_config(CodecTrainOptions, "train", "codec_tiny_16k.py", __doc__)
         use_compile_cache()
-        process, config = join(options.distributed), options.train
-        rate_hz, stop = config.codec.sample_rate_hz, StopOnSignal(process.count)
-        audio = Audio(domain_clips(config.audio, rate_hz), rate_hz)
-        audio.check_trainable()
-        trainer = CodecTrainer(config, options.out, audio, process)
-        if process.is_first:
-            heldout = {name: len(clips) for name, clips in audio.heldout.items()}
-            print(
-                f"{audio.minutes:.1f} minutes in {len(audio.train)} clips ({audio.converted} converted, "
-                f"{audio.refused} left out), held out: {heldout}"
-            )
-        params = codec_params(trainer.run(stop))
-        if process.is_first and stop.asked_by:
-            print(f"stopped by {stop.asked_by} and saved: {options.out}/checkpoints; run it again to go on")
-        elif process.is_first:
-            folder = finish(config, params, audio, options.out, passport_facts(options, audio))
-            skipped = int(trainer.state["skipped"])
-            print(
-                f"codec: {folder} after {(time.monotonic() - start) / 60:.1f} minutes, {skipped} updates skipped for a "
-                "non-finite gradient"
-            )
+        process = join(options.distributed)
+        stop = StopOnSignal(process.count)
+        with hold_run(options.out, process):
+            train(options, process, stop)
+
+
+def train(options: CodecTrainOptions, process: ProcessInfo, stop: Stop) -> None:
+    """Trains, and finishes the codec unless a signal came."""
+    start, config, rate_hz = time.monotonic(), options.train, options.train.codec.sample_rate_hz
+    audio = Audio(domain_clips(config.audio, rate_hz), rate_hz)
+    audio.check_trainable()
+    trainer = CodecTrainer(config, options.out, audio, process)
+    if process.is_first:
+        heldout = {name: len(clips) for name, clips in audio.heldout.items()}
+        print(
+            f"{audio.minutes:.1f} minutes in {len(audio.train)} clips ({audio.converted} converted, "
+            f"{audio.refused} left out), held out: {heldout}"
+        )
+    params = codec_params(trainer.run(stop))
+    if process.is_first and stop.asked_by:
+        saved = f"and saved: {options.out}/checkpoints" if trainer.checkpoints.latest() else "before the first step"
+        print(f"stopped by {stop.asked_by} {saved}; run it again to go on")
+    elif process.is_first:
+        folder = finish(config, params, audio, options.out, passport_facts(options, audio))
+        skipped = int(trainer.state["skipped"])
+        print(
+            f"codec: {folder} after {(time.monotonic() - start) / 60:.1f} minutes, {skipped} updates skipped for a "
+            "loss or gradient that was not finite"
+        )
 
 
 if __name__ == "__main__":

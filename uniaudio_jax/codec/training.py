@@ -161,11 +161,12 @@ def train_step(
         gradient, values = _adversarial_step(state, new, config, wav, decoded)
         metrics |= values
     gradients = pull((gradient, jnp.asarray(config.commitment_weight)))[0]
-    optimizer = make_optimizer(config.optim, config.steps)
+    optimizer, loss = make_optimizer(config.optim, config.steps), spectral + config.commitment_weight * commitment
     new["params"], new["moments"], norm, finite = guarded_update(
-        optimizer, gradients, state["moments"], state["params"]
+        optimizer, gradients, state["moments"], state["params"], loss
     )
-    metrics = {"loss": spectral + config.commitment_weight * commitment, **metrics, "gradient_norm": norm}
+    skipped = jnp.where(finite, 0, 1)
+    metrics = {"loss": loss, **metrics, "gradient_norm": norm, "skipped": skipped}
     if result is not None:
         metrics["commitment"] = commitment
         new["statistics"], metrics["dead_entries"] = _updated_codebooks(
@@ -173,7 +174,7 @@ def train_step(
         )
     # A step that is not finite leaves everything as it was: codebooks and discriminators too.
     new = jax.tree.map(lambda fresh, old: jnp.where(finite, fresh, old), new, dict(state))
-    new["skipped"] = state["skipped"] + jnp.where(finite, 0, 1)
+    new["skipped"] = state["skipped"] + skipped
     return jax.lax.with_sharding_constraint(new, state_shardings(new, mesh)), metrics
 
 
@@ -216,7 +217,7 @@ def _adversarial_step(
     )(state["discriminators"])
     optimizer = make_optimizer(settings.optim, config.steps)
     new["discriminators"], new["discriminator_moments"], *_ = guarded_update(
-        optimizer, slopes, state["discriminator_moments"], state["discriminators"]
+        optimizer, slopes, state["discriminator_moments"], state["discriminators"], values["discriminators"]
     )
     return gradient, {name: values[name] for name in ("adversarial", "feature", "discriminators")}
 

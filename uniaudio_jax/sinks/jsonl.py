@@ -36,9 +36,9 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     lines = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in path.read_bytes().split(b"\n"):
         try:
-            lines.append(json.loads(text, parse_constant=lambda _: None))
-        except json.JSONDecodeError:
+            lines.append(json.loads(line, parse_constant=lambda _: None))
+        except ValueError:  # no JSON, or cut within a character
             continue
     return lines
