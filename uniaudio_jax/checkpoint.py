@@ -183,8 +183,9 @@ def read_newest(
             return Saved(step, config, meta, reader.restore(items, step) if items else {})
         except Exception:
             with closing(CheckpointReader(run)) as now:
-                if step is None or step in now.manager.all_steps():
+                if now.latest() == step:
                     raise
+            wanted = None
         finally:
             reader.close()
     raise ValueError(
