@@ -103,7 +103,7 @@ def spoil(path: Path, rng: np.random.Generator) -> None:
     """Changes a file in a way that suits it, or just its bytes."""
     if path.suffix in (".json", ".jsonl") and rng.random() < 0.7:
         spoil_json(path, rng)
-    elif path.suffix in (".py", ".csv", "", ".scp") and rng.random() < 0.7:
+    elif (path.suffix in (".py", ".csv", ".scp") or path.name in ("text", "utt2spk")) and rng.random() < 0.7:
         spoil_text(path, rng)
     else:
         spoil_bytes(path, rng)

@@ -58,14 +58,23 @@ class CheckpointReader:
 
     def read_meta(self, step: int | None = None) -> dict[str, Any]:
         """The JSON part of a checkpoint, of the newest by default."""
-        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        return self.manager.restore(self.existing(step), args=args)["meta"]
+        return self._read(self.existing(step), meta=ocp.args.JsonRestore())["meta"]
 
     def restore(self, shapes: Mapping[str, Any], step: int | None = None) -> dict[str, Any]:
         """The items that `shapes` names, each placed as its shapes say, on whatever devices those are."""
         arguments = {name: ocp.args.StandardRestore(tree) for name, tree in shapes.items()}
-        restored = self.manager.restore(self.existing(step), args=ocp.args.Composite(**arguments))
+        restored = self._read(self.existing(step), **arguments)
         return {name: restored[name] for name in shapes}
+
+    def _read(self, step: int, **arguments: Any) -> Any:
+        try:
+            return self.manager.restore(step, args=ocp.args.Composite(**arguments))
+        except Exception as error:  # Orbax, TensorStore and jax raise errors of many kinds for a damaged checkpoint
+            others = [other for other in self.manager.all_steps() if other != step]
+            raise ValueError(
+                f"{self.folder / str(step)}: this checkpoint cannot be read ({first_line(error)}); copy it again, or "
+                f"delete its folder to go on from another step (there are {others or 'none'})"
+            ) from error
 
     def existing(self, step: int | None = None) -> int:
         """`step`, by default the newest. Raises ValueError when there is no such checkpoint."""
@@ -132,11 +141,15 @@ class Checkpoints(CheckpointReader):
         return [kept for kept in self.manager.all_steps(read=True) if kept != step]
 
     def _failed(self, step: int | None, error: Exception) -> OSError:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         return OSError(
-            f"{self.folder}: saving{'' if step is None else f' step {step}'} failed: {first}; the complete checkpoints "
-            f"{self._kept(step)} stay; {remedy(error)} and start again, training goes on from there"
+            f"{self.folder}: saving{'' if step is None else f' step {step}'} failed: {first_line(error)}; the "
+            f"complete checkpoints {self._kept(step)} stay; {remedy(error)} and start again, training goes on from there"
         )
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def remedy(error: BaseException) -> str:

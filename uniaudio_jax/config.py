@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
+from beartype import BeartypeConf
+from beartype.door import is_bearable
 
 from uniaudio_jax.errors import require
 from uniaudio_jax.vocab import PUBLIC_RANGES, Vocabulary
@@ -417,6 +419,9 @@ def _config_code(path: Path) -> Iterator[None]:
             sys.path.remove(folder)
 
 
+INTEGERS_ARE_FLOATS = BeartypeConf(is_pep484_tower=True)
+
+
 def to_dict(config) -> dict:
     """The config as plain JSON values."""
     return dataclasses.asdict(config)
@@ -438,8 +443,10 @@ def from_dict(kind: type[Config], values: Any, where: str) -> Config:
     for name, value in values.items():
         if dataclasses.is_dataclass(hints[name]):
             value = from_dict(hints[name], value, f"{where}, {name}")
-        elif typing.get_origin(hints[name]) is tuple:  # JSON has lists instead
+        elif isinstance(value, list):  # JSON has no tuples
             value = tuple(value)
+        if not is_bearable(value, hints[name], conf=INTEGERS_ARE_FLOATS):
+            raise ValueError(f"{where}: got {name} = {value!r}, wanted {hints[name]}; copy the file again")
         fields[name] = value
     try:
         return kind(**fields)

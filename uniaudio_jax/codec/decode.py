@@ -54,7 +54,7 @@ def load_codes(path: Path) -> CodesFile:
             f"{path}: got no file, wanted an .npz of `python -m uniaudio_jax.codec.encode`; check the path"
         )
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             segments = (file["scales"], file["frames"]) if "scales" in file else None
             passport = parse_json(str(file["passport"]), "passport", "an object")
             return CodesFile(path, file["codes"], int(file["samples"]), passport, segments)

@@ -8,8 +8,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import safetensors.numpy
 
-from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig, SegmentConfig
+from uniaudio_jax.codec.config import CodecConfig, SegmentConfig
 from uniaudio_jax.codec.layouts import LAYOUTS, Layout
+from uniaudio_jax.config import from_dict
 from uniaudio_jax.errors import did_you_mean
 from uniaudio_jax.files import atomic_write, read_json, write_json
 from uniaudio_jax.trees import check_arrays, flatten, unflatten
@@ -70,19 +71,18 @@ def _layout_of(kind: str, where: Path) -> type[Layout]:
 
 
 def _config_from(passport: dict, where: Path) -> CodecConfig:
-    try:
-        fields = dict(passport["config"])
-        layout = _layout_of(fields.pop("layout_kind"), where)
-        sizes = {key: tuple(value) if isinstance(value, list) else value for key, value in fields["layout"].items()}
-        fields["layout"] = layout(**sizes)
-        fields["quantizer"] = QuantizerConfig(**fields["quantizer"])
-        fields["segment"] = SegmentConfig(**fields["segment"]) if fields.get("segment") else None
-        return CodecConfig(**fields)
-    except (AttributeError, KeyError, TypeError) as error:
+    fields = passport["config"]
+    if not isinstance(fields, dict) or not {"layout_kind", "layout"} <= fields.keys():
         raise ValueError(
-            f"{where}: not a codec passport of this version ({type(error).__name__}: {error}); "
+            f"{where}: not a codec passport of this version (its config has no layout_kind and layout); "
             "write the codec again with uniaudio_jax.codec.storage.save_codec"
-        ) from error
+        )
+    fields = dict(fields)
+    layout = _layout_of(str(fields.pop("layout_kind")), where)
+    fields["layout"] = from_dict(layout, fields["layout"], f"{where}, layout")
+    if fields.get("segment"):
+        fields["segment"] = from_dict(SegmentConfig, fields["segment"], f"{where}, segment")
+    return from_dict(CodecConfig, fields, str(where))
 
 
 def _folder_of(name_or_path: str | Path) -> Path:
@@ -115,7 +115,7 @@ def read_codec(name_or_path: str | Path) -> StoredCodec:
     if sha256 != passport["weights_sha256"]:
         raise ValueError(
             f"{folder / WEIGHTS_FILE}: got weights with sha256 {sha256[:16]}…, "
-            f"wanted {passport['weights_sha256'][:16]}… ({PASSPORT_FILE}); restore both files from the same save"
+            f"wanted {str(passport['weights_sha256'])[:16]}… ({PASSPORT_FILE}); restore both files from the same save"
         )
     flat = {name: value.astype(np.float32) for name, value in safetensors.numpy.load(blob).items()}
     extra = {key: value for key, value in passport.items() if key not in ("config", "weights_sha256")}
