@@ -143,7 +143,7 @@ class Checkpoints(CheckpointReader):
     def _failed(self, step: int | None, error: Exception) -> OSError:
         return OSError(
             f"{self.folder}: saving{'' if step is None else f' step {step}'} failed: {first_line(error)}; the "
-            f"complete checkpoints {self._kept(step)} stay; {remedy(error)} and start again, training goes on from there"
+            f"complete checkpoints {self._kept(step)} stay; {remedy(error)} and start again: training goes on from them"
         )
 
 
