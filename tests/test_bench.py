@@ -28,7 +28,7 @@ def refuse(constant: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in BENCHES]
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in SMALL]
 )
 def test_a_bench_prints_and_saves_the_rates_of_its_rivals(name, tmp_path, capsys, monkeypatch):
     config = tmp_path / "small.py"
@@ -41,6 +41,37 @@ def test_a_bench_prints_and_saves_the_rates_of_its_rivals(name, tmp_path, capsys
     printed = capsys.readouterr().out
     assert result["rates"] and all(rival in printed for rival in result["rates"])
     assert name != "generate" or result["equal_tokens"] == 1
+
+
+@pytest.mark.slow
+def test_a_training_that_is_killed_again_and_again_equals_one_that_is_not(tmp_path, capsys, monkeypatch):
+    words = ["--kills", "5", "--steps", "61", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["bench", "soak", *words])
+    main()
+    result = json.loads((tmp_path / "soak.json").read_text(), parse_constant=refuse)
+    assert result["faults"] == [] and sum(result["kills"].values()) == 5 and result["steps"] == 61
+    assert result["openings by readers"] > 0 == result["failed openings"]
+    assert result["largest differences"].pop("losses to one process") < 1e-5
+    assert set(result["largest differences"].values()) == {0}
+    assert "no fault" in capsys.readouterr().out
+
+
+def test_a_bench_with_faults_saves_them_and_ends_with_exit_code_one(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(BENCHES["soak"], "run", lambda _: {"kills": {"step of one": 3}, "faults": ["step 7: differs"]})
+    monkeypatch.setattr(sys, "argv", ["bench", "soak", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 1 and json.loads((tmp_path / "soak.json").read_text())["faults"] == ["step 7: differs"]
+    out = capsys.readouterr().out
+    assert "kills: {'step of one': 3}" in out and "fault: step 7: differs" in out
+
+
+@pytest.mark.parametrize("words", [["--kills", "2"], ["--steps", "9"]])
+def test_a_soak_without_kills_or_checkpoints_is_refused(words, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["bench", "soak", *words, "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2 and "wanted at least 3 kills" in capsys.readouterr().err
 
 
 def test_numbers_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):

@@ -1,9 +1,24 @@
-"""Laws of joining: who asks for several processes, and what jax is then told."""
+"""Laws of joining: who asks for several processes, what jax is then told, and how each fault is told to the user."""
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import pytest
 
-from uniaudio_jax.distributed import DistributedOptions, ProcessInfo, asked_by, join
+from tests.small_run import REPO, environment, finish
+from tests.tiny import TRAIN
+from uniaudio_jax import distributed
+from uniaudio_jax.distributed import DistributedOptions, ProcessInfo, asked_by, join, leave
+from uniaudio_jax.rendezvous import differences, meet
 
 SLURM_STEP = {
     "SLURM_JOB_ID": "7",
@@ -16,11 +31,15 @@ SLURM_STEP = {
 FLAGS = DistributedOptions(coordinator="10.0.0.1:8476", processes=3, process=2)
 
 
+RUN = Path("run")
+
+
 @pytest.fixture
 def initialised(monkeypatch):
-    """The arguments of every call of jax.distributed.initialize, which does nothing else."""
+    """The arguments of every call of jax.distributed.initialize, which does nothing else; no process is waited for."""
     calls = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *places, **times: calls.append((places, times)))
+    monkeypatch.setattr(distributed, "meet", lambda *_: None)
     return calls
 
 
@@ -74,33 +93,210 @@ def test_flags_that_do_not_fit_are_refused(fields, message):
         DistributedOptions(**fields)
 
 
+@pytest.mark.parametrize("name", ["timeout_seconds", "heartbeat_seconds"])
+def test_a_wait_of_no_time_is_refused(name):
+    with pytest.raises(ValueError, match=f"DistributedOptions.{name}: got 0, wanted at least 1"):
+        replace(FLAGS, **{name: 0})
+
+
 def test_a_single_process_starts_nothing(initialised):
-    assert join(DistributedOptions(), {}) == ProcessInfo(0, 1, "single")
-    assert join(DistributedOptions(coordinator="a:5", processes=1, process=0), {}) == ProcessInfo(0, 1, "single")
+    alone = DistributedOptions(coordinator="a:5", processes=1, process=0)
+    assert join(DistributedOptions(), RUN, TRAIN, {}) == ProcessInfo(0, 1, "single")
+    assert join(alone, RUN, TRAIN, {}) == ProcessInfo(0, 1, "single")
     assert initialised == []
 
 
 def test_flags_are_what_jax_is_told(initialised):
-    assert join(FLAGS, {}).how == "flags"
-    assert initialised == [("10.0.0.1:8476", 3, 2)]
+    assert join(replace(FLAGS, timeout_seconds=7, heartbeat_seconds=11), RUN, TRAIN, {}).how == "flags"
+    times = {"initialization_timeout": 7, "heartbeat_timeout_seconds": 11}
+    assert initialised == [(("10.0.0.1:8476", 3, 2), times)]
 
 
-def test_a_cluster_is_left_to_the_detection_of_jax(initialised):
-    assert [join(DistributedOptions(), e).how for e in (SLURM_STEP, {"UNIAUDIO_DISTRIBUTED": "auto"})] == [
-        "slurm",
-        "auto",
-    ]
-    assert initialised == [(), ()]
+@pytest.mark.parametrize("word", ["slurm", "auto"])
+def test_a_cluster_is_found_by_the_detection_of_jax(word, initialised, monkeypatch):
+    for name, value in SLURM_STEP.items():
+        monkeypatch.setenv(name, value)
+    asked = SLURM_STEP if word == "slurm" else {"UNIAUDIO_DISTRIBUTED": "auto"}
+    assert join(DistributedOptions(), RUN, TRAIN, asked).how == word
+    assert initialised[0][0] == (f"node1:{7 + 2**16 - 2**12}", 5, 2)
 
 
-def test_devices_are_asked_for_only_after_joining(monkeypatch):
-    order = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *_: order.append("initialize"))
-    monkeypatch.setattr(jax, "process_index", lambda: order.append("index") or 2)
-    monkeypatch.setattr(jax, "process_count", lambda: order.append("count") or 3)
-    assert join(FLAGS, {}) == ProcessInfo(2, 3, "flags")
-    assert order[0] == "initialize"
+def test_auto_without_a_cluster_is_refused(initialised):
+    with pytest.raises(ValueError, match="jax found coordinator None, None processes"):
+        join(DistributedOptions(), RUN, TRAIN, {"UNIAUDIO_DISTRIBUTED": "auto"})
+    assert initialised == []
+
+
+def test_devices_are_asked_for_only_after_joining(initialised, monkeypatch):
+    asked_after = []
+    monkeypatch.setattr(jax, "process_index", lambda: asked_after.append(len(initialised)) or 2)
+    monkeypatch.setattr(jax, "process_count", lambda: asked_after.append(len(initialised)) or 3)
+    assert join(FLAGS, RUN, TRAIN, {}) == ProcessInfo(2, 3, "flags")
+    assert asked_after == [1, 1]
 
 
 def test_only_process_zero_is_first():
     assert [ProcessInfo(index, 2, "flags").is_first for index in range(2)] == [True, False]
+
+
+def free_address() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def meetings(address: str, facts: dict[int, dict], processes: int, seconds: float = 20) -> list[Future]:
+    """The meeting of these processes, each in a thread."""
+    pool = ThreadPoolExecutor(len(facts))
+    return [pool.submit(meet, address, processes, number, told, seconds) for number, told in facts.items()]
+
+
+def test_processes_that_agree_meet_and_leave_the_port_free():
+    address = free_address()
+    for _ in range(3):
+        assert [met.result(30) for met in meetings(address, {n: {"steps": 7} for n in range(5)}, 5)] == [None] * 5
+
+
+def test_every_process_is_told_who_differs_and_in_what():
+    facts = {0: {"train.steps": 100, "jax": "1"}, 1: {"train.steps": 200, "jax": "1"}, 2: {"train.steps": 100}}
+    for met in meetings(free_address(), facts, 3):
+        error = str(met.exception(30))
+        assert "train.steps: 100 on processes 0, 2, 200 on process 1" in error
+        assert "jax: 1 on processes 0, 1, missing on process 2" in error
+
+
+def test_processes_that_count_themselves_differently_are_told():
+    address = free_address()
+    first, second = meetings(address, {0: {}}, 2) + meetings(address, {1: {}}, 3)
+    for met in (first, second):
+        assert "processes: 2 on process 0, 3 on process 1" in str(met.exception(30))
+
+
+def test_many_differences_are_counted():
+    told = differences({0: {f"field{n}": 0 for n in range(11)}, 1: {f"field{n}": 1 for n in range(11)}})
+    assert "field6" not in told and told.count(" on process 1") == 7 and "and 4 more" in told
+
+
+def test_all_that_have_come_are_told_who_has_not():
+    for met in meetings(free_address(), {0: {}, 2: {}}, 5, seconds=2):
+        assert "of 5 processes, these have not come within 2 s: 1, 3, 4" in str(met.exception(30))
+
+
+def test_of_two_processes_with_one_number_one_is_told_and_the_other_goes_on():
+    address = free_address()
+    zero, *same = [meetings(address, {number: {}}, 3)[0] for number in (0, 1, 1)]
+    told = next(met for met in as_completed(same) if met.exception(30))
+    assert f"{address}: there is a process 1 already" in str(told.exception())
+    assert meetings(address, {2: {}}, 3)[0].result(30) is zero.result(30) is None
+    assert [met.exception(30) for met in same].count(None) == 1
+
+
+def say(address: str, line: bytes) -> None:
+    """Sends a line to process 0, once it listens, and goes."""
+    host, port = address.split(":")
+    for _ in range(200):
+        with contextlib.suppress(ConnectionRefusedError):
+            with socket.create_connection((host, int(port)), timeout=10) as connection:
+                connection.sendall(line)
+                return
+        time.sleep(0.05)
+
+
+def test_a_process_that_is_started_again_takes_its_own_place():
+    address = free_address()
+    zero = meetings(address, {0: {}}, 3)[0]
+    say(address, b'{"process": 1, "facts": {"steps": 3}}\n')
+    say(address, b"GET / HTTP/1.1\r\n")
+    assert all(met.result(30) is None for met in [*meetings(address, {1: {}, 2: {}}, 3), zero])
+
+
+def test_a_port_that_is_taken_is_told():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(ValueError, match=f"{address}: process 0 cannot wait .* in use; choose another port"):
+            meet(address, 2, 0, {}, 5)
+
+
+JOIN = """
+import sys, time
+from pathlib import Path
+from uniaudio_jax.cli import main_guard
+from uniaudio_jax.config import TrainConfig
+from uniaudio_jax.distributed import DistributedOptions, join
+address, process, steps, last = sys.argv[1:]
+with main_guard():
+    options = DistributedOptions(
+        coordinator=address, processes=2, process=int(process), timeout_seconds=5, heartbeat_seconds=5
+    )
+    join(options, Path("run"), TrainConfig(steps=int(steps)))
+    print("joined", flush=True)
+    if last == "raise":
+        input()
+        raise ValueError("no room on this host")
+    if last == "wait":
+        time.sleep(1000)
+"""
+
+
+def joining(address: str, process: int, steps: int = 3, last: str = "return") -> subprocess.Popen:
+    """A process that joins as one of two, and then returns, waits, or raises once it gets a line."""
+    words = [sys.executable, "-c", JOIN, address, str(process), str(steps), last]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(words, cwd=REPO, env=environment(), text=True, stdin=pipe, stdout=pipe, stderr=pipe)
+
+
+def test_two_processes_join():
+    address = free_address()
+    for process in [joining(address, 1), joining(address, 0)]:
+        assert finish(process)[0].startswith("joined")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "no.such.host.invalid"])
+def test_a_coordinator_that_is_not_there_is_told(host):
+    address = f"{host}:{free_address().split(':')[1]}"
+    _, err = finish(joining(address, 1), code=2)
+    assert f"error: {address}: process 1 of 2 found no coordinator within 5 s: " in err
+    assert "Traceback" not in err and "Check failure" not in err
+
+
+def test_process_zero_says_who_has_not_come():
+    address = free_address()
+    _, err = finish(joining(address, 0), code=2)
+    assert err.startswith(f"error: {address}: of 2 processes, these have not come within 5 s: 1; start each of them")
+    assert "Check failure" not in err
+
+
+def test_processes_of_different_configs_end_with_both_sides():
+    address = free_address()
+    for process in [joining(address, 0, steps=100), joining(address, 1, steps=200)]:
+        out, err = finish(process, code=2)
+        assert err.startswith("error: the processes differ: steps: 100 on process 0, 200 on process 1; start all")
+        assert not out and "Check failure" not in err
+
+
+def test_an_error_that_nobody_can_read_still_ends_the_process(monkeypatch):
+    def write(_: str) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(write=write))
+    with pytest.raises(SystemExit) as end:
+        leave(2, "error: no room")
+    assert end.value.code == 2
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("last", ["wait", "raise"])
+def test_when_one_process_ends_the_other_does_too(victim, last):
+    """jax looks every few seconds; all that is said after the first line of the victim is the survivor's."""
+    address = free_address()
+    processes = [joining(address, number, last=last if number == victim else "wait") for number in range(2)]
+    assert [process.stdout and process.stdout.readline() for process in processes] == ["joined\n"] * 2
+    start = time.monotonic()
+    if last == "wait":
+        processes[victim].send_signal(signal.SIGKILL)
+    assert (stdin := processes[victim].stdin)
+    stdin.write("now\n" if last == "raise" else "")
+    _, told = finish(processes[victim], code=-signal.SIGKILL if last == "wait" else 2)
+    assert last == "wait" or told.startswith("error: no room on this host\n")
+    _, err = finish(processes[1 - victim], code=-signal.SIGABRT)
+    assert time.monotonic() - start < 30 and "another task died" in err

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+BENCHES = ("train", "generate", "codec", "data", "plan", "builder", "soak")
 REPO = Path(__file__).parents[1]
 COMMANDS = {
     "uniaudio_jax.train": ("TrainOptions",),
@@ -22,9 +23,7 @@ COMMANDS = {
     "uniaudio_jax.codec.train": ("CodecTrainOptions",),
     "uniaudio_jax.codec.encode": ("Arguments",),
     "uniaudio_jax.codec.decode": ("Arguments",),
-    **{
-        f"uniaudio_jax.bench.{name}": ("Options",) for name in ("train", "generate", "codec", "data", "plan", "builder")
-    },
+    **{f"uniaudio_jax.bench.{name}": ("Options",) for name in BENCHES},
     "data_pipelines.builder": ("BuilderOptions",),
     "data_pipelines.synthetic.corpus": ("SyntheticOptions",),
     "data_pipelines.synthetic.codec_training": ("TrainingAudioOptions",),

@@ -3,14 +3,17 @@
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from uniaudio_jax.checkpoint import check_same, describe
-from uniaudio_jax.config import RunConfig, load_config
+from uniaudio_jax.clock import FrameClock
+from uniaudio_jax.config import MeshConfig, RunConfig, load_config
 from uniaudio_jax.loss import Tally
+from uniaudio_jax.sharding import make_mesh
 from uniaudio_jax.tasks import TASK_NUMBERS, TASKS
-from uniaudio_jax.telemetry import forward_flops, tally_report
+from uniaudio_jax.telemetry import HoursSeen, forward_flops, tally_report
 from uniaudio_jax.vocab import Vocabulary
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -50,3 +53,11 @@ def test_a_checkpoint_of_another_codec_or_vocabulary_is_refused_by_name():
     moved = {**one, "vocabulary": {**one["vocabulary"], "phone": [0, 305]}}
     with pytest.raises(ValueError, match="checkpoint's vocabulary is .*phone.* the run's is .*phone"):
         check_same(Path("run/7"), one, moved)
+
+
+def test_a_resumed_run_counts_on_from_the_frames_that_its_checkpoint_had_seen():
+    names = [f"dataset{number}" for number in range(10007)]
+    seen, resumed = (HoursSeen(names, FrameClock(16000, 320), make_mesh(MeshConfig(), jax.devices()[:1])) for _ in "ab")
+    seen.frames = np.arange(len(names), dtype=np.float64)
+    resumed.start_from(seen.by_dataset())
+    np.testing.assert_array_equal(resumed.frames, seen.frames)

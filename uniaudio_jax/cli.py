@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import sys
+import traceback
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import jax
 import tyro
 
 from uniaudio_jax.config import CONFIGS, load_config
+from uniaudio_jax.distributed import leave
 from uniaudio_jax.files import check_folder, check_local
 
 Options = TypeVar("Options")
@@ -25,18 +27,18 @@ def main_guard(kept: str = "files that are written stay whole; run the same comm
     """Turns a ValueError or an OSError into `error: …` on standard error and exit code 2, and Ctrl-C into one line that
     says what is `kept` and exit code 130.
 
-    Set UNIAUDIO_TRACEBACK=1 to see the whole traceback.
+    Set UNIAUDIO_TRACEBACK=1 to see the whole traceback. One of several processes ends at once after any error.
     """
     try:
         yield
-    except (ValueError, OSError) as error:
-        if os.environ.get("UNIAUDIO_TRACEBACK"):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print(f"\ninterrupted: {kept}", file=sys.stderr)
-        raise SystemExit(130) from None
+        leave(130, f"\ninterrupted: {kept}")
+    except Exception as error:
+        if isinstance(error, ValueError | OSError) and not os.environ.get("UNIAUDIO_TRACEBACK"):
+            leave(2, f"error: {error}")
+        if jax.distributed.is_initialized():
+            leave(1, traceback.format_exc())
+        raise
 
 
 def use_compile_cache() -> None:

@@ -39,7 +39,7 @@ class Run:
         Where the training has deleted the checkpoint since, they are those of the newest, and `step` says so.
         """
         shapes = {"params": one_device(self.definition.shapes())}
-        self.step, _, _, items = read_newest(self.path, lambda *_: shapes, self.step)
+        self.step, _, self.meta, items = read_newest(self.path, lambda *_: shapes, self.step)
         return items["params"]
 
     @cached_property

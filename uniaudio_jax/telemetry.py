@@ -71,7 +71,7 @@ class HoursSeen:
 
     def start_from(self, hours: dict[str, float]) -> None:
         """Goes on from what a checkpoint had counted."""
-        self.frames = np.array([hours.get(name, 0.0) for name in self.names]) / self.clock.hours(1)
+        self.frames = np.rint(np.array([hours.get(name, 0.0) for name in self.names]) / self.clock.hours(1))
 
     def add(self, batches: list[Batch]) -> None:
         """Counts the rows of these batches; nothing waits for it."""

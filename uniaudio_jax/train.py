@@ -213,7 +213,7 @@ def main() -> None:
     with main_guard():
         options = parse_with_config(TrainOptions, "run", "base.py", __doc__)
         use_compile_cache()
-        process = join(options.distributed)
+        process = join(options.distributed, options.out, options.run)
         stop = StopOnSignal(process.count)
         with hold_run(options.out, process):
             trainer = Trainer(options.run, options.out, process)

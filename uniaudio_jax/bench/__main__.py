@@ -1,8 +1,8 @@
 """Benchmarks whose ratios are measured side by side in one process.
 
-    python -m uniaudio_jax.bench train|generate|codec|data|plan|builder
+    python -m uniaudio_jax.bench train|generate|codec|data|plan|builder|soak
 
-prints a table and saves its numbers as JSON in --out.
+prints a table and saves its numbers as JSON in --out. A bench that finds faults ends with exit code 1.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any
 
 import tyro
 
-from uniaudio_jax.bench import builder, codec, data, generate, plan, train
+from uniaudio_jax.bench import builder, codec, data, generate, plan, soak, train
 from uniaudio_jax.bench.options import BenchOptions
 from uniaudio_jax.cli import checked, main_guard
 from uniaudio_jax.files import atomic_write, check_folder
@@ -25,19 +25,23 @@ BENCHES: dict[str, ModuleType] = {
     "data": data,
     "plan": plan,
     "builder": builder,
+    "soak": soak,
 }
 """Each has a dataclass `Options`, and a function `run` that takes it and returns the numbers."""
 
 
 def to_text(name: str, result: dict[str, Any]) -> str:
     """The numbers of a benchmark as lines of a table."""
-    lines = [f"bench {name} ({result['rounds']} rounds)"]
-    for rival, rate in result["rates"].items():
+    lines = [f"bench {name}" + (f" ({result['rounds']} rounds)" if "rounds" in result else "")]
+    for rival, rate in result.get("rates", {}).items():
         ratio = result["ratios"].get(rival)
         comparison = f"ours is {ratio['median']:.2f}x ({ratio['min']:.2f} to {ratio['max']:.2f})" if ratio else "ours"
         lines.append(f"  {rival:<28}{rate:>12.1f} {result['unit']:<12}{comparison}")
-    in_table = {"unit", "rates", "ratios", "rounds", "machine"}
-    return "\n".join(lines + [f"  {key}: {value}" for key, value in result.items() if key not in in_table])
+    in_table = {"unit", "rates", "ratios", "rounds", "machine", "faults"}
+    lines += [f"  {key}: {value}" for key, value in result.items() if key not in in_table]
+    if "faults" in result:
+        lines += [f"  fault: {fault}" for fault in result["faults"]] or ["  no fault"]
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -51,6 +55,8 @@ def main() -> None:
         print(to_text(name, result))
         with atomic_write(options.out / f"{name}.json") as path:
             path.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+        if result.get("faults"):
+            raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -15,12 +15,12 @@ from data_pipelines.store import read_passport
 from data_pipelines.streams import Tokenizers
 from data_pipelines.synthetic import corpus as synthetic
 from data_pipelines.synthetic.corpus import SyntheticOptions
-from uniaudio_jax.bench.options import BenchOptions
+from uniaudio_jax.bench.options import RoundsOptions
 from uniaudio_jax.codec.codec import load_codec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(BenchOptions):
+class Options(RoundsOptions):
     """Hours of audio that the builder tokenises an hour."""
 
     minutes: float = 6.0

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from uniaudio_jax.bench.options import BenchOptions
+from uniaudio_jax.bench.options import RoundsOptions
 from uniaudio_jax.bench.timing import report, side_by_side
 from uniaudio_jax.codec.codec import Codec, load_codec
 from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig
@@ -28,7 +28,7 @@ LEARNING_RATE = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(BenchOptions):
+class Options(RoundsOptions):
     """Encoding, decoding, and a training step on 8 clips of a second."""
 
     rows: int = 1

@@ -27,7 +27,7 @@ from data_pipelines.store import (
     speaker_hash,
 )
 from data_pipelines.views import View
-from uniaudio_jax.bench.options import BenchOptions
+from uniaudio_jax.bench.options import RoundsOptions
 from uniaudio_jax.bench.synthetic import tts_batch
 from uniaudio_jax.clock import FrameClock
 from uniaudio_jax.codec.codec import load_codec
@@ -39,7 +39,7 @@ from uniaudio_jax.vocab import PHONES
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(BenchOptions):
+class Options(RoundsOptions):
     """The loader."""
 
     config: str = "configs/quickstart.py"

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from uniaudio_jax.bench.options import BenchOptions
+from uniaudio_jax.bench.options import RoundsOptions
 from uniaudio_jax.bench.synthetic import tts_example
 from uniaudio_jax.bench.timing import report, side_by_side
 from uniaudio_jax.config import RunConfig, load_config
@@ -20,7 +20,7 @@ PHONES, PROMPT_FRAMES = 40, 50
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(BenchOptions):
+class Options(RoundsOptions):
     """Greedy generation of task tts, with random weights."""
 
     config: str = "configs/quickstart.py"

@@ -1,4 +1,4 @@
-"""The options that every benchmark has."""
+"""The options that benchmarks share."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,12 @@ class BenchOptions:
 
     out: Path = Path("runs/bench")
     """Folder for the JSON file with the numbers, which is named after the benchmark."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundsOptions(BenchOptions):
+    """Options of a benchmark that measures rivals in rounds."""
+
     rounds: int = 7
     """Rounds that are measured, after the warm-up."""
 

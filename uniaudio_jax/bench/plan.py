@@ -11,7 +11,7 @@ import numpy as np
 from data_pipelines.plan import BLOCK, Examples, Limits, Plan
 from data_pipelines.store import group_speakers
 from data_pipelines.views import Index, View
-from uniaudio_jax.bench.options import BenchOptions
+from uniaudio_jax.bench.options import RoundsOptions
 from uniaudio_jax.bench.timing import side_by_side
 from uniaudio_jax.tasks import get_task
 
@@ -20,7 +20,7 @@ PROMPT_SECONDS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(BenchOptions):
+class Options(RoundsOptions):
     """The packing plan of random lengths, at two sizes, and the fill of rows."""
 
     examples: int = 10_000_000

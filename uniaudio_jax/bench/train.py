@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from uniaudio_jax.bench.fused import fused_loss_and_gradients
-from uniaudio_jax.bench.options import BenchOptions
+from uniaudio_jax.bench.options import RoundsOptions
 from uniaudio_jax.bench.synthetic import tts_batch
 from uniaudio_jax.bench.timing import report, side_by_side
 from uniaudio_jax.config import RunConfig, load_config
@@ -21,7 +21,7 @@ from uniaudio_jax.sharding import make_mesh, place_batch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(BenchOptions):
+class Options(RoundsOptions):
     """A training step on packed rows of task tts, with the loss on the target."""
 
     config: str = "configs/quickstart.py"

@@ -240,7 +240,7 @@ def main() -> None:
     with main_guard():
         options = parse_with_config(CodecTrainOptions, "train", "codec_tiny_16k.py", __doc__)
         use_compile_cache()
-        process = join(options.distributed)
+        process = join(options.distributed, options.out, options.train)
         stop = StopOnSignal(process.count)
         with hold_run(options.out, process):
             train(options, process, stop)
