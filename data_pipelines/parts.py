@@ -164,7 +164,7 @@ class Worker:
         encoded = attempt_each(functools.partial(self._encode, stream), list(waiting.values()))
         for place, item in zip(waiting, encoded, strict=True):
             items[place] = item
-        rejects, examples, counts = [], [], Counter[str]()
+        rejects, examples, further = [], [], Counter[str]()
         for place, (entry, item) in enumerate(zip(entries, items, strict=True)):
             if isinstance(item, Refused):
                 reject = {"id": entry.id, "split": split, "where": entry.where, "reason": item}
@@ -173,9 +173,9 @@ class Worker:
                 assert item.tokens is not None
                 clip, speaker = item.clip, item.clip.speaker or item.clip.id
                 examples.append(Example(number * PART_CLIPS + place, clip.id, speaker, text_of(clip), item.tokens))
-                counts.update(f"converted from {what}" for what in clip.converted)
-                counts += item.notes
-        counts += Counter({f"clips {split}": len(examples), "clips refused": len(rejects)})
+                further.update(f"converted from {what}" for what in clip.converted)
+                further += item.notes
+        counts = Counter({f"clips {split}": len(examples), "clips refused": len(rejects)}) + further
         return Part(listing_of(examples, rejects, counts), examples)
 
     def _encode(self, stream: Stream, items: Sequence[Prepared]) -> list[Prepared]:

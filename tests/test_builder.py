@@ -426,10 +426,10 @@ def test_an_error_that_nobody_foresaw_is_named_and_costs_one_clip(codec, tmp_pat
             raise ZeroDivisionError("of this clip")
         return audio(self, stream, clips)
 
-    def single(self, stream, clip):
+    def single(self, stream, clip, notes):
         if clip.id == "clip7":
             raise KeyError("a tokenizer's own")
-        return phone(self, stream, clip)
+        return phone(self, stream, clip, notes)
 
     monkeypatch.setattr(Tokenizers, "encode_batch", batch)
     monkeypatch.setattr(Tokenizers, "encode_clip", single)

@@ -272,7 +272,7 @@ def test_one_error_names_missing_surplus_and_misshapen_tensors():
     del state["encoder.model.0.conv.conv.bias"]
     state["encoder.model.99.bias"] = np.zeros(5, np.float32)
     state["decoder.model.0.conv.conv.weight_v"] = np.zeros((64, 13, 5), np.float32)
-    state["decoder.model.0.conv.conv.bias"] = np.zeros(64, np.float16)
+    state["decoder.model.0.conv.conv.bias"] = np.zeros(64, np.int32)
     with pytest.raises(ValueError) as error:
         from_torch(state, TINY)
     message = str(error.value)
@@ -280,7 +280,7 @@ def test_one_error_names_missing_surplus_and_misshapen_tensors():
     assert "encoder.model.0.conv.conv.bias: missing, wanted float32 (4,)" in message
     assert "encoder.model.99.bias: surplus, got float32 (5,)" in message
     assert "decoder.model.0.conv.conv.weight_v: wanted float32 (64, 13, 7), got float32 (64, 13, 5)" in message
-    assert "decoder.model.0.conv.conv.bias: wanted float32 (64,), got float16 (64,)" in message
+    assert "decoder.model.0.conv.conv.bias: wanted float32 (64,), got int32 (64,)" in message
 
 
 def test_export_names_what_does_not_fit():
