@@ -21,18 +21,29 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from data_pipelines.corpora import SPLITS, Corpus, Split
+from data_pipelines.corpora import SPLITS, Corpus, Entry, Split, read_clip
 from data_pipelines.corpora.opening import corpus_name, open_corpus
 from data_pipelines.mixers import MixerOptions
 from data_pipelines.parts import Job, Worker, open_worker
-from data_pipelines.store import PASSPORT, ColumnWriter, column_features, column_folder, present_folder, read_passport
-from data_pipelines.streams import Tokenizers
+from data_pipelines.store import (
+    NOTED,
+    PASSPORT,
+    REJECTS,
+    ColumnWriter,
+    column_features,
+    column_folder,
+    present_folder,
+    read_passport,
+    write_passport,
+)
+from data_pipelines.streams import Tokenizers, fields_of, lack
 from data_pipelines.views import View, write_task
 from uniaudio_jax.cli import main_guard, parse, use_compile_cache
 from uniaudio_jax.codec.codec import load_codec
@@ -42,6 +53,8 @@ from uniaudio_jax.files import check_name
 from uniaudio_jax.locks import hold
 from uniaudio_jax.packages import load_package
 from uniaudio_jax.tasks import DRAWN, KINDS, MASKED, STREAMS, Stream, Task, get_task
+
+REMEDY = "mend them, or allow more by --most-rejects"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +71,10 @@ class BuilderOptions:
     """A shipped codec's name, or the folder of one."""
     name: str | None = None
     """Name of a single corpus; without it, the name of its folder."""
-    licence: str = "unknown"
-    """Written into the passport of each column."""
-    source: str = "unknown"
-    """Where the corpus is from; written into the passport of each column."""
+    licence: str | None = None
+    """Written into the passport of each column; without it, what is there stays."""
+    source: str | None = None
+    """Where the corpus is from; written into the passport of each column, as the licence is."""
     sounds: str | None = None
     """A corpus of sounds to mix in as noise and to edit with; without it, noise is synthesised and edits use the corpus
     itself."""
@@ -133,11 +146,14 @@ def build(options: BuilderOptions, named: NamedCorpus, corpus: Corpus, tokenizer
     worker = Worker(options.job_of(named.place), tokenizers, corpus)
     check_splits(worker)
     missing = []
-    for stream, passport in zip(streams, make_passports(options, named.name, worker, streams), strict=True):
+    for stream, made_of in zip(streams, make_passports(options, named.name, worker, streams), strict=True):
         folder = column_folder(options.out, named.name, stream.key)
-        if not is_current(folder, passport):
+        present = present_passport(folder)
+        passport = made_of | {key: made_of[key] or present.get(key, "unknown") for key in ("licence", "source")}
+        if not is_current(folder, passport, present):
             missing.append(open_writer(folder, worker, stream, passport))
     if missing:
+        check_listed(worker, [STREAMS[writer.column] for writer in missing], options.most_rejects)
         with contextlib.ExitStack() as held:
             for writer in missing:
                 held.enter_context(hold(writer.place.parent, "wait until it has ended, then run this again"))
@@ -145,10 +161,9 @@ def build(options: BuilderOptions, named: NamedCorpus, corpus: Corpus, tokenizer
             finish_columns(worker, missing, options.most_rejects)
     for task in tasks:
         views = {split: View(options.out, named.name, task, split) for split in SPLITS}
-        for view in views.values():
-            check_prompts(view)
+        usable = {split: count_usable(view) for split, view in views.items()}
         write_task(options.out, named.name, task)
-        clips = ", ".join(f"{len(view)} {split}" for split, view in views.items())
+        clips = ", ".join(f"{count} {split}" for split, count in usable.items())
         print(f"{task.name}: {clips} clips of {' + '.join(stream.key for stream in task.columns)}")
     return [column_folder(options.out, named.name, stream.key) for stream in streams]
 
@@ -167,7 +182,7 @@ def make_passports(
         passport = {
             "stream": stream.key,
             "corpus": name,
-            "corpus_place": worker.corpus.place,
+            "corpus_place": place_of(worker.corpus.place),
             "corpus_sha256": corpus_sha256,
             "frame_rate_hz": codec.clock.frame_rate_hz,
             "codec": codec.passport() if is_code else None,
@@ -180,24 +195,39 @@ def make_passports(
     return passports
 
 
-def is_current(folder: Path, passport: dict[str, Any]) -> bool:
-    """Whether a column is there and was made from the same things.
+def place_of(place: str) -> str:
+    """The place of a corpus as a passport holds it: a path in full, however it was named."""
+    return str(Path(place).resolve()) if os.path.exists(place) else place
+
+
+def present_passport(folder: Path) -> dict[str, Any]:
+    """The passport of a finished column; empty where there is none."""
+    folder = present_folder(folder)
+    return read_passport(folder) if (folder / PASSPORT).is_file() else {}
+
+
+def is_current(folder: Path, passport: dict[str, Any], present: dict[str, Any]) -> bool:
+    """Whether a column is there and was made from the same things; what is only noted of it is written anew.
 
     Raises ValueError when it was made from another corpus of the same name.
     """
-    folder = present_folder(folder)
-    if not (folder / PASSPORT).is_file():
+    if not present:
         return False
-    present = read_passport(folder)
-    if present["corpus_place"] != passport["corpus_place"]:
+    folder = present_folder(folder)
+    differing = [key for key, value in passport.items() if present.get(key) != value]
+    made_of = [key for key in differing if key not in NOTED]
+    if "corpus_sha256" in made_of and place_of(present["corpus_place"]) != passport["corpus_place"]:
         raise ValueError(
             f"{folder}: got a column of another corpus of this name ({present['corpus_place']}), wanted "
             f"{passport['corpus_place']}; give this one another --name, or delete that folder"
         )
-    current = all(present.get(key) == value for key, value in passport.items())
-    if current:
-        print(f"{passport['stream']}: {folder} is up to date ({summary(present)})")
-    return current
+    if made_of:
+        print(f"{passport['stream']}: {folder} is made again, since it was made with another {', '.join(made_of)}")
+        return False
+    if differing:
+        write_passport(folder, present | passport)
+    print(f"{passport['stream']}: {folder} is up to date ({summary(present)})")
+    return True
 
 
 def open_writer(folder: Path, worker: Worker, stream: Stream, passport: dict[str, Any]) -> ColumnWriter:
@@ -207,6 +237,34 @@ def open_writer(folder: Path, worker: Worker, stream: Stream, passport: dict[str
     features = column_features(stream.key, worker.tokenizers.codec.codebooks, width)
     shards: dict[Split, int] = {split: worker.shard_count(split) for split in SPLITS}
     return ColumnWriter(folder, passport, shards, features)
+
+
+def check_listed(worker: Worker, streams: Sequence[Stream], most_rejects: float) -> None:
+    """Raises ValueError, before anything is encoded, for streams that too many clips list no field for.
+
+    A corpus with a reader of its own lists no fields, and a stream that a mixer derives needs other ones.
+    """
+    if worker.corpus.read is not read_clip:
+        return
+    entries, refused = worker.corpus.entries, []
+    for stream in streams:
+        reasons = (reason for entry in entries if (reason := unlisted(entry, stream)))
+        first = list(islice(reasons, 3))
+        count = len(first) + sum(1 for _ in reasons)
+        if count > most_rejects * len(entries):
+            refused.append(
+                f"{count} of {len(entries)} clips cannot be used for {stream.key} (first: {'; '.join(first)}); {REMEDY}"
+            )
+    if refused:
+        raise ValueError(f"{worker.corpus.place}: " + "\n  ".join(refused))
+
+
+def unlisted(entry: Entry, stream: Stream) -> str | None:
+    """Why an entry cannot be used for a stream, as far as its listing tells."""
+    if entry.broken or stream.mixer:
+        return entry.broken
+    missing = (name for name in fields_of(stream) if name not in entry.audio and name not in entry.about)
+    return next((lack(entry.id, name, stream) for name in missing), None)
 
 
 def make_shards(options: BuilderOptions, worker: Worker, writers: list[ColumnWriter]) -> None:
@@ -246,19 +304,19 @@ def finish_columns(worker: Worker, writers: list[ColumnWriter], most_rejects: fl
     refused = []
     for writer in writers:
         path, count, reasons = writer.write_rejects()
-        if count > most_rejects * total or count == total:
-            refused.append(
-                f"{count} of {total} clips cannot be used for {writer.column} (first: {'; '.join(reasons)}); all of "
-                f"them are in {path}"
-            )
-            continue
-        writer.finish()
-        writer.remove_leftovers()
-        print(f"{writer.column}: {writer.place} ({summary(read_passport(writer.place))})")
+        used = {split: sum(len(listing.clips) for listing in writer.listings(split)) for split in SPLITS}
+        empty = [f"none of the {len(worker.numbers[split])} {split} clips" for split in SPLITS if not used[split]]
+        listed = f"for {writer.column} (first: {'; '.join(reasons)}); all rejects are in {path}"
+        if count > most_rejects * total:
+            refused.append(f"{count} of {total} clips cannot be used {listed}; {REMEDY}")
+        elif empty:
+            refused.append(f"{' and '.join(empty)} can be used {listed}; mend them, or put others into that split")
+        else:
+            writer.finish()
+            writer.remove_leftovers()
+            print(f"{writer.column}: {writer.place} ({summary(read_passport(writer.place))})")
     if refused:
-        raise ValueError(
-            f"{worker.corpus.place}: " + "\n  ".join(refused) + "; mend them, or allow more by --most-rejects"
-        )
+        raise ValueError(f"{worker.corpus.place}: " + "\n  ".join(refused))
 
 
 def check_splits(worker: Worker) -> None:
@@ -271,14 +329,19 @@ def check_splits(worker: Worker) -> None:
             )
 
 
-def check_prompts(view: View) -> None:
-    """Tells how many clips a task cannot use, since it draws a speaker prompt from another clip of the speaker.
+def count_usable(view: View) -> int:
+    """How many clips a task can use: one that draws a speaker prompt needs another clip of the speaker.
 
-    Raises ValueError where that leaves no clip to train on.
+    Tells how many it cannot use. Raises ValueError where no clip is in all columns, and none is left to train on.
     """
+    if not len(view):
+        raise ValueError(
+            f"{view.name}: got no {view.split} clip that is in all of {', '.join(view.columns)}, wanted at least one; "
+            f"see the {REJECTS} beside each, mend those clips, or put others into that split"
+        )
     alone = int((np.diff(view.index.speakers.starts) == 1).sum())
     if not alone or not any(stream.source == DRAWN for stream in view.task.streams):
-        return
+        return len(view)
     told = f"{view.name}: {alone} of {len(view)} {view.split} clips are the only one of their speaker"
     if alone == len(view) and view.split == "train":
         raise ValueError(
@@ -286,6 +349,7 @@ def check_prompts(view: View) -> None:
             "key speaker, or build a task without a prompt, such as plain_tts"
         )
     print(f"{told}, and are left out: the speaker prompt is another one")
+    return len(view) - alone
 
 
 def fingerprint(corpus: Corpus) -> str:
@@ -307,11 +371,17 @@ def _stat(path: Path) -> tuple[int, int]:
 
 def summary(passport: dict[str, Any]) -> str:
     """The counts of a column in one line, and the length of a timed one."""
-    parts = [f"{number} {what}" for what, number in passport["counts"].items()]
+    parts = [f"{number} {singular(what) if number == 1 else what}" for what, number in passport["counts"].items()]
     stream = STREAMS[passport["stream"]]
     if KINDS[stream.kind].timed and stream.source != MASKED:
         parts.append(f"{sum(passport['items'].values()) / passport['frame_rate_hz'] / 60:.1f} minutes")
     return ", ".join(parts)
+
+
+def singular(what: str) -> str:
+    """What is counted, if it is one: clip train, of clips train; a name such as "converted from stereo" stays."""
+    first, space, rest = what.partition(" ")
+    return first.removesuffix("s") + space + rest
 
 
 def main() -> None:

@@ -31,9 +31,13 @@ from uniaudio_jax.tasks import KINDS, MASKED, STREAMS
 
 VERSION = "1.0.0"
 PASSPORT, REJECTS = "passport.json", "rejects.jsonl"
+NOTED = ("corpus_place", "licence", "source")
+"""Keys of a passport for what a column's records do not depend on."""
 RECORDS_PER_SHARD = 8192
 """A read from ArrayRecord takes time in proportion to the records of its file: 5 ms at a million, .03 at this size."""
 ONE_RECORD_A_GROUP = "group_size:1"
+NOT_WRITTEN = "room and the right to write there; make room on the disk and run the same command again"
+NOT_READ = "a whole column; copy it again, or delete the folder and run `python -m data_pipelines.builder`"
 ARRAYS = ("clips", "lengths", "speakers")
 """The arrays of a listing."""
 
@@ -99,11 +103,21 @@ def present_folder(place: Path) -> Path:
     return replaced if replaced.is_dir() and not place.is_dir() else place
 
 
+@contextlib.contextmanager
+def told(kind: type[ValueError | OSError], place: Path, remedy: str) -> Iterator[None]:
+    """Gives errors of the disk, which ArrayRecord raises as plain RuntimeErrors, their place and a remedy."""
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        raise kind(f"{place}: got {error}; wanted {remedy}") from error
+
+
 class ColumnWriter:
     """The working folder of a column that is being made: shards and their listings."""
 
     def __init__(self, place: Path, passport: dict[str, Any], shards: dict[Split, int], features: Any):
-        identity = hashlib.sha256(json.dumps(passport, sort_keys=True).encode()).hexdigest()[:12]
+        made_of = {key: value for key, value in passport.items() if key not in NOTED}
+        identity = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]
         self.place, self.passport, self.shards, self.features = place, passport, shards, features
         self.folder = place.with_name(f".building-{identity}")
 
@@ -124,7 +138,7 @@ class ColumnWriter:
     def open_shard(self, split: Split, shard: int) -> Iterator[Callable[[Example], None]]:
         """Yields a function that adds a record to the ArrayRecord file of a shard, which appears when it is whole."""
         name = f"{self.column}-{split}.array_record-{shard:05d}-of-{self.shards[split]:05d}"
-        with atomic_write(self.folder / name) as partial:
+        with told(OSError, self.folder / name, NOT_WRITTEN), atomic_write(self.folder / name) as partial:
             writer = ArrayRecordWriter(str(partial), ONE_RECORD_A_GROUP)
 
             def write(example: Example) -> None:
@@ -205,7 +219,7 @@ def save_listing(path: Path, listing: Listing, **arrays: np.ndarray) -> None:
     """Writes a listing, and further arrays beside it, as one .npz file, whole or not at all."""
     notes = json.dumps({"rejects": listing.rejects, "counts": listing.counts}).encode()
     arrays |= dict(zip(ARRAYS, listing.arrays, strict=True)) | {"notes": np.frombuffer(notes, np.uint8)}
-    with atomic_write(path) as partial, partial.open("wb") as file:
+    with told(OSError, path, NOT_WRITTEN), atomic_write(path) as partial, partial.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
 
 
@@ -270,16 +284,26 @@ class Column:
         self.folder, self.split, self.passport = folder, split, read_passport(folder)
         self.clips, self.lengths = self._array("clips"), self._array("lengths")
         builder: Any = tfds.builder_from_directory(str(folder))
-        self.records = builder.as_data_source(split)
+        with told(ValueError, folder, NOT_READ):
+            self.records = builder.as_data_source(split)
 
     def __len__(self) -> int:
         return len(self.clips)
+
+    def record(self, row: int) -> Mapping[str, Any]:
+        """A record. Raises ValueError where its shard is damaged."""
+        with told(ValueError, self.folder, f"record {row} of {self.split} in {NOT_READ}"):
+            return self.records[row]
 
     def speakers(self) -> Speakers:
         return Speakers(*(self._array(name) for name in ("numbers", "by_speaker", "position", "starts")))
 
     def _array(self, name: str) -> np.ndarray:
-        return np.load(self.folder / "index" / self.split / f"{name}.npy", mmap_mode="r")
+        path = self.folder / "index" / self.split / f"{name}.npy"
+        try:
+            return np.load(path, mmap_mode="r")
+        except (ValueError, EOFError, OSError) as error:
+            raise ValueError(f"{path}: got an array that cannot be read ({error}), wanted {NOT_READ}") from error
 
 
 def write_passport(folder: Path, passport: dict[str, Any]) -> None:

@@ -45,6 +45,11 @@ def fields_of(stream: Stream) -> tuple[str, ...]:
     return ("audio", MASKED) if stream.source == MASKED else (stream.source,)
 
 
+def lack(clip: str, name: str, stream: Stream) -> str:
+    """What is said of a clip without a field that a stream is made from."""
+    return f"clip {clip!r}: no {name}, which stream {stream.key!r} is made from; add it to the corpus"
+
+
 def mask_codes(codes: np.ndarray, span: np.ndarray) -> np.ndarray:
     """`codes` [T, Q] with MASK_CODE in the frames from span[0] up to span[1]."""
     masked = np.array(codes, np.int32)
@@ -101,9 +106,7 @@ class Tokenizers:
         for name in fields_of(stream):
             value = getattr(clip, name)
             if value is None:
-                raise ValueError(
-                    f"clip {clip.id!r}: no {name}, which stream {stream.key!r} is made from; add it to the corpus"
-                )
+                raise ValueError(lack(clip.id, name, stream))
             if name in AUDIO_FIELDS:
                 check_audio(clip, name)
         if stream.source == MASKED:

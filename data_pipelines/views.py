@@ -70,14 +70,14 @@ class View:
 
     def tokens(self, number: int, key: str) -> np.ndarray:
         """What the column of stream `key` holds for an example, a masked stream as the codes that are left."""
-        tokens = self.columns[key].records[self._row(number, key)]["tokens"]
+        tokens = self.columns[key].record(self._row(number, key))["tokens"]
         if key in self._masked:
             return mask_codes(self.tokens(number, self.task.target.key), tokens)
         return tokens
 
     def about(self, number: int) -> About:
         key = self.task.target.key
-        record = self.columns[key].records[self._row(number, key)]
+        record = self.columns[key].record(self._row(number, key))
         return About(*(record[name].decode() for name in About._fields))
 
     def _row(self, number: int, key: str) -> int:

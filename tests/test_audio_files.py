@@ -1,5 +1,6 @@
 """Laws of audio files: what a whole one holds is read, however it states its length; what one lacks is not made up."""
 
+import os
 import re
 from pathlib import Path
 
@@ -184,6 +185,15 @@ def test_a_part_beside_the_damage_is_read_and_one_in_it_is_refused(tmp_path):
         np.testing.assert_array_equal(part, wanted[start : start + 8000])
     with refused(f"of {SAMPLES} samples"):
         read_audio(path, 16000, start_seconds=4, seconds=0.5)
+
+
+def test_what_is_no_file_is_told_by_what_it_is(tmp_path):
+    os.mkfifo(tmp_path / "fifo.wav")
+    (tmp_path / "folder.wav").mkdir()
+    (tmp_path / "link.wav").symlink_to("nowhere.wav")
+    for name, kind in (("fifo", "a pipe or device"), ("folder", "a folder"), ("link", "a link to no file")):
+        with refused(f"{name}.wav: got {kind}, wanted an audio file"):
+            read_audio(tmp_path / f"{name}.wav", 16000)
 
 
 def test_a_name_that_is_too_long_and_one_with_half_a_surrogate_pair_are_no_file(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import signal
 import time
 from pathlib import Path
@@ -262,8 +263,8 @@ def test_what_tokenizers_leave_out_is_said_counted_and_refused_beyond_its_share(
     change_rows(corpus, text={2: "Hello 世界", 3: "word " * 101, 5: "♪ la ♪"})
     run_build(options(corpus, codec, out, "plain_tts", "text_to_sound", most_rejects=0.1))
     said = capsys.readouterr().out
-    assert ", 4 characters not spoken, 3 clips with characters not spoken" in said
-    assert ", 1 texts cut to 100 tokens" in said
+    assert "(4 characters not spoken, 3 clips with characters not spoken, " in said
+    assert "(1 text cut to 100 tokens, " in said
     counts = {key: read_passport(column_folder(out, "noted", key))["counts"] for key in ("phone", "caption", "audio")}
     train, heldout = {"clips train": 7, "clips refused": 1}, {"clips heldout": 3}
     noted = {"characters not spoken": 4, "clips with characters not spoken": 3}
@@ -329,6 +330,7 @@ def test_a_corpus_without_two_clips_of_any_speaker_is_refused_for_speaker_prompt
     said = capsys.readouterr().out
     assert "tts/some: 2 of 4 train clips are the only one of their speaker, and are left out" in said
     assert "tts/some: 1 of 1 heldout clips are the only one of their speaker, and are left out" in said
+    assert "tts: 2 train, 0 heldout clips of phone + audio" in said and "1 clip heldout" in said
 
 
 def break_clips(corpus: Path) -> None:
@@ -497,6 +499,57 @@ def test_a_finished_column_is_left_alone_and_a_changed_corpus_is_built_again(cod
     assert changed == read_passport(column_folder(tmp_path / "out", "tones", "phone"))["corpus_sha256"]
 
 
+def test_licence_source_and_the_way_to_a_corpus_are_noted_without_making_a_column_again(
+    codec, tmp_path, capsys, monkeypatch
+):
+    corpus, out = write_corpus(tmp_path / "tones", 9), tmp_path / "out"
+    run_build(options(corpus, codec, out, "lm", licence="CC0"))
+    place = column_folder(out, "tones", "words")
+    records = {path: stamp for path, stamp in stamps(place).items() if path.name != "passport.json"}
+    monkeypatch.chdir(tmp_path)
+    run_build(options(Path("tones"), codec, out, "lm"))
+    corpus.rename(tmp_path / "moved")
+    run_build(options(tmp_path / "moved", codec, out, "lm", source="a tape", name="tones"))
+    assert "made again" not in capsys.readouterr().out
+    noted = {"licence": "CC0", "source": "a tape", "corpus_place": str(tmp_path / "moved")}
+    assert noted.items() <= read_passport(place).items() and records.items() <= stamps(place).items()
+    os.utime("moved/wav/3.wav", ns=(0, 0))
+    run_build(options(tmp_path / "moved", codec, out, "lm", name="tones"))
+    assert "made again, since it was made with another corpus_sha256\n" in capsys.readouterr().out
+    assert noted.items() <= read_passport(place).items()
+
+
+@pytest.mark.parametrize(("room", "file"), [(1009, "parts/train-000000.npz"), (16_001, "words-train.array_record")])
+def test_a_file_that_finds_no_room_is_told_and_made_by_the_next_run(room, file, codec, tmp_path, monkeypatch):
+    corpus, out = write_corpus(tmp_path / "tones", 331, seconds=0.1), tmp_path / "out"
+    settings = options(corpus, codec, out, "lm")
+    monkeypatch.setattr(parts, "PART_CLIPS", 7)
+    listed, tokenizers = open_corpus(str(corpus)), Tokenizers(load_codec(codec))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        with pytest.raises(OSError, match=f"{file}.*File too large.*make room on the disk and run"):
+            build(settings, settings.corpora[0], listed, tokenizers)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    run_build(settings)
+    assert len(Column(column_folder(out, "tones", "words"), "train")) == 248
+
+
+def test_a_shard_or_an_index_that_was_overwritten_is_told_with_its_place(codec, tmp_path):
+    out = tmp_path / "out"
+    run_build(options(write_corpus(tmp_path / "tones", 9), codec, out, "lm"))
+    place = column_folder(out, "tones", "words")
+    (shard,) = place.glob("*train.array_record*")
+    shard.write_bytes(np.random.default_rng(0).bytes(shard.stat().st_size))
+    with pytest.raises(ValueError, match=f"{place}: got .*copy it again, or delete the folder"):
+        View(out, "tones", get_task("lm"), "train").about(3)
+    for size in (0, 131):
+        os.truncate(place / "index/heldout/clips.npy", size)
+        with pytest.raises(ValueError, match=r"heldout/clips.npy: got an array that cannot be read .*copy it again"):
+            View(out, "tones", get_task("lm"), "heldout")
+
+
 @pytest.mark.parametrize("renames", [0, 1, 2])
 def test_a_column_is_found_whole_wherever_its_replacement_is_cut_off(renames, codec, tmp_path, monkeypatch):
     """The first rename puts the old column aside, the second the new one in its place."""
@@ -589,6 +642,21 @@ def test_a_clip_without_the_field_of_a_task_is_told_so(codec, tmp_path):
         soundfile.write(corpus / f"{number}.wav", np.sin(np.arange(3000) / 9), 16000)
     with pytest.raises(ValueError, match="3 of 3 clips cannot be used for phone.*no text.*stream 'phone'"):
         run_build(options(corpus, codec, tmp_path / "out", "tts"))
+    assert not list(tmp_path.rglob(".building*"))  # it is told before any audio is encoded
+
+
+def test_a_split_of_which_no_clip_can_be_used_is_told_and_no_column_is_made_of_it(codec, tmp_path):
+    corpus, out = write_corpus(tmp_path / "tones", 11), tmp_path / "out"
+    change_rows(corpus, text={0: "?!", 4: "?!", 8: "Gone."})
+    (corpus / "wav/8.wav").unlink()
+    for _ in range(2):
+        with pytest.raises(ValueError, match="plain_tts/tones: got no heldout clip that is in all of phone, audio"):
+            run_build(options(corpus, codec, out, "plain_tts", most_rejects=0.3))
+    change_rows(corpus, text={8: "?!"})
+    for _ in range(2):
+        with pytest.raises(ValueError, match="none of the 3 heldout clips can be used for phone .*rejects.jsonl; mend"):
+            run_build(options(corpus, codec, out, "plain_tts", most_rejects=0.3, name="again"))
+    assert not list(out.rglob("again/phone/1.0.0")) and not list(out.rglob("tasks/*"))
 
 
 @pytest.mark.parametrize(

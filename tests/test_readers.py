@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import os
 import pickle
 import re
 from pathlib import Path
@@ -15,7 +16,7 @@ from data_pipelines.corpora import AUDIO_FIELDS, CLIP_FIELDS, Clip, Corpus
 from data_pipelines.corpora.captions import open_captions
 from data_pipelines.corpora.folder import open_folder, write_manifest
 from data_pipelines.corpora.kaldi import open_kaldi
-from data_pipelines.corpora.listing import FIELDS
+from data_pipelines.corpora.listing import AUDIO_SUFFIXES, FIELDS
 from data_pipelines.corpora.manifest import open_manifest
 from data_pipelines.corpora.opening import FORMATS, open_corpus
 
@@ -277,11 +278,47 @@ def test_linked_folders_are_read_once_and_a_ring_of_links_ends(tmp_path):
     assert {name: clip.speaker for name, clip in clips.items()} == {"eve/one": "eve", "leo/two": "leo"}
 
 
+def test_a_link_to_itself_and_a_folder_that_cannot_be_opened_cost_themselves_alone(tmp_path, capsys, monkeypatch):
+    sound(tmp_path / "ivy" / "one.wav")
+    sound(tmp_path / "locked" / "two.wav")
+    for name in ("loop", "loop.wav"):
+        (tmp_path / name).symlink_to(name)
+    listdir = os.listdir
+
+    def locked(folder):
+        if Path(folder).name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return listdir(folder)
+
+    monkeypatch.setattr(os, "listdir", locked)
+    corpus = open_folder(tmp_path)
+    assert [entry.id for entry in corpus.entries] == ["ivy/one", "loop"]
+    assert (
+        f"{tmp_path / 'locked'}: passed over, since it cannot be opened (Permission denied)" in capsys.readouterr().out
+    )
+    with refused("loop.wav: got a link to no file"):
+        read_one(corpus, 1)
+
+
+def test_a_folder_takes_every_ending_that_is_read_and_counts_the_others(tmp_path, capsys):
+    for suffix in AUDIO_SUFFIXES:
+        form, coding = {".opus": ("OGG", "OPUS"), ".aif": ("AIFF", None)}.get(suffix, (None, None))
+        soundfile.write(tmp_path / f"{suffix[1:]}{suffix}", np.zeros(4003), RATE, coding, format=form)
+    for name in ("a.m4a", "b.M4A", "c.wma", "wav.mp3", "flac.ogg"):
+        (tmp_path / name).touch()
+    assert sorted(read_all(open_folder(tmp_path))) == sorted(suffix[1:] for suffix in AUDIO_SUFFIXES)
+    told = capsys.readouterr().out
+    assert told.startswith(f"{tmp_path}: passed over 2 .m4a (convert") and "; 1 .wma (convert" in told
+    assert "1 .ogg beside a .flac of the same name; 1 .mp3 beside a .wav of the same name" in told
+
+
 @pytest.mark.parametrize(
     ("content", "wanted"),
     [
         ({"title": "x", "bpm": 97}, None),
         ([{"start": 0.0, "text": "Not this."}], None),
+        ({"text": 7}, "7"),
+        ({"text": " ", "speaker": 3, "labels": []}, None),
         ({"text": "Hi.\u2028There.", "segments": [{"id": 0}], "language": "en"}, "Hi.\u2028There."),
         ("words", None),
         (None, None),
@@ -312,7 +349,8 @@ def test_vctk_is_read_as_it_is_laid_out_from_its_first_microphone(tmp_path, wave
         ("b.txt", b"Gr\xfc\xdfe", "b.txt:1: got bytes that are not UTF-8"),
         ("b.json", b"{", "b.json: got '{', wanted one JSON object"),
         ("b.json", b'{"labels": "rain"}', "b.json: got labels = 'rain', wanted a list of strings"),
-        ("b.json", b'{"title": 7, "text": 7}', "b.json: got text = 7, wanted a string"),
+        ("b.json", b'{"title": 7, "text": [7]}', "b.json: got text = [7], wanted a string"),
+        ("b.json", b"[" * 100_003, "b.json: got '[[["),
     ],
 )
 def test_a_broken_file_beside_a_clip_is_refused_when_that_clip_is_read(tmp_path, name, content, message):
@@ -331,7 +369,7 @@ def test_a_folder_without_audio_a_missing_one_and_two_files_of_one_name_are_refu
     with refused("got no folder"):
         open_folder(tmp_path / "gone")
     sound(tmp_path / "a.wav")
-    sound(tmp_path / "a.flac")
+    sound(tmp_path / "a.WAV")
     with refused("got id 'a' a second time"):
         open_folder(tmp_path)
 
@@ -541,7 +579,9 @@ def test_an_empty_caption_and_a_row_without_its_audio_are_refused_when_they_are_
             "c.jsonl:2: got '{\"path\"', wanted one JSON object",
         ),
         ("c.jsonl", '{"path": "a.wav", "caption": ["x"]}\n', "c.jsonl:1: got caption = ['x'], wanted a string"),
-        ("c.json", '[\n{"path": "a.wav",}]', "c.json:2: got a file that is not JSON"),
+        ("c.json", '[\n{"path": "a.wav",}]', "c.json: got text that is not JSON"),
+        ("c.json", "[" * 100_003, "c.json: got text that is not JSON"),
+        ("c.csv", "path;caption\na.wav;Rain\n", "c.csv:1: got the keys 'path;caption', wanted commas between them"),
         ("c.json", '{"rows": []}', "c.json: got no list of rows"),
         ("c.json", "[7]", "c.json: row 1: got 7, wanted an object"),
         ("c.txt", "", "got a file of captions .txt, wanted one of .csv, .jsonl, .json"),
@@ -653,6 +693,8 @@ def test_nemo_lines_are_cut_at_their_samples(tmp_path):
         (cut(recording=None), "got recording = None, wanted an object with sources"),
         (cut(recording=recording("x", transforms=[{"name": "Speed"}])), "with the transforms [{'name': 'Speed'}]"),
         (cut(recording=recording("x", sources=[{"type": "url", "channels": [1], "source": "x"}])), "type 'url'"),
+        (cut(recording=recording("x", transforms=5)), "with the transforms 5, wanted none"),
+        (cut(recording=recording("x", sources=[{"channels": None}])), "got the channels [None] of sources"),
         (cut(channel=[0, 1]), "got channel = [0, 1], wanted one channel"),
         (cut(start=-1), "got start = -1, wanted seconds from 0"),
         (cut(id=None), "got id = None, wanted a string"),

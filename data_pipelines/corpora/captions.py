@@ -2,7 +2,6 @@
 
 import ast
 import csv
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from data_pipelines.corpora.listing import (
     shortened,
     text_lines,
 )
+from uniaudio_jax.files import parse_json
 
 PATH_KEYS = ("path", "audio_filepath", "audio")
 CAPTION_KEYS = ("caption", "text")
@@ -98,21 +98,24 @@ def _csv_rows(path: Path) -> Iterator[Row]:
                         "put text with commas between quotes"
                     )
                 yield where, dict(zip(header, cells, strict=True))
-            header = header or [cell.strip() for cell in cells]
+            header = header or _header(where, cells)
     except csv.Error as error:
         raise ValueError(
             f"{lines_of_row[0]}: got a row that is not CSV ({error}), wanted cells between commas"
         ) from error
 
 
-def _json_rows(path: Path) -> Iterator[Row]:
-    try:
-        rows = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
+def _header(where: str, cells: Sequence[str]) -> list[str]:
+    """The keys of a CSV. Raises ValueError for one line with other separators than commas."""
+    if len(cells) == 1 and any(separator in cells[0] for separator in ";\t|"):
         raise ValueError(
-            f"{path}:{error.lineno}: got a file that is not JSON ({error.msg}), wanted a list of rows; "
-            "name it .jsonl if each line is a row"
-        ) from error
+            f"{where}: got the keys {shortened(cells[0])}, wanted commas between them; save it with commas"
+        )
+    return [cell.strip() for cell in cells]
+
+
+def _json_rows(path: Path) -> Iterator[Row]:
+    rows = parse_json(read_text(path), str(path), "a list of rows; name it .jsonl if each line is a row", kind=object)
     rows = rows.get("data") if isinstance(rows, dict) else rows
     if not isinstance(rows, list):
         raise ValueError(f"{path}: got no list of rows, wanted [ROW, …] or an object with the list data")
@@ -162,7 +165,7 @@ def _labels(where: str, row: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = ast.literal_eval(value.strip())
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
             raise ValueError(f"{where}: got {key} = {shortened(value)}, wanted a list of strings") from None
     elif isinstance(value, str):
         value = [label.strip() for label in value.split(";" if ";" in value else ",") if label.strip()]

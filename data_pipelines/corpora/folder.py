@@ -18,10 +18,11 @@ def open_folder(place: str | Path) -> Corpus:
 
     Each line of manifest.jsonl is an object with id, split (train or heldout) and any fields of `Clip`: audio as paths
     relative to the manifest, midi as a list, phones as a list of [symbol, seconds]; null means that a field is absent.
-    In a folder without a manifest, every wav, flac or ogg file is a clip: the words of `x.wav` are read from
-    x.normalized.txt, x.original.txt, x.txt or x.lab, or from a LibriSpeech .trans.txt, and x.json may hold text,
-    language, speaker, instruction and labels beside other things. The top folder is the speaker. This reads LibriTTS
-    and LibriSpeech (dev and test are held out) and VCTK (microphone 1 only); see `layouts.py`.
+    In a folder without a manifest, every file with an ending of `AUDIO_SUFFIXES` (wav, flac, ogg, mp3 and others) is a
+    clip: the words of `x.wav` are read from x.normalized.txt, x.original.txt, x.txt or x.lab, or from a LibriSpeech
+    .trans.txt, and x.json may hold text, language, speaker, instruction and labels beside other things. The top folder
+    is the speaker. This reads LibriTTS and LibriSpeech (dev and test are held out) and VCTK (microphone 1 only); see
+    `layouts.py`.
 
     Raises ValueError for a missing folder, one without clips, and a bad line of the manifest, with its number.
     """

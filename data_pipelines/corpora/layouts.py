@@ -3,12 +3,21 @@
 import functools
 import os
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from data_pipelines.corpora import Corpus, Entry, EntryTable, Segment, splits_of
-from data_pipelines.corpora.listing import AUDIO_SUFFIXES, clip_fields, json_value, read_text, text_lines
+from data_pipelines.corpora.listing import (
+    AUDIO_SUFFIXES,
+    UNREAD_SUFFIXES,
+    clip_fields,
+    json_value,
+    optional_text,
+    read_text,
+    text_lines,
+)
 
 SUBSET = re.compile(r"(train|dev|test|heldout)([-_].*)?")
 """Folders that name a subset, such as LibriTTS's train-clean-100."""
@@ -20,18 +29,22 @@ MICROPHONE = re.compile(r"_mic\d$")
 TEXT_SUFFIXES = (".normalized.txt", ".original.txt", ".txt", ".lab")
 TRANSCRIPTS = ".trans.txt"
 """End of the names of LibriSpeech's texts, with the name and the words of a file of the same folder on each line."""
-BESIDE_FIELDS = ("text", "language", "speaker", "instruction", "labels")
+BESIDE_TEXTS = ("text", "language", "speaker", "instruction")
 
 
 def plain_corpus(root: Path) -> Corpus:
-    """Each wav, flac and ogg file below `root` as a clip, with the fields that the files beside it give.
+    """Each file below `root` with an ending of `AUDIO_SUFFIXES` as a clip, with the fields that files beside it give.
 
     The speaker is the first folder on the way to the file that `SUBSET`, `CORPORA` and `WAVES` do not describe. Clips
     in dev, test and heldout subsets are held out; without such subsets, a hash of the id decides. Of VCTK's two
     microphones only mic1 is used. Hidden files and folders are ignored, and linked folders are read, each one once.
-    Reading a clip whose text or .json file is broken raises ValueError.
+    Reading a clip whose text or .json file is broken raises ValueError. Tells of what cannot be opened, of audio
+    with other endings, and of a file that has the name of another with an ending which is earlier in `AUDIO_SUFFIXES`.
     """
-    entries = EntryTable(_entry(path, path.relative_to(root), beside) for path, beside in _audio_below(root))
+    unread: Counter[str] = Counter()
+    entries = EntryTable(_entry(path, path.relative_to(root), beside) for path, beside in _audio_below(root, unread))
+    if unread:
+        print(f"{root}: passed over {'; '.join(f'{count} {what}' for what, count in unread.items())}")
     if not entries:
         raise ValueError(
             f"{root}: got no manifest.jsonl and no audio, wanted {', '.join(AUDIO_SUFFIXES)} files; check the path"
@@ -55,21 +68,32 @@ class Beside:
         return {words[0]: words[1].strip() for words in lines if len(words) > 1}
 
 
-def _audio_below(folder: Path, read: set[str] | None = None) -> Iterator[tuple[Path, Beside]]:
-    """Each clip's file below a folder, in the order of the paths. read: the real paths of folders, to end in a ring."""
+def _audio_below(folder: Path, unread: Counter[str], read: set[str] | None = None) -> Iterator[tuple[Path, Beside]]:
+    """Each clip's file below a folder, in the order of the paths.
+
+    unread: takes the endings of audio that is passed over. read: the real paths of folders, to end in a ring.
+    """
     read = set() if read is None else read
     if (real := os.path.realpath(folder)) in read:
         return
     read.add(real)
-    with os.scandir(folder) as listing:
-        children = sorted((child for child in listing if not child.name.startswith(".")), key=lambda child: child.name)
-    beside = Beside(folder, {child.name for child in children if child.is_file()})
-    for child in children:
-        path = folder / child.name
-        if child.is_dir():
-            yield from _audio_below(path, read)
+    try:
+        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    except OSError as error:
+        print(f"{folder}: passed over, since it cannot be opened ({error.strerror})")
+        return
+    beside = Beside(folder, {name for name in names if os.path.isfile(folder / name)})
+    for path in map(folder.joinpath, names):
+        if os.path.isdir(path):
+            yield from _audio_below(path, unread, read)
+        elif path.suffix.lower() in UNREAD_SUFFIXES:
+            unread[f"{path.suffix.lower()} (convert with `ffmpeg -i IN OUT.flac`)"] += 1
         elif path.suffix.lower() in AUDIO_SUFFIXES and not (_in_vctk(path) and path.stem.endswith("_mic2")):
-            yield path, beside
+            better = AUDIO_SUFFIXES[: AUDIO_SUFFIXES.index(path.suffix.lower())]
+            if twin := next((suffix for suffix in better if path.stem + suffix in beside.names), None):
+                unread[f"{path.suffix.lower()} beside a {twin} of the same name"] += 1
+            else:
+                yield path, beside
 
 
 def _entry(path: Path, below_root: Path, beside: Beside) -> Entry:
@@ -123,6 +147,7 @@ def _fields_beside(path: Path, beside: Beside) -> dict[str, Any]:
     json_file = path.with_name(f"{path.stem}.json")
     if json_file.name in beside.names:
         listed = json_value(read_text(json_file), str(json_file))
-        known = {key: listed[key] for key in BESIDE_FIELDS if key in listed} if isinstance(listed, dict) else {}
-        fields |= clip_fields(str(json_file), known)
+        known = listed if isinstance(listed, dict) else {}
+        texts_listed = {key: optional_text(str(json_file), known, key) for key in BESIDE_TEXTS}
+        fields |= clip_fields(str(json_file), texts_listed | {"labels": known.get("labels") or None})
     return fields

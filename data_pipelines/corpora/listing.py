@@ -14,7 +14,9 @@ import numpy as np
 from data_pipelines.corpora import AUDIO_FIELDS, MIDI_NOTES_PER_SECOND, TEXT_FIELDS
 from uniaudio_jax.errors import did_you_mean
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg")
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64", ".caf")
+UNREAD_SUFFIXES = (".m4a", ".mp4", ".aac", ".wma", ".amr", ".ape", ".wv", ".webm", ".sph", ".ac3", ".mka")
+"""Of audio that cannot be read."""
 SHOWN_CHARACTERS = 120
 HIGHEST_MIDI = 128
 
@@ -66,7 +68,7 @@ def json_value(text: str, where: str) -> Any:
     """The JSON value that `text` is. Raises ValueError with `where` for what is no JSON."""
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: got {shortened(text.strip())}, wanted one JSON object ({error})") from error
 
 

@@ -123,12 +123,16 @@ def _segment(where: str, recording: Any, part: Mapping[str, Any], folder: Path) 
     sources = recording.get("sources") if isinstance(recording, dict) else None
     if not isinstance(sources, list) or not all(isinstance(source, dict) for source in sources):
         raise ValueError(f"{where}: got recording = {shortened(recording)}, wanted an object with sources")
-    transforms = [transform for transform in recording.get("transforms") or () if HARMLESS not in str(transform)]
+    listed = recording.get("transforms") or []
+    transforms = [item for item in listed if HARMLESS not in str(item)] if isinstance(listed, list) else listed
     if transforms:
         raise ValueError(f"{where}: got a recording with the transforms {shortened(transforms)}, wanted none; {REMEDY}")
     channel: Any = part.get("channel", 0)
     channel = channel[0] if isinstance(channel, list) and len(channel) == 1 else channel
-    source = next((source for source in sources if channel in source.get("channels", [0])), None)
+    channels = [source.get("channels", [0]) for source in sources]
+    if not all(isinstance(each, list) for each in channels):
+        raise ValueError(f"{where}: got the channels {shortened(channels)} of sources, wanted a list of each")
+    source = next((source for source, each in zip(sources, channels, strict=True) if channel in each), None)
     if source is None:
         raise ValueError(f"{where}: got channel = {channel!r}, wanted one channel of the recording's sources")
     if source.get("type") != "file":

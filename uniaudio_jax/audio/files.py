@@ -95,7 +95,7 @@ class AudioStream:
         except soundfile.LibsndfileError as error:
             raise ValueError(
                 f"{self.where}: got a file that cannot be read as audio ({error.error_string.strip()}), "
-                "wanted wav, flac or ogg; convert it, for example with `ffmpeg -i IN OUT.wav`"
+                "wanted wav, flac, ogg or mp3; convert it, for example with `ffmpeg -i IN OUT.wav`"
             ) from error
 
     def _read(self, file: _Forward, count: int) -> Float[np.ndarray, "S C"]:
@@ -225,7 +225,13 @@ def _check_there(path: Path) -> None:
         folder = path.parent
         near = sorted(file.name for file in folder.glob(f"*{path.suffix}"))[:5] if os.path.isdir(folder) else []
         beside = f"beside it: {', '.join(near)}" if near else "there is no such file beside it either"
-        raise ValueError(f"{path}: got no file, wanted an audio file; check the path ({beside})")
+        raise ValueError(f"{path}: got {_kind_of(path)}, wanted an audio file; check the path ({beside})")
+
+
+def _kind_of(path: Path) -> str:
+    """What is at a path where no file can be read."""
+    kinds = {os.path.isdir: "a folder", os.path.exists: "a pipe or device", os.path.islink: "a link to no file"}
+    return next((kind for is_it, kind in kinds.items() if is_it(path)), "no file")
 
 
 def write_audio(path: str | Path, samples: Float[np.ndarray, " S *C"], sample_rate_hz: int) -> None:
