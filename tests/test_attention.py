@@ -9,6 +9,7 @@ import pytest
 
 from tests.tiny import MODEL, random_batch
 from uniaudio_jax.model import kernels, positions
+from uniaudio_jax.model.attention import Cache
 from uniaudio_jax.model.block import unstack
 from uniaudio_jax.model.kernels import KERNELS, choose_kernel
 from uniaudio_jax.model.kernels.kernel import MASKED, Kernel, cached_attention
@@ -123,7 +124,11 @@ def test_fill_step_and_grow_equal_the_full_forward(kind, seams):
     )
     filled, caches = stack.fill(cut)
     np.testing.assert_allclose(filled, whole[:, :prefix], rtol=1e-5, atol=1e-5)
-    caches = jax.tree.map(lambda x: jnp.pad(x, [(0, 0), (0, 0), (0, frames - prefix), (0, 0)]), caches)
+    none, room = (0, 0), (0, frames - prefix)
+    caches = [
+        Cache(jnp.pad(keys, (none, none, none, room)), jnp.pad(values, (none, none, room, none)))
+        for keys, values in caches
+    ]
     for frame in range(prefix, frames):
         position = jnp.full(rows, frame)
         vectors, caches = stack.step(unstack(stack.blocks), batch.tokens[:, frame - 1], caches, position)

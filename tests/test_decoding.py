@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from tests.tiny import MODEL, TEXT_WIDTH, VOCABULARY, make_programs, random_stream
-from uniaudio_jax.decoding import Generator, Sampling, next_frame, prepare_for_decoding, sample, start_state
+from uniaudio_jax.decoding import Generator, Prompt, idle_state, next_frame, prepare_for_decoding
+from uniaudio_jax.sampling import DRAWS, Past, Sampling, kept, sample
 from uniaudio_jax.sequence import Batch, to_frames, to_prefix, unscored
 from uniaudio_jax.tasks import get_task
-from uniaudio_jax.vocab import SPECIAL_IDS
 
 
 @pytest.fixture(scope="module")
@@ -41,32 +41,36 @@ def test_cached_logits_equal_the_full_forward(name, generator, params):
     rows = [example_streams(task, seed) for seed in range(3)]
     prefixes = [to_prefix(task, row, VOCABULARY, TEXT_WIDTH) for row in rows]
     wholes = [to_frames(task, row, VOCABULARY, TEXT_WIDTH) for row in rows]
-    batch, lengths = generator._pad(prefixes, MODEL.context_frames)
+    lengths = [len(prefix.tokens) for prefix in prefixes]
     everything = jnp.tile(jnp.arange(MODEL.vocabulary_size), (3, 1))
     model = prepare_for_decoding(generator.definition, params, everything)
-    state = start_state(model.global_, jax.tree.map(jnp.asarray, batch), jnp.asarray(lengths), 61, jax.random.key(0))
+    state = generator._with_room(idle_state(MODEL, 3), context=61)
+    for row, prefix in enumerate(prefixes):
+        batch, length = generator._padded(prefix, 61)
+        numbers = map(np.int32, (length, 61))
+        state = generator._admit(model.global_, state, np.int32(row), batch, *numbers, jax.random.key(0))
     wanted = [generator.definition.logits(params, jax.tree.map(jnp.asarray, single(whole)))[0] for whole in wholes]
+
+    @jax.jit
+    def step(model, state, forced):
+        new, _, logits = next_frame(model, state, lambda _, level, *__: forced[:, level], jnp.zeros((3, 3, DRAWS)))
+        return new, logits
+
     for frame in range(min(len(w.tokens) - length for w, length in zip(wholes, lengths, strict=True))):
         forced = jnp.array([w.tokens[length + frame] for w, length in zip(wholes, lengths, strict=True)])
-        state, _, logits = next_frame(model, state, lambda _, level, *__, forced=forced: forced[:, level])
+        state, logits = step(model, state, forced)
         for row, length in enumerate(lengths):
             np.testing.assert_allclose(logits[row], wanted[row][length + frame], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("sampling", [Sampling(temperature=0), Sampling(top_k=3), Sampling(top_k=0, temperature=2.0)])
-def test_only_codes_of_the_level_or_the_end_come(sampling, generator):
+def test_only_codes_of_the_level_come(sampling, generator):
     task = get_task("enhancement")
     prefixes = [to_prefix(task, example_streams(task, seed), VOCABULARY, TEXT_WIDTH) for seed in range(5)]
-    tokens = np.concatenate(list(generator.blocks(task, prefixes, sampling, frames=23)), axis=1)
-    end = SPECIAL_IDS["<audio_end>"]
-    for row in tokens:
-        stops = np.flatnonzero(row[:, 0] == end)
-        frames = row[: stops[0]] if len(stops) else row
-        assert len(stops) == 0 or (row[stops[0]] == end).all()
-        assert (row[stops[0] + 1 :] == 0).all() if len(stops) else len(frames) == 23
-        for level in range(3):
-            span = VOCABULARY.level(level)
-            assert ((frames[:, level] >= span.start) & (frames[:, level] < span.stop)).all()
+    made = generator.generate(task, prefixes, sampling, frames=23)
+    assert max(map(len, made)) <= 23
+    for codes in made:
+        assert codes.shape[1:] == (3,) and ((codes >= 0) & (codes < VOCABULARY.entries)).all()
 
 
 def test_greedy_generation_of_a_batch_equals_one_by_one(generator):
@@ -107,22 +111,130 @@ def test_a_seed_repeats_itself_and_each_task_has_its_own_numbers(generator):
     assert (made[0] != made[1]).any()
 
 
-def test_top_k_keeps_the_probability_of_the_end():
+ROWS, CODES, END = 4001, 100, 500
+
+
+def chosen(sampling: Sampling, logits, recent: int = -1) -> np.ndarray:
+    """What 4001 rows with these logits of 100 codes and the end choose at the first level."""
+    ids = jnp.asarray([[*range(CODES), END]])
+    past = Past(jnp.ones(ROWS, jnp.int32), jnp.full((ROWS, 10), recent))
+    choose = sample(sampling.rule, sampling.values(), ids, END, past)
+    draws = jax.random.uniform(jax.random.key(0), (ROWS, DRAWS))
+    return np.asarray(choose(jnp.broadcast_to(logits, (ROWS, CODES + 1)), 0, jnp.zeros(ROWS, jnp.int32), draws))
+
+
+def assert_share(hits, chance):
+    assert abs(hits.mean() - chance) < 4 * np.sqrt(chance * (1 - chance) / ROWS)
+
+
+@pytest.mark.parametrize("top_k", [5, 0])
+def test_the_end_keeps_its_probability(top_k):
     """With k of n ids kept, the end comes as often as the softmax over all of them says."""
-    rows, codes, end = 4001, 100, 500
-    ids = jnp.asarray([[*range(codes), end]])
-    logits = jnp.broadcast_to(jnp.zeros(codes + 1).at[-1].set(1.5), (rows, codes + 1))
-    choose = sample(Sampling(top_k=5, min_frames=0), ids, end, False, jnp.int32(1))
-    tokens = np.asarray(choose(logits, 0, jnp.zeros(rows, jnp.int32), jax.random.key(0)))
-    chance = np.exp(1.5) / (codes + np.exp(1.5))
-    assert abs((tokens == end).mean() - chance) < 4 * np.sqrt(chance / rows)
-    assert len(set(tokens[tokens != end].tolist())) == 5
+    tokens = chosen(Sampling(top_k=top_k, min_frames=0), jnp.zeros(CODES + 1).at[-1].set(1.5))
+    assert_share(tokens == END, np.exp(1.5) / (CODES + np.exp(1.5)))
+    assert len(set(tokens[tokens != END].tolist())) == (top_k or CODES)
 
 
-def test_an_end_less_likely_than_the_k_best_does_not_come():
-    rows, codes, end = 4001, 100, 500
-    logits = jnp.broadcast_to(jnp.zeros(codes + 1).at[:5].set(1.0).at[-1].set(0.9), (rows, codes + 1))
-    ids = jnp.asarray([[*range(codes), end]])
-    for kept, comes in ((5, False), (6, True)):
-        choose = sample(Sampling(top_k=kept, min_frames=0), ids, end, False, jnp.int32(1))
-        assert bool((choose(logits, 0, jnp.zeros(rows, jnp.int32), jax.random.key(0)) == end).any()) is comes
+def test_an_end_less_likely_than_the_kept_codes_does_not_come():
+    logits = jnp.zeros(CODES + 1).at[:5].set(1.0).at[-1].set(0.9)
+    for top_k, comes in ((5, False), (6, True)):
+        assert bool((chosen(Sampling(top_k=top_k), logits) == END).any()) is comes
+
+
+def test_an_end_bias_of_ln_2_makes_the_end_twice_as_likely():
+    logits = jnp.zeros(CODES + 1)
+    for bias in (0, np.log(2), -np.log(2)):
+        odds = np.exp(bias) / CODES
+        assert_share(chosen(Sampling(top_k=0, end_bias=bias), logits) == END, odds / (1 + odds))
+
+
+@pytest.mark.parametrize("top_p", [0.1, 0.37, 0.9, 1.0])
+def test_top_p_keeps_the_fewest_codes_with_that_probability(top_p):
+    logits = jax.random.normal(jax.random.key(1), (CODES + 1,)).at[-1].set(-1e9)
+    chances = np.asarray(jax.nn.softmax(logits[:-1])).astype(float)
+    falling = np.sort(chances)[::-1]
+    count = int(kept(Sampling(top_k=0, top_p=top_p).values(), *map(jnp.float32, (falling, falling.cumsum()))).sum())
+    assert falling[:count].sum() >= top_p - 1e-6 and falling[: count - 1].sum() < top_p
+    tokens = chosen(Sampling(top_k=0, top_p=top_p), logits)
+    assert set(tokens.tolist()) <= set(np.argsort(-chances)[:count].tolist())
+    best = int(chances.argmax())
+    assert_share(tokens == best, chances[best] / falling[:count].sum())
+
+
+def test_a_code_that_repeats_itself_is_drawn_anew_among_all_codes():
+    """VALL-E 2: a drawn code that fills too much of the last frames gives way to one of the whole distribution."""
+    logits = jnp.zeros(CODES + 1).at[3].set(2.0).at[-1].set(-1e9)
+    greedy_like = Sampling(top_k=1, most_repeated=0.1)
+    assert (chosen(greedy_like, logits) == 3).all()
+    again = chosen(greedy_like, logits, recent=3)
+    assert_share(again == 3, np.exp(2) / (CODES - 1 + np.exp(2)))
+    assert len(set(again.tolist())) > 90
+    assert (chosen(Sampling(top_k=1), logits, recent=3) == 3).all()
+
+
+def test_other_numbers_of_a_sampling_need_no_other_program(generator):
+    task = get_task("tts")
+    prefix = to_prefix(task, example_streams(task, 1), VOCABULARY, TEXT_WIDTH)
+    samplings = [
+        Sampling(),
+        Sampling(temperature=0.7, top_k=7, top_p=0.9, seed=3),
+        Sampling(end_bias=-1.0, most_repeated=0.1, min_frames=5),
+    ]
+    generator.generate(task, [prefix], samplings[0], frames=7)
+    programs = generator._block._cache_size()
+    for sampling in samplings:
+        generator.generate(task, [prefix], sampling, frames=7)
+    assert generator._block._cache_size() == programs
+
+
+@pytest.mark.parametrize(
+    "numbers", [{"top_p": 0.0}, {"top_p": 1.1}, {"most_repeated": -0.1}, {"end_bias": float("inf")}, {"top_k": -1}]
+)
+def test_numbers_that_mean_nothing_are_refused(numbers):
+    with pytest.raises(ValueError, match="Sampling: got"):
+        Sampling(**numbers)
+
+
+# a queue
+
+
+def prompts_of(task, count: int) -> list[Prompt]:
+    prefixes = [to_prefix(task, example_streams(task, seed), VOCABULARY, TEXT_WIDTH) for seed in range(count)]
+    return [Prompt(number, prefix, 5 + 7 * (number % 4)) for number, prefix in enumerate(prefixes)]
+
+
+def test_a_prompt_gives_the_same_alone_and_in_any_queue(generator):
+    task, sampling = get_task("text_to_music"), Sampling(top_k=5, seed=11, end_bias=-1.0)
+    prompts = prompts_of(task, 7)
+    alone = {p.number: next(generator.results(task, [p], sampling))[1] for p in prompts}
+    assert len({len(codes) for codes in alone.values()}) > 2
+    for rows, order in ((2, prompts), (3, prompts[::-1])):
+        queued = dict(generator.results(task, iter(order), sampling, rows))
+        assert sorted(queued) == sorted(alone)
+        for number, codes in queued.items():
+            np.testing.assert_array_equal(codes, alone[number])
+
+
+def test_two_prompts_that_are_equal_have_their_own_random_numbers(generator):
+    task = get_task("tts")
+    prefix = to_prefix(task, example_streams(task, 1), VOCABULARY, TEXT_WIDTH)
+    one, other = generator.generate(task, [prefix, prefix], Sampling(min_frames=19), frames=19)
+    assert not np.array_equal(one, other)
+
+
+def test_a_free_row_takes_the_next_prompt_at_once_and_no_more_are_read(generator):
+    task, read = get_task("tts"), []
+
+    def reading():
+        for prompt in prompts_of(task, 7):
+            read.append(prompt.number)
+            yield prompt
+
+    results = generator.results(task, reading(), Sampling(min_frames=99), rows=2)
+    ended = [(next(results)[0], len(read)) for _ in range(3)]
+    assert ended == [(0, 3), (1, 4), (2, 5)]  # of 5, 12, 19 and 26 frames; one prompt is held ready
+    assert [number for number, _ in results] == [4, 3, 5, 6]
+
+
+def test_no_prompt_gives_no_result(generator):
+    assert list(generator.results(get_task("tts"), [], Sampling())) == []

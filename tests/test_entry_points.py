@@ -13,9 +13,9 @@ from data_pipelines.tokenizers.labels import LABELS
 from tests.audio_damage import audio_file, with_noise
 from tests.small_run import finish, python, write_run
 from uniaudio_jax import load_run
-from uniaudio_jax.decoding import Sampling
+from uniaudio_jax.conditions import Conditions
 from uniaudio_jax.evaluate import generated_samples, task_metrics
-from uniaudio_jax.generate import Conditions
+from uniaudio_jax.sampling import Sampling
 from uniaudio_jax.tasks import TASKS, get_task
 
 
@@ -115,7 +115,7 @@ def test_the_options_of_generate_are_the_conditions_of_the_task_table():
 def test_a_result_of_no_frames_is_an_empty_waveform_and_judged_as_silence(run, monkeypatch):
     loaded, task = load_run(run), get_task("enhancement")
     no_frames = np.zeros((0, 3), np.int32)
-    monkeypatch.setattr(loaded, "generate_streams", lambda task, streams, **_: [no_frames] * len(streams))
+    monkeypatch.setattr(loaded, "results", lambda task, prompts, *_: ((p.number, no_frames) for p in prompts))
     assert loaded.generate("enhancement", noisy_audio=np.ones(701, np.float32)).shape == (0,)
     examples = HeldOut(loaded.config, "enhancement", loaded.codec.passport()).examples(2)
     samples = generated_samples(loaded, task, examples, Sampling())

@@ -9,7 +9,7 @@ from data_pipelines.heldout import HeldOut
 from data_pipelines.tokenizers.labels import LABELS
 from tests.small_run import APPENDED, finish, python, write_run
 from uniaudio_jax import load_run
-from uniaudio_jax.decoding import Sampling
+from uniaudio_jax.sampling import Sampling
 from uniaudio_jax.tasks import KINDS, TASKS, get_task
 
 
@@ -43,7 +43,7 @@ def test_every_task_was_trained_on_and_generates_its_kind_of_target(name, run):
     losses = [step[f"loss/{name}"] for step in steps if f"loss/{name}" in step]  # of steps with its target tokens
     assert len(steps) == 3 and losses and np.isfinite(losses).all()
     examples = HeldOut(run.config, name, run.codec.passport()).examples(1)
-    (made,) = run.generate_like(name, [example.streams for example in examples], Sampling(min_frames=1))
+    ((_, made),) = run.results_like(name, [example.streams for example in examples], Sampling(min_frames=1))
     kind = KINDS[task.target.kind]
     if task.makes_audio:
         assert made.shape[1] == 3 and len(run.codec.decode(made)) == 320 * len(made)

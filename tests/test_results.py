@@ -34,10 +34,11 @@ def folder(tmp_path_factory):
 def run(folder, monkeypatch) -> Path:
     """A run that makes the same few tokens of everything, without its model."""
 
-    def few_tokens(self, task, streams, **options):
-        return [np.full((5, 3) if get_task(task).makes_audio else 5, 7) for _ in streams]
+    def few_tokens(self, task, prompts, *options):
+        shape = (5, 3) if get_task(task).makes_audio else 5
+        return ((prompt.number, np.full(shape, 7)) for prompt in prompts)
 
-    monkeypatch.setattr(Run, "generate_streams", few_tokens)
+    monkeypatch.setattr(Run, "results", few_tokens)
     monkeypatch.setenv("UNIAUDIO_CACHE", str(REPO / ".jax_cache"))
     for path in folder.glob("run/evaluation*.*"):
         path.unlink()
@@ -152,6 +153,9 @@ def test_a_listing_of_someone_else_is_refused_and_kept(run, start, tmp_path, cap
         (["--task", "tts", "--text", "Hello.", "--out", "out"], "missing ['speaker_prompt']"),
         (["--task", "ttts", "--out", "out"], "did you mean 'tts'"),
         (["--task", "tts", "--text", "Hello.", "--out", "file/below"], "file is a file"),
+        (["--task", "tts", "--texts", "none.txt", "--out", "out"], "none.txt"),
+        (["--task", "tts", "--texts", "a.txt", "--stream", "--out", "out"], "--texts makes a result"),
+        (["--task", "tts", "--text", "Hello.", "--rows", 0, "--out", "out"], "--rows: got 0, wanted at least 1"),
         (["--task", "tts", "--text", "Hello.", "--out", "gs://bucket/out"], "address of remote storage"),
     ],
 )
@@ -161,6 +165,91 @@ def test_a_mistake_is_told_before_the_weights_are_read(words, message, run, star
     (tmp_path / "file").touch()
     assert start(generate, "--run", run, *words) == 2
     assert message in capsys.readouterr().err and [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+# a list of texts
+
+
+@pytest.fixture
+def heard(monkeypatch) -> list[tuple[int, int]]:
+    """The number of each prompt that was generated, and the rows at once."""
+    heard = []
+
+    def few_tokens(self, task, prompts, sampling, rows):
+        for prompt in prompts:
+            heard.append((prompt.number, rows))
+            yield prompt.number, np.full((5, 3), 7)
+
+    monkeypatch.setattr(Run, "results", few_tokens)
+    return heard
+
+
+@pytest.fixture
+def voice(tmp_path) -> Path:
+    soundfile.write(tmp_path / "voice.wav", np.random.default_rng(0).normal(0, 0.1, 3001), 16000)
+    return tmp_path / "voice.wav"
+
+
+def test_a_line_is_made_once_and_again_when_it_or_an_option_changes(run, start, heard, voice, tmp_path):
+    texts, out = tmp_path / "lines.txt", tmp_path / "out"
+    words = ("--run", run, "--task", "tts", "--texts", texts, "--speaker-prompt", voice, "--out", out, "--rows", 3)
+    texts.write_text("One.\n\nTwo.\nThree.\n")
+    assert start(generate, *words) == 0 and heard == [(0, 3), (2, 3), (3, 3)]
+    assert {row["id"]: row["text"] for row in rows_in(out)} == {
+        "lines_0000": "One.",
+        "lines_0002": "Two.",
+        "lines_0003": "Three.",
+    }
+    assert all(len(soundfile.read(out / f"{row['id']}.wav")[0]) == 5 * 320 for row in rows_in(out))
+    heard.clear()
+    assert start(generate, *words) == 0 and heard == []
+    (out / "lines_0003.wav").unlink()
+    texts.write_text("One.\n\nTwo, again.\nThree.\nFour.\n")
+    assert start(generate, *words) == 0 and heard == [(2, 3), (3, 3), (4, 3)]
+    assert len(rows_in(out)) == 4 and {path.suffix for path in out.iterdir()} == {".wav", ".json"}
+    heard.clear()
+    assert start(generate, *words, "--sampling.seed", 1) == 0 and [number for number, _ in heard] == [0, 2, 3, 4]
+    assert len(rows_in(out)) == 4 and len(list(out.glob("*.wav"))) == 4
+
+
+def test_a_line_of_json_has_its_own_conditions_and_id(run, start, heard, voice, tmp_path):
+    texts = tmp_path / "lines.jsonl"
+    lines = [{"id": "a/b", "text": "One."}, {"text": "Zwei.", "language": "de", "speaker_prompt": str(voice)}]
+    texts.write_text("\n".join(map(json.dumps, lines)))
+    words = ("--run", run, "--task", "tts", "--texts", texts, "--out", tmp_path / "out", "--speaker-prompt", voice)
+    assert start(generate, *words, "--language", "en-us") == 0
+    rows = {row["id"]: row for row in rows_in(tmp_path / "out")}
+    assert rows["a/b"]["language"] == "en-us" and rows["a/b"]["generated"] == "a_b.wav"
+    assert rows["lines_0001"]["language"] == "de" and rows["lines_0001"]["speaker_prompt"] == str(voice)
+
+
+def test_a_line_that_fails_costs_itself_alone(run, start, heard, voice, tmp_path, capsys):
+    texts, out = tmp_path / "lines.jsonl", tmp_path / "out"
+    lines = [{"speaker_prompt": "none.wav"}, {}, {"language": "xx-nowhere"}]
+    texts.write_text("\n".join(json.dumps({"text": "One."} | line) for line in lines))
+    words = ("--run", run, "--task", "tts", "--texts", texts, "--out", out, "--speaker-prompt", voice)
+    assert start(generate, *words) == 2 and [number for number, _ in heard] == [1]
+    error = capsys.readouterr().err
+    assert "2 of 3 lines could not be generated" in error
+    assert f"{texts}:1: none.wav" in error and f"{texts}:3: " in error and (out / "lines_0001.wav").is_file()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "got no line"),
+        ('{"text": "One."}\n{"txt": "Two."}', "lines.jsonl:2: got 'txt', wanted one of text, "),
+        ('{"text": "One."', "lines.jsonl:1: got text that is not JSON"),
+        ("3", "lines.jsonl:1: got a JSON int"),
+        ('{"text": 3}', "lines.jsonl:1: text: got 3, wanted a text"),
+        ('{"masked_seconds": [1]}', "masked_seconds: got [1], wanted two numbers"),
+        ('{"id": "a", "text": "One."}\n{"id": "a", "text": "Two."}', "lines.jsonl:2: got the id 'a' of "),
+    ],
+)
+def test_a_list_with_a_mistake_is_refused_with_its_line(content, message, run, start, heard, tmp_path, capsys):
+    (tmp_path / "lines.jsonl").write_text(content)
+    words = ("--run", run, "--task", "tts", "--texts", tmp_path / "lines.jsonl", "--out", tmp_path / "out")
+    assert start(generate, *words) == 2 and message in capsys.readouterr().err and heard == []
 
 
 # evaluate
@@ -246,9 +335,8 @@ def test_weights_that_are_no_numbers_are_told_and_not_written(run, start, monkey
 
 
 def test_empty_results_and_a_torn_line_of_metrics_end_no_evaluation(run, start, losses, monkeypatch):
-    monkeypatch.setattr(
-        Run, "generate_streams", lambda self, task, streams, **_: [np.zeros((0, 3), int)] * len(streams)
-    )
+    nothing = np.zeros((0, 3), int)
+    monkeypatch.setattr(Run, "results", lambda self, task, prompts, *_: ((p.number, nothing) for p in prompts))
     (run / "metrics.jsonl").write_text('{"step": 1, "loss/tts": 5.0}\n{"step": 2, "loss/tt')
     assert start(evaluate, "--run", run, "--task", "tts", "enhancement", "--count", 2) == 0
     metrics = record_of(run)["tasks"]["enhancement"]["metrics"]

@@ -1,6 +1,13 @@
-"""Compiled generation: caches for both stacks, sampling and stop test in one while-loop, run in blocks of frames."""
+"""Compiled generation: caches for both stacks, sampling and stop test in one while-loop, and rows that are kept busy.
 
-from collections.abc import Callable, Iterator, Sequence
+A row that has ended is given the next prompt of a queue at once. Random numbers belong to the seed, the task, the
+prompt's number and the frame, so that what comes out does not depend on the rows or on the other prompts (up to
+rounding, where another number of rows adds up in another order).
+"""
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -10,62 +17,68 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from uniaudio_jax.config import ModelConfig
 from uniaudio_jax.model.attention import Cache
 from uniaudio_jax.model.block import Block, unstack
 from uniaudio_jax.model.global_stack import GlobalStack
-from uniaudio_jax.model.kernels.kernel import MASKED
 from uniaudio_jax.model.local_stack import LocalStack
 from uniaudio_jax.model.uniaudio import ModelDefinition, Params
+from uniaudio_jax.sampling import DRAWS, RECENT_FRAMES, Choose, Past, Rule, Sampling, Values, sample
 from uniaudio_jax.sequence import Batch, Frames, unscored
 from uniaudio_jax.tasks import KINDS, TASK_NUMBERS, Task
 from uniaudio_jax.vocab import LOCAL_START, PAD, SPECIAL_IDS, Vocabulary
 
 BLOCK_FRAMES = 64
-"""Frames that one call of the compiled program generates."""
-PREFIX_BUCKET, CONTEXT_BUCKET = 64, 128
-"""Lengths of prefixes and caches are rounded up to these, so that few shapes are compiled."""
+"""Frames that one call of the compiled program generates at most."""
+PREFIX_BUCKET, CONTEXT_BUCKET = 64, 256
+"""Lengths of prefixes and caches are these, or 2, 4, 8, … times as much, so that few shapes are compiled."""
+ROWS = 8
+"""Prompts that are worked on at once where nothing else is said."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How a token is chosen. Each task draws its own random numbers from a seed."""
+class Prompt(NamedTuple):
+    """What generation goes on from: its number, which its random numbers belong to, and the most frames to generate,
+    None for as many as the model has positions."""
 
-    temperature: float = 1.0
-    """Divides the logits before sampling; 0 takes the most likely token."""
-    top_k: int = 30
-    """Tokens are drawn among the k most likely ones; 0 draws among all of the level."""
-    seed: int = 0
-    """Start of the random numbers: the same seed gives the same tokens."""
-    min_frames: int = 1
-    """Frames that are generated before the end may come."""
+    number: int
+    prefix: Frames
+    frames: int | None = None
 
-    def __post_init__(self):
-        if self.temperature < 0 or self.top_k < 0 or self.min_frames < 0:
-            raise ValueError(
-                f"Sampling: got temperature={self.temperature}, top_k={self.top_k}, "
-                f"min_frames={self.min_frames}, wanted none below 0"
-            )
+
+def fitting(task: Task, prompt: Prompt, context: int) -> Prompt:
+    """The prompt with the frames to generate. Raises ValueError where they do not fit `context` positions."""
+    length = len(prompt.prefix.tokens)
+    frames = context - length if prompt.frames is None else prompt.frames
+    if not 1 <= frames <= context - length:
+        raise ValueError(
+            f"task {task.name}: a prompt of {length} frames and {max(frames, 1)} frames to generate do not "
+            f"fit the model's {context} positions; shorten the text or prompt, or ask for less audio"
+        )
+    return prompt._replace(frames=frames)
 
 
 class State(NamedTuple):
     """What one frame leaves to the next.
 
     caches: of each global layer; frame: the last frame's tokens, [B, Q]; position: of the next frame, [B]; done:
-    whether a row has ended, [B]; key: of the random numbers; generated: frames so far.
+    whether a row has ended, [B]; past: what choices know of the frames before; limit: frames that a row may generate,
+    [B]; key: of each row's random numbers, [B].
     """
 
     caches: list[Cache]
     frame: Array
     position: Array
     done: Array
+    past: Past
+    limit: Array
     key: Array
-    generated: Array
 
 
 class PreparedModel(NamedTuple):
     """The two stacks, laid out for many single steps.
 
-    ids: the ids that each level may choose among, [Q, A]; heads: the head's columns for them, [D, A] of each level.
+    ids: the ids that each level may choose among, [L, A], where later levels repeat the first when L is 1; heads: the
+    head's columns for them, [D, A] of each level.
     """
 
     global_: GlobalStack
@@ -76,80 +89,141 @@ class PreparedModel(NamedTuple):
     heads: list[Array]
 
 
-def prepare_for_decoding(definition: ModelDefinition, params: Params, ids: Int[Array, "Q A"]) -> PreparedModel:
+def prepare_for_decoding(definition: ModelDefinition, params: Params, ids: Int[Array, "L A"]) -> PreparedModel:
     """The model with logits over `ids` alone."""
     global_, local = definition.merge("global", params["global"]), definition.merge("local", params["local"])
     heads = [params["local"]["head"]["kernel"][:, row] for row in ids]
     return PreparedModel(global_, local, unstack(global_.blocks), unstack(local.blocks), ids, heads)
 
 
-Choose = Callable[[Float[Array, "B A"], int, Int[Array, " B"], Array], Int[Array, " B"]]
-"""(logits of the level's ids, level, the frame's first token, key) → id of each row."""
-
-
 def local_frame(
-    model: PreparedModel, vectors: Float[Array, "B D"], choose: Choose, key: Array
-) -> tuple[Int[Array, "B Q"], Float[Array, "B Q A"]]:
+    model: PreparedModel, vectors: Float[Array, "B D"], choose: Choose, draws: Float[Array, "B Q 3"]
+) -> tuple[Int[Array, "B Q"], Float[Array, "B L A"]]:
     """The tokens that `choose` takes for one frame, level after level, and the logits it chose from."""
-    local, keys = model.local, jax.random.split(key, model.local.codebooks)
+    local = model.local
     linked = local.linked(vectors)
     caches: Sequence[Cache | None] = [None] * len(model.local_blocks)
     tokens, logits = [jnp.full(len(vectors), LOCAL_START)], []
-    for level in range(local.codebooks):
+    for level, head in enumerate(model.heads):
         x, caches = local.step(model.local_blocks, tokens[-1], linked[:, level], caches, level)
-        logits.append(x @ model.heads[level])
-        tokens.append(choose(logits[-1], level, tokens[min(level, 1)], keys[level]))
+        logits.append(x @ head)
+        tokens.append(choose(logits[-1], level, tokens[min(level, 1)], draws[:, level]))
+    tokens += tokens[1:2] * (local.codebooks - len(model.heads))
     return jnp.stack(tokens[1:], axis=1), jnp.stack(logits, axis=1)
 
 
 def next_frame(
-    model: PreparedModel, state: State, choose: Choose
-) -> tuple[State, Int[Array, "B Q"], Float[Array, "B Q A"]]:
+    model: PreparedModel, state: State, choose: Choose, draws: Float[Array, "B Q 3"]
+) -> tuple[State, Int[Array, "B Q"], Float[Array, "B L A"]]:
     """The state after one more frame, the frame's tokens, and the logits they were chosen from."""
     vectors, caches = model.global_.step(model.global_blocks, state.frame, state.caches, state.position)
-    key, frame_key = jax.random.split(state.key)
-    tokens, logits = local_frame(model, vectors, choose, frame_key)
-    return State(caches, tokens, state.position + 1, state.done, key, state.generated + 1), tokens, logits
+    tokens, logits = local_frame(model, vectors, choose, draws)
+    recent = jnp.concatenate([state.past.recent[:, 1:], tokens[:, :1]], axis=1)
+    new = state._replace(
+        caches=caches, frame=tokens, position=state.position + 1, past=Past(state.past.generated + 1, recent)
+    )
+    return new, tokens, logits
 
 
-def start_state(global_: GlobalStack, prefix: Batch, lengths: Int[Array, " B"], context: int, key: Array) -> State:
-    """The state after all but the last frame of each prefix [B, P, Q]; the caches have room for `context` frames."""
-    _, caches = global_.fill(prefix)
-    room = [(0, 0), (0, 0), (0, context - prefix.tokens.shape[1]), (0, 0)]
-    last = jnp.take_along_axis(prefix.tokens, (lengths - 1)[:, None, None], axis=1)[:, 0]
-    caches = jax.tree.map(lambda x: jnp.pad(x, room), caches)
-    return State(caches, last, lengths, jnp.zeros(len(lengths), bool), key, jnp.zeros((), jnp.int32))
+def idle_state(config: ModelConfig, rows: int) -> State:
+    """A state whose rows wait for a prompt; its caches have no room yet."""
+    stack = config.global_stack
+    empty = Cache(
+        jnp.zeros((rows, stack.heads, stack.head_width, 0)), jnp.zeros((rows, stack.heads, 0, stack.head_width))
+    )
+    none = jnp.zeros(rows, jnp.int32)
+    return State(
+        caches=[empty] * stack.layers,
+        frame=jnp.zeros((rows, config.codebooks), jnp.int32),
+        position=none,
+        done=jnp.ones(rows, bool),
+        past=Past(none, jnp.full((rows, RECENT_FRAMES), PAD)),
+        limit=none,
+        key=jax.random.split(jax.random.key(0), rows),
+    )
 
 
-def sample(sampling: Sampling, ids: Int[Array, "Q A"], end: int, repeated: bool, generated: Int[Array, ""]) -> Choose:
-    """Returns a function that chooses a token among the ids of its level, the last of which is `end`.
+def admit(
+    global_: GlobalStack, state: State, row: Int[Array, ""], prefix: Batch, length: Array, limit: Array, key: Array
+) -> State:
+    """The state whose row goes on from all but the last of the `length` frames of a prefix [1, P, Q]."""
+    _, filled = global_.fill(prefix)
+    at = (row, 0, 0, 0)
+    caches = [
+        Cache(*(jax.lax.dynamic_update_slice(*pair, at) for pair in zip(cache, new, strict=True)))
+        for cache, new in zip(state.caches, filled, strict=True)
+    ]
+    return State(
+        caches=caches,
+        frame=state.frame.at[row].set(prefix.tokens[0, length - 1]),
+        position=state.position.at[row].set(length),
+        done=state.done.at[row].set(False),
+        past=Past(state.past.generated.at[row].set(0), state.past.recent.at[row].set(PAD)),
+        limit=state.limit.at[row].set(limit),
+        key=state.key.at[row].set(key),
+    )
 
-    Only the first level may choose `end`, once `sampling.min_frames` frames are generated, and the whole frame is then
-    `end`; with `repeated`, the first level's token always fills the frame. Under top_k, `end` is drawn with its
-    probability among all ids, if it is at least as likely as the k-th best code, and the other draws are among the k
-    best codes: the renormalised share that `end` has among a few ids would stop most examples too early.
+
+def with_room(state: State, context: int) -> State:
+    """The same state with caches for `context` frames."""
+    more, none = (0, max(0, context - held_by(state))), (0, 0)
+
+    def resized(cache: Cache) -> Cache:
+        keys = jnp.pad(cache.keys[..., :context], (none, none, none, more))
+        return Cache(keys, jnp.pad(cache.values[:, :, :context], (none, none, more, none)))
+
+    return state._replace(caches=[resized(cache) for cache in state.caches])
+
+
+def held_by(state: State) -> int:
+    """Frames that the caches have room for."""
+    return state.caches[0].values.shape[2]
+
+
+def block_of_frames(
+    model: PreparedModel, values: Values, state: State, waiting: Array, rule: Rule, end: int
+) -> tuple[State, Int[Array, "B F Q"]]:
+    """Up to BLOCK_FRAMES more frames of each row, and `<pad>` after a row's end.
+
+    While prompts are `waiting` it stops as soon as a row ends, so that the row can take the next.
     """
+    begun, codebooks = state.done, model.local.codebooks
+    draws = jnp.zeros((BLOCK_FRAMES, len(state.frame), codebooks, DRAWS))
+    if not rule.greedy:
+        frames = state.past.generated + jnp.arange(BLOCK_FRAMES)[:, None]
+        keys = jax.vmap(jax.vmap(jax.random.fold_in), (None, 0))(state.key, frames)
+        draws = jax.vmap(jax.vmap(lambda key: jax.random.uniform(key, (codebooks, DRAWS))))(keys)
 
-    def choose(logits: Array, level: int, first: Array, key: Array) -> Array:
-        may_end = generated >= sampling.min_frames if level == 0 else False
-        is_end = jnp.arange(logits.shape[-1]) == logits.shape[-1] - 1
-        logits = jnp.where(is_end & ~jnp.asarray(may_end), MASKED, logits.astype(jnp.float32))
-        if sampling.temperature == 0:
-            index = logits.argmax(-1)
-        elif 0 < sampling.top_k < logits.shape[-1]:
-            end_key, key = jax.random.split(key)
-            ends = jax.random.uniform(end_key, first.shape) < jax.nn.softmax(logits / sampling.temperature)[:, -1]
-            best, indices = jax.lax.top_k(logits[:, :-1], sampling.top_k)
-            ends &= logits[:, -1] >= best[:, -1]
-            drawn = jax.random.categorical(key, best / sampling.temperature)
-            index = jnp.take_along_axis(indices, drawn[:, None], axis=1)[:, 0]
-            index = jnp.where(ends, logits.shape[-1] - 1, index)
-        else:
-            index = jax.random.categorical(key, logits / sampling.temperature)
-        token = ids[level, index]
-        return token if level == 0 else jnp.where((first == end) | repeated, first, token)
+    def unfinished(carry: tuple[State, Array, Array]) -> Array:
+        state, _, frame = carry
+        freed = waiting & (state.done & ~begun).any()
+        return (frame < BLOCK_FRAMES) & ~state.done.all() & ~freed
 
-    return choose
+    def body(carry: tuple[State, Array, Array]) -> tuple[State, Array, Array]:
+        state, block, frame = carry
+        choose = sample(rule, values, model.ids, end, state.past)
+        new, tokens, _ = next_frame(model, state, choose, draws[frame])
+        written = jnp.where(state.done[:, None], PAD, tokens)
+        block = jax.lax.dynamic_update_index_in_dim(block, written, frame, axis=1)
+        done = state.done | (tokens[:, 0] == end) | (new.past.generated >= state.limit)
+        return new._replace(done=done), block, frame + 1
+
+    empty = jnp.full((len(state.frame), BLOCK_FRAMES, codebooks), PAD)
+    state, block, _ = jax.lax.while_loop(unfinished, body, (state, empty, jnp.int32(0)))
+    return state, block
+
+
+@dataclass
+class Row:
+    """What a row of the state works on, and how many frames it has generated."""
+
+    prompt: Prompt
+    generated: int = 0
+
+    def needs(self) -> int:
+        """Positions that the caches must have for the next block."""
+        most = min(self.generated + BLOCK_FRAMES, self.prompt.frames or 0)
+        return len(self.prompt.prefix.tokens) + most
 
 
 class Generator:
@@ -157,103 +231,106 @@ class Generator:
 
     def __init__(self, definition: ModelDefinition, params: Params, vocabulary: Vocabulary):
         self.definition, self.params, self.vocabulary = definition, params, vocabulary
-        self._models: dict[tuple[str, int], PreparedModel] = {}
+        self._models: dict[str, PreparedModel] = {}
         self._prepare = jax.jit(partial(prepare_for_decoding, definition))
-        self._start = jax.jit(start_state, static_argnames="context")
-        self._block = jax.jit(
-            self._block_program, static_argnames=("sampling", "end", "repeated"), donate_argnames="state"
-        )
+        self._admit = jax.jit(admit, donate_argnames="state")
+        self._with_room = jax.jit(with_room, static_argnames="context")
+        self._block = jax.jit(block_of_frames, static_argnames=("rule", "end"), donate_argnames="state")
 
     def generate(
         self, task: Task, prefixes: Sequence[Frames], sampling: Sampling, frames: int | None = None
     ) -> list[np.ndarray]:
         """The raw target of each prefix: codes [T, Q], or ids [T]; at most `frames` items each."""
-        blocks = list(self.blocks(task, prefixes, sampling, frames))
-        tokens = np.concatenate(blocks, axis=1)
-        return [self._raw(task, row) for row in tokens]
+        prompts = [Prompt(number, prefix, frames) for number, prefix in enumerate(prefixes)]
+        made = dict(self.results(task, prompts, sampling, len(prompts)))
+        return [made[number] for number in range(len(prompts))]
 
-    def stream(self, task: Task, prefix: Frames, sampling: Sampling, frames: int | None = None) -> Iterator[np.ndarray]:
-        """The raw target of one prefix, block after block as it is generated."""
-        for block in self.blocks(task, [prefix], sampling, frames):
-            if len(raw := self._raw(task, block[0])):
-                yield raw
+    def stream(self, task: Task, prompt: Prompt, sampling: Sampling) -> Iterator[np.ndarray]:
+        """The raw target of one prompt, block after block as it is generated."""
+        return (piece for _, piece, _ in self.pieces(task, [prompt], sampling) if len(piece))
 
-    def blocks(
-        self, task: Task, prefixes: Sequence[Frames], sampling: Sampling, frames: int | None = None
-    ) -> Iterator[np.ndarray]:
-        """Blocks [B, up to BLOCK_FRAMES, Q] of ids, until every row has ended or has `frames` frames."""
-        longest, context = max(len(p.tokens) for p in prefixes), self.definition.config.context_frames
-        room = context - longest
-        wanted = room if frames is None else frames
-        if room < 1 or wanted > room:
-            raise ValueError(
-                f"task {task.name}: a prompt of {longest} frames and {max(wanted, 1)} frames to generate do not "
-                f"fit the model's {context} positions; shorten the text or prompt, or ask for less audio"
-            )
-        end, repeated = SPECIAL_IDS[f"<{task.target.kind}_end>"], KINDS[task.target.kind].form == "ids"
-        batch, lengths = self._pad(prefixes, context)
-        held = min(context, _round_up(longest + wanted, CONTEXT_BUCKET))
+    def results(
+        self, task: Task, prompts: Iterable[Prompt], sampling: Sampling, rows: int = ROWS
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """The number and the raw target of each prompt, in the order in which they end; no number comes twice."""
+        made: dict[int, list[np.ndarray]] = defaultdict(list)
+        for number, piece, is_last in self.pieces(task, prompts, sampling, rows):
+            made[number].append(piece)
+            if is_last:
+                yield number, np.concatenate(made.pop(number))
+
+    def pieces(
+        self, task: Task, prompts: Iterable[Prompt], sampling: Sampling, rows: int = ROWS
+    ) -> Iterator[tuple[int, np.ndarray, bool]]:
+        """(number of the prompt, raw items, whether they are its last), block after block.
+
+        A prompt is taken when a row becomes free for it, and one is held ready. Raises ValueError for a prompt that
+        does not fit.
+        """
+        end, key = SPECIAL_IDS[f"<{task.target.kind}_end>"], jax.random.key(sampling.seed)
+        key = jax.random.fold_in(key, TASK_NUMBERS[task.name])
+        later, working = iter(prompts), dict[int, Row]()
+        ahead = list(itertools.islice(later, rows))
+        rows = len(ahead)
+        ahead += itertools.islice(later, 1)
         model = self._model(task, end)
-        key = jax.random.fold_in(jax.random.key(sampling.seed), TASK_NUMBERS[task.name])
-        state = self._start(model.global_, batch, lengths, context=held, key=key)
-        for first in range(0, wanted, BLOCK_FRAMES):
-            size = min(BLOCK_FRAMES, wanted - first)
-            state, tokens = self._block(model, state, jnp.int32(size), sampling=sampling, end=end, repeated=repeated)
-            yield np.asarray(tokens)[:, :size]
-            if bool(state.done.all()):
-                return
+        state = idle_state(self.definition.config, rows)
+        while ahead or working:
+            free = [row for row in range(rows) if row not in working][: len(ahead)]
+            fresh = {row: Row(fitting(task, ahead.pop(0), self.definition.config.context_frames)) for row in free}
+            working |= fresh
+            state = self._roomy(state, working)
+            for row, of_row in fresh.items():
+                state = self._start(model, state, row, of_row.prompt, key)
+            ahead += itertools.islice(later, 1 - len(ahead))
+            state, block = self._block(
+                model, sampling.values(), state, np.bool_(bool(ahead)), rule=sampling.rule, end=end
+            )
+            tokens, done, generated = jax.device_get((block, state.done, state.past.generated))
+            for row, of_row in list(working.items()):
+                size = generated[row] - of_row.generated
+                of_row.generated = int(generated[row])
+                if done[row]:
+                    del working[row]
+                yield of_row.prompt.number, self._raw(task, tokens[row, :size]), bool(done[row])
+
+    def _roomy(self, state: State, working: Mapping[int, Row]) -> State:
+        """The state with caches as large as the rows need for their next block."""
+        most = max(row.needs() for row in working.values())
+        needed = min(self.definition.config.context_frames, _bucket(most, CONTEXT_BUCKET))
+        return state if held_by(state) == needed else self._with_room(state, context=needed)
+
+    def _start(self, model: PreparedModel, state: State, row: int, prompt: Prompt, key: Array) -> State:
+        """The state whose row works on a fresh prompt."""
+        prefix, length = self._padded(prompt.prefix, held_by(state))
+        key = jax.random.fold_in(key, prompt.number)
+        return self._admit(
+            model.global_, state, np.int32(row), prefix, np.int32(length), np.int32(prompt.frames or 0), key
+        )
 
     def _model(self, task: Task, end: int) -> PreparedModel:
         """The model prepared for the target of `task`, once; it holds a second copy of the weights."""
-        key = (task.target.kind, end)
-        if key not in self._models:
-            self._models[key] = self._prepare(self.params, self._ids(task, end))
-        return self._models[key]
+        if (kind := task.target.kind) not in self._models:
+            self._models[kind] = self._prepare(self.params, self._ids(task, end))
+        return self._models[kind]
 
-    def _block_program(
-        self, model: PreparedModel, state: State, size: Array, sampling: Sampling, end: int, repeated: bool
-    ) -> tuple[State, Int[Array, "B F Q"]]:
-        """Up to `size` more frames in a block of BLOCK_FRAMES; rows that have ended are filled with `<pad>`."""
-        first = state.generated
+    def _padded(self, prefix: Frames, most: int) -> tuple[Batch, int]:
+        """The prefix as a batch of one row, rounded up to a bucket of at most `most` frames, and its length."""
+        length, texts = len(prefix.tokens), len(prefix.text_vectors)
+        frames, room = min(most, _bucket(length, PREFIX_BUCKET)), _bucket(texts, PREFIX_BUCKET) - texts
+        behind = (0, frames - length)
+        tokens = np.pad(prefix.tokens, (behind, (0, 0)))
+        slots = np.pad(prefix.text_slots, behind, constant_values=-1)
+        vectors = np.pad(prefix.text_vectors, ((0, room), (0, 0)))
+        positions = np.arange(frames, dtype=np.int32)
+        segments = (positions < length).astype(np.int32)
+        return unscored(*(part[None] for part in (tokens, segments, positions, slots, vectors))), length
 
-        def unfinished(carry: tuple[State, Array]) -> Array:
-            state, _ = carry
-            return (state.generated - first < size) & ~state.done.all()
-
-        def body(carry: tuple[State, Array]) -> tuple[State, Array]:
-            state, block = carry
-            choose = sample(sampling, model.ids, end, repeated, state.generated)
-            new, tokens, _ = next_frame(model, state, choose)
-            written = jnp.where(state.done[:, None], PAD, tokens)
-            block = jax.lax.dynamic_update_index_in_dim(block, written, state.generated - first, axis=1)
-            return new._replace(done=state.done | (tokens[:, 0] == end)), block
-
-        empty = jnp.full((len(state.frame), BLOCK_FRAMES, self.vocabulary.codebooks), PAD)
-        return jax.lax.while_loop(unfinished, body, (state, empty))
-
-    def _pad(self, prefixes: Sequence[Frames], context: int) -> tuple[Batch, np.ndarray]:
-        """The prefixes as one batch, whose lengths are rounded up, and the length of each prefix."""
-        lengths = np.array([len(p.tokens) for p in prefixes], np.int32)
-        longest = min(context, _round_up(int(lengths.max()), PREFIX_BUCKET))
-        texts = _round_up(max(1, *(len(p.text_vectors) for p in prefixes)), PREFIX_BUCKET)
-        rows, codebooks = len(prefixes), self.vocabulary.codebooks
-        tokens, slots = np.zeros((rows, longest, codebooks), np.int32), np.full((rows, longest), -1, np.int32)
-        vectors = np.zeros((rows, texts, self.definition.config.text_width), np.float32)
-        for row, prefix in enumerate(prefixes):
-            tokens[row, : lengths[row]] = prefix.tokens
-            slots[row, : lengths[row]] = prefix.text_slots
-            vectors[row, : len(prefix.text_vectors)] = prefix.text_vectors
-        positions = np.tile(np.arange(longest, dtype=np.int32), (rows, 1))
-        segments = (positions < lengths[:, None]).astype(np.int32)
-        return unscored(tokens, segments, positions, slots, vectors), lengths
-
-    def _ids(self, task: Task, end: int) -> Int[Array, "Q A"]:
-        """The ids that each level may choose among, the last of which is `end`."""
+    def _ids(self, task: Task, end: int) -> Int[Array, "L A"]:
+        """The ids that each level may choose among, the last of which is `end`; for ids, of the first level alone."""
         kind = KINDS[task.target.kind]
-        spans = [
-            self.vocabulary.level(level) if kind.form == "codes" else self.vocabulary.span(kind.span or "")
-            for level in range(self.vocabulary.codebooks)
-        ]
+        levels = map(self.vocabulary.level, range(self.vocabulary.codebooks))
+        spans = levels if kind.form == "codes" else [self.vocabulary.span(kind.span or "")]
         return jnp.asarray([[*span, end] for span in spans])
 
     def _raw(self, task: Task, tokens: Int[np.ndarray, "T Q"]) -> np.ndarray:
@@ -266,5 +343,6 @@ class Generator:
         return tokens - np.array([self.vocabulary.level(level).start for level in range(tokens.shape[1])])
 
 
-def _round_up(length: int, step: int) -> int:
-    return -(-length // step) * step
+def _bucket(length: int, least: int) -> int:
+    """`least` times the power of 2 that makes it no less than `length`."""
+    return least << max(0, -(-length // least) - 1).bit_length()

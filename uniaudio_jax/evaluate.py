@@ -23,7 +23,6 @@ from data_pipelines.heldout import Example, HeldOut, levels_of, target_histogram
 from uniaudio_jax.audio.files import write_audio
 from uniaudio_jax.cli import main_guard, parse, use_compile_cache
 from uniaudio_jax.config import MeshConfig
-from uniaudio_jax.decoding import Sampling
 from uniaudio_jax.files import atomic_write, check_folder, write_json
 from uniaudio_jax.metrics.plots import draw_evaluation, shown_files
 from uniaudio_jax.metrics.registry import installed_metrics, scores_of
@@ -32,6 +31,7 @@ from uniaudio_jax.metrics.tables import cell, markdown_table
 from uniaudio_jax.model.uniaudio import Params
 from uniaudio_jax.programs import Programs
 from uniaudio_jax.run import Run, load_run
+from uniaudio_jax.sampling import Sampling
 from uniaudio_jax.sharding import make_mesh
 from uniaudio_jax.sinks.jsonl import FILE as METRICS_FILE
 from uniaudio_jax.sinks.jsonl import read_metrics
@@ -84,8 +84,8 @@ def task_losses(
 
 def generated_samples(run: Run, task: Task, examples: list[Example], sampling: Sampling) -> list[Sample]:
     """What the run generates for held-out examples, beside their references."""
-    estimates = run.generate_like(task.name, [example.streams for example in examples], sampling)
-    return [sample_of(run, task, *pair) for pair in zip(examples, estimates, strict=True)]
+    estimates = dict(run.results_like(task.name, [example.streams for example in examples], sampling))
+    return [sample_of(run, task, example, estimates[number]) for number, example in enumerate(examples)]
 
 
 def other_clips(task: Task, examples: list[Example], count: int) -> list[int]:

@@ -1,18 +1,20 @@
 """Generate audio, or text, with a trained run.
 
     python -m uniaudio_jax.generate --run RUN --task tts --text "Good morning." --speaker-prompt voice.wav --out DIR
+    python -m uniaudio_jax.generate --run RUN --task tts --texts lines.txt --speaker-prompt voice.wav --out DIR
     python -m uniaudio_jax.generate --run RUN --task enhancement --split heldout --count 2 --out DIR
 
 writes 16 kHz wav files (.txt files for tasks such as asr), named after their clips, and samples.json, which says what
 each was made from. Files that it does not list are never overwritten. With `--stream` the wav file grows while its
-audio is being made, and can be played meanwhile.
+audio is being made, and can be played meanwhile. Of `--texts` each result is saved as soon as it is finished; run
+again, the command makes what is missing, and what was made of other words, another step or other options.
 """
 
 import itertools
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,47 +25,16 @@ from data_pipelines.heldout import Example, HeldOut
 from data_pipelines.tokenizers.midi import read_midi
 from uniaudio_jax.audio.files import read_audio, write_audio, write_growing
 from uniaudio_jax.cli import main_guard, parse, use_compile_cache
-from uniaudio_jax.decoding import Sampling
+from uniaudio_jax.conditions import Conditions, Line, read_lines
+from uniaudio_jax.decoding import ROWS, Prompt
+from uniaudio_jax.errors import Refused, attempt
 from uniaudio_jax.files import atomic_write, name_key, read_json, safe_name, write_json
 from uniaudio_jax.run import Run, load_run
+from uniaudio_jax.sampling import Sampling
 from uniaudio_jax.tasks import KINDS, Task, get_task
 
-
-@dataclass(frozen=True, kw_only=True)
-class Conditions:
-    """What a task is given, by the fields of a clip; each task wants its own."""
-
-    text: str | None = None
-    """What to say or sing, the caption, or the order to edit."""
-    language: str | None = None
-    """Language of the text, by its name or code, such as German or de."""
-    instruction: str | None = None
-    """How to say it, in words."""
-    midi: Path | None = None
-    """A .mid file with the tune to sing."""
-    speaker_prompt: Path | None = None
-    """Audio of the voice to take."""
-    audio: Path | None = None
-    """Audio to listen to or to fill in."""
-    content_audio: Path | None = None
-    """Speech to convert."""
-    noisy_audio: Path | None = None
-    """Speech to clean."""
-    mixture_audio: Path | None = None
-    """Speech of several people, to extract one from."""
-    reverberant_audio: Path | None = None
-    """Speech to take the reverberation out of."""
-    source_audio: Path | None = None
-    """Audio to edit."""
-    paired_audio: Path | None = None
-    """Speech to compare the voice of `audio` with."""
-    masked_seconds: tuple[float, float] | None = None
-    """From where to where in `audio` to speak anew."""
-
-    def given(self) -> dict[str, Any]:
-        """The conditions on the command line, by name."""
-        values = {field.name: getattr(self, field.name) for field in fields(Conditions)}
-        return {name: value for name, value in values.items() if value is not None}
+MOST_REASONS = 3
+"""Lines of a list whose failure is told at the end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +53,18 @@ class GenerateOptions(Conditions):
     """Takes the conditions from this split of the run's data, not from the command line."""
     count: int = 1
     """Examples to take from the split."""
+    texts: Path | None = None
+    """A file with a text on each line or, named .jsonl, an object of conditions and perhaps an id. What stands on the
+    command line is given to each line that does not have it."""
+    rows: int = ROWS
+    """Examples that are worked on at once."""
     stream: bool = False
     """Writes the audio while it is being generated."""
     sampling: Sampling = field(default_factory=Sampling)
 
     def __post_init__(self):
+        if self.texts and (self.split or self.stream):
+            raise ValueError("--texts makes a result of each line; leave --split and --stream out")
         if self.split and self.given():
             raise ValueError(
                 f"--split takes the conditions from the data, but {list(self.given())} were given too; "
@@ -96,14 +74,15 @@ class GenerateOptions(Conditions):
             raise ValueError(f"--task: got {len(self.task)} tasks, wanted one, or --split heldout")
         if self.split and self.stream:
             raise ValueError("--stream writes one waveform for given conditions; leave --split or --stream out")
-        if self.count < 1:
-            raise ValueError(f"--count: got {self.count}, wanted at least 1")
+        for name in ("count", "rows"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name}: got {getattr(self, name)}, wanted at least 1")
 
 
-def read_conditions(options: Conditions, rate_hz: int) -> dict[str, Any]:
-    """The conditions on the command line, with audio files as waveforms at `rate_hz` and a .mid file as notes."""
-    conditions = options.given()
-    for name, value in conditions.items():
+def read_conditions(given: dict[str, Any], rate_hz: int) -> dict[str, Any]:
+    """The given conditions, with audio files as waveforms at `rate_hz` and a .mid file as notes."""
+    conditions = dict(given)
+    for name, value in given.items():
         if name == "midi":
             conditions[name] = read_midi(value)
         elif isinstance(value, Path):
@@ -139,6 +118,10 @@ class Listing:
         """TASK_NNN, numbered after the highest that a file or a row has."""
         found = [re.fullmatch(rf"{task}_([0-9]+)", name) for name in self.taken]
         return f"{task}_{1 + max((int(match[1]) for match in found if match), default=-1):03d}"
+
+    def has(self, about: dict[str, Any]) -> bool:
+        """Whether there is a result that was made from just this, with its file."""
+        return any(about.items() <= row.items() and (self.folder / _file_of(row)).is_file() for row in self.rows)
 
     def put(self, row: dict[str, Any]) -> None:
         """Writes a row, in place of the earlier one of the same id, task and corpus."""
@@ -213,10 +196,10 @@ def write_heldout(run: Run, task: Task, options: GenerateOptions, heldout: HeldO
     listing, examples = Listing(options.out), heldout.examples(options.count)
     if not examples:
         raise ValueError(f"{task.name}: none of the held-out examples fits a row of the run; see data.row_frames")
-    generated = run.generate_like(task.name, [example.streams for example in examples], options.sampling)
-    pairs = zip(examples, generated, strict=True)
-    bar = tqdm(pairs, total=len(examples), desc=f"write {task.name}", unit=" examples", leave=False)
-    return [_result_of(run, task, example, items, listing).write(listing) for example, items in bar]
+    streams = [example.streams for example in examples]
+    generated = run.results_like(task.name, streams, options.sampling, options.rows)
+    bar = tqdm(generated, total=len(examples), desc=task.name, unit=" examples", leave=False)
+    return [_result_of(run, task, examples[number], items, listing).write(listing) for number, items in bar]
 
 
 def _result_of(run: Run, task: Task, example: Example, generated: np.ndarray, listing: Listing) -> Result:
@@ -230,9 +213,45 @@ def _result_of(run: Run, task: Task, example: Example, generated: np.ndarray, li
     return result
 
 
+def write_lines(run: Run, task: Task, options: GenerateOptions, lines: list[Line]) -> list[dict[str, Any]]:
+    """Writes what was generated for each line that has no result yet; returns the rows of samples.json of all.
+
+    A line that cannot be generated costs itself alone. Raises ValueError at the end, which names such lines.
+    """
+    listing, failed = Listing(options.out), list[str]()
+    made = {"task": task.name, "step": run.step, "seconds": options.seconds, "sampling": asdict(options.sampling)}
+    abouts = {line.number: {"id": line.id, **made, **line.written()} for line in lines}
+    missing = [line for line in lines if not listing.has(abouts[line.number])]
+
+    def prompt_of(line: Line) -> Prompt:
+        conditions = read_conditions(line.given, run.codec.sample_rate_hz)
+        return run.prompt(task.name, conditions, number=line.number, seconds=options.seconds)
+
+    def prompts() -> Iterator[Prompt]:
+        for line in missing:
+            prompt = attempt(prompt_of, line)
+            if isinstance(prompt, Refused):
+                failed.append(f"{line.where}: {prompt}")
+            else:
+                yield prompt
+
+    results = run.results(task.name, prompts(), options.sampling, options.rows)
+    for number, tokens in tqdm(results, total=len(missing), desc=task.name, unit=" lines", leave=False):
+        result = Result(run, task, listing.stem_of(abouts[number]), abouts[number])
+        result.add_target("generated", tokens)
+        result.write(listing)
+    if failed:
+        raise ValueError(
+            f"{len(failed)} of {len(lines)} lines could not be generated, the others are in {options.out}; "
+            f"{'; '.join(failed[:MOST_REASONS])}{'; …' if len(failed) > MOST_REASONS else ''}"
+        )
+    ids = {line.id for line in lines}
+    return [row for row in listing.rows if row["id"] in ids and row.get("task") == task.name]
+
+
 def write_given(run: Run, task: Task, options: GenerateOptions) -> list[dict[str, Any]]:
     """Writes what was generated for the conditions on the command line; returns the row of samples.json."""
-    listing, conditions = Listing(options.out), read_conditions(options, run.codec.sample_rate_hz)
+    listing, conditions = Listing(options.out), read_conditions(options.given(), run.codec.sample_rate_hz)
     stem = listing.next_stem(task.name)
     about = {"id": stem, "task": task.name, **{name: str(value) for name, value in options.given().items()}}
     if options.stream:
@@ -273,7 +292,10 @@ def _write_stream(
 
 def generate(run: Run, task: Task, options: GenerateOptions, heldout: HeldOut | None) -> str:
     """Writes the results of one task into `options.out`; returns a line about them."""
-    rows = write_heldout(run, task, options, heldout) if heldout else write_given(run, task, options)
+    if options.texts:
+        rows = write_lines(run, task, options, read_lines(options.texts, options.given()))
+    else:
+        rows = write_heldout(run, task, options, heldout) if heldout else write_given(run, task, options)
     seconds = sum(row.get("generated_seconds", 0) for row in rows)
     files = f"{len(rows)} wav files, {seconds:.1f} s of audio" if task.makes_audio else f"{len(rows)} texts"
     return f"{task.name}: {files}, from step {run.step}: {options.out}"

@@ -1,6 +1,7 @@
 """A trained run, for notebooks and entry points: logits, generation, codec."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from jaxtyping import Array, ArrayLike, Float, Int
 from uniaudio_jax.checkpoint import one_device, read_newest
 from uniaudio_jax.codec.codec import Codec, load_codec
 from uniaudio_jax.config import check_codec
-from uniaudio_jax.decoding import Generator, Sampling
+from uniaudio_jax.decoding import ROWS, Generator, Prompt, fitting
 from uniaudio_jax.model.uniaudio import ModelDefinition, Params
+from uniaudio_jax.sampling import Sampling
 from uniaudio_jax.sequence import MASK_CODE, to_prefix, unscored
 from uniaudio_jax.tasks import DRAWN, Task, get_task
 from uniaudio_jax.vocab import CONTINUOUS
@@ -103,17 +105,74 @@ class Run:
         return vectors
 
     def generate(
-        self, task: str, *, sampling: Sampling | None = None, seconds: float | None = None, **conditions: Any
+        self,
+        task: str,
+        *,
+        sampling: Sampling | None = None,
+        seconds: float | None = None,
+        number: int = 0,
+        **conditions: Any,
     ) -> Any:
         """What `task` makes of its conditions: a waveform [S] at the codec's rate, or the text of a task such as `asr`.
 
         run.generate("tts", text="Hello there.", speaker_prompt=wav). Conditions are fields of a clip (see
         data_pipelines/corpora): texts, labels, notes, and waveforms at the codec's rate. seconds: the longest result;
-        by default as long as the model's positions allow. Raises ValueError for a missing or surplus condition, or a
-        prompt too long.
+        by default as long as the model's positions allow. number: whose random numbers are drawn, as `generate_many`
+        counts. Raises ValueError for a missing or surplus condition, or a prompt too long.
         """
-        streams, frames = self._conditions(task, conditions), self._frames(seconds)
-        tokens = self.generate_streams(task, [streams], sampling=sampling, frames=frames)[0]
+        prompt = self.prompt(task, conditions, number=number, seconds=seconds)
+        ((_, tokens),) = self.results(task, [prompt], sampling)
+        return self._target_of(task, tokens)
+
+    def generate_many(
+        self,
+        task: str,
+        conditions: Iterable[Mapping[str, Any]],
+        *,
+        rows: int = ROWS,
+        sampling: Sampling | None = None,
+        seconds: float | None = None,
+    ) -> Iterator[tuple[int, Any]]:
+        """(number, what `generate` returns for it) for any number of conditions, in the order in which they end.
+
+        `rows` are worked on at once, and the next conditions are read when a row becomes free. Each gets what it
+        gets alone from `generate` with its number, counted from 0.
+        """
+        prompts = (self.prompt(task, given, number=n, seconds=seconds) for n, given in enumerate(conditions))
+        results = self.results(task, prompts, sampling, rows)
+        return ((number, self._target_of(task, tokens)) for number, tokens in results)
+
+    def prompt(
+        self, task: str, conditions: Mapping[str, Any], *, number: int = 0, seconds: float | None = None
+    ) -> Prompt:
+        """The conditions as a prompt, for `results`. Raises ValueError as `generate`."""
+        return self._prompt(get_task(task), self._conditions(task, conditions), number, self._frames(seconds))
+
+    def _prompt(self, task: Task, streams: Mapping[str, np.ndarray], number: int, frames: int | None) -> Prompt:
+        model = self.config.model
+        prefix = to_prefix(task, streams, self.vocabulary, model.text_width)
+        return fitting(task, Prompt(number, prefix, frames), model.context_frames)
+
+    def results(
+        self, task: str, prompts: Iterable[Prompt], sampling: Sampling | None = None, rows: int = ROWS
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """(number, codes [T, Q] or ids [T]) of each prompt, in the order in which they end."""
+        prompts = iter(prompts)
+        first = list(itertools.islice(prompts, 1))  # what is wrong with it is told before the weights are read
+        if not first:
+            return iter(())
+        return self.generator.results(get_task(task), itertools.chain(first, prompts), sampling or Sampling(), rows)
+
+    def results_like(
+        self, task: str, examples: Sequence[Mapping[str, np.ndarray]], sampling: Sampling, rows: int = ROWS
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """As `results` for whole examples, each at most SPARE times as long as its target and one item more."""
+        row = get_task(task)
+        lengths = (1 + int(SPARE * len(example[row.target.key])) for example in examples)
+        numbered = enumerate(zip(examples, lengths, strict=False))
+        return self.results(task, (self._prompt(row, e, n, most) for n, (e, most) in numbered), sampling, rows)
+
+    def _target_of(self, task: str, tokens: np.ndarray) -> Any:
         return self.waveform_of(tokens) if get_task(task).makes_audio else self.text_of(task, tokens)
 
     def waveform_of(self, codes: Int[np.ndarray, "T Q"]) -> Float[np.ndarray, " S"]:
@@ -132,9 +191,8 @@ class Run:
         self, task: str, *, sampling: Sampling | None = None, seconds: float | None = None, **conditions: Any
     ) -> Iterator[np.ndarray]:
         """The samples that `generate` returns for a task that makes audio, in pieces while they are generated."""
-        row, streams = get_task(task), self._conditions(task, conditions)
-        prefix = to_prefix(row, streams, self.vocabulary, self.config.model.text_width)
-        codes = self.generator.stream(row, prefix, sampling or Sampling(), self._frames(seconds))
+        prompt = self.prompt(task, conditions, seconds=seconds)
+        codes = self.generator.stream(get_task(task), prompt, sampling or Sampling())
         return self.codec.decoder_chain().through(codes)
 
     @cached_property
@@ -169,29 +227,6 @@ class Run:
 
     def _frames(self, seconds: float | None) -> int | None:
         return None if seconds is None else max(1, self.codec.clock.frames(seconds))
-
-    def generate_streams(
-        self,
-        task: str,
-        streams: Sequence[Mapping[str, np.ndarray]],
-        *,
-        sampling: Sampling | None = None,
-        frames: int | None = None,
-    ) -> list[np.ndarray]:
-        """Codes [T, Q], or ids [T], for the condition streams of each example, generated as one batch."""
-        row = get_task(task)
-        prefixes = [to_prefix(row, example, self.vocabulary, self.config.model.text_width) for example in streams]
-        return self.generator.generate(row, prefixes, sampling or Sampling(), frames)
-
-    def generate_like(
-        self, task: str, examples: Sequence[Mapping[str, np.ndarray]], sampling: Sampling
-    ) -> list[np.ndarray]:
-        """As `generate_streams` for whole examples, each result at most SPARE times as long as its target and one item
-        more."""
-        key = get_task(task).target.key
-        lengths = [1 + int(SPARE * len(example[key])) for example in examples]
-        results = self.generate_streams(task, examples, sampling=sampling, frames=max(lengths))
-        return [tokens[:length] for tokens, length in zip(results, lengths, strict=True)]
 
 
 def load_run(path: str | Path) -> Run:

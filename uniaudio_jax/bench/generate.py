@@ -10,9 +10,10 @@ from uniaudio_jax.bench.options import RoundsOptions
 from uniaudio_jax.bench.synthetic import tts_example
 from uniaudio_jax.bench.timing import report, side_by_side
 from uniaudio_jax.config import RunConfig, load_config
-from uniaudio_jax.decoding import Generator, Sampling
+from uniaudio_jax.decoding import Generator
 from uniaudio_jax.model.uniaudio import ModelDefinition
 from uniaudio_jax.pytorch.load import load_torch_model
+from uniaudio_jax.sampling import Sampling
 from uniaudio_jax.sequence import cut
 from uniaudio_jax.tasks import get_task
 
@@ -47,14 +48,14 @@ def run(options: Options) -> dict[str, Any]:
     allowed = torch.zeros(model.codebooks, model.vocabulary_size, dtype=torch.bool)
     for level in range(model.codebooks):
         allowed[level, vocabulary.level(level)] = True
+    starts = np.array([vocabulary.level(level).start for level in range(model.codebooks)])
     tokens: dict[str, np.ndarray] = {}
 
     def compiled() -> None:
-        blocks = generator.blocks(get_task("tts"), prefixes, greedy, options.frames)
-        tokens["compiled"] = np.concatenate(list(blocks), axis=1)
+        tokens["compiled"] = np.stack(generator.generate(get_task("tts"), prefixes, greedy, options.frames))
 
     def eager() -> None:
-        tokens["eager"] = rival.generate(prefix_tokens, options.frames, allowed).numpy()
+        tokens["eager"] = rival.generate(prefix_tokens, options.frames, allowed).numpy() - starts
 
     seconds = side_by_side({"compiled": compiled, "pytorch eager": eager}, options.rounds)
     equal = float((tokens["compiled"] == tokens["eager"]).mean())

@@ -16,7 +16,10 @@ from uniaudio_jax.model.positions.kind import Positions
 
 
 class Cache(NamedTuple):
-    """Keys and values of the past of one layer, [B, heads, C, head width]."""
+    """Keys [B, heads, head width, C] and values [B, heads, C, head width] of the past of one layer.
+
+    So the products with both need no other layout, into which a CPU would copy the whole cache in each step.
+    """
 
     keys: Array
     values: Array
@@ -49,9 +52,9 @@ class Attend(NamedTuple):
             query, key = self.positions.turn(query, key, position[:, None])
             rows = jnp.arange(len(query))
             cache = Cache(
-                cache.keys.at[rows, :, position].set(key[:, 0]), cache.values.at[rows, :, position].set(value[:, 0])
+                cache.keys.at[rows, :, :, position].set(key[:, 0]), cache.values.at[rows, :, position].set(value[:, 0])
             )
-            visible = jnp.arange(cache.keys.shape[2])[None] <= position[:, None]
+            visible = jnp.arange(cache.values.shape[2])[None] <= position[:, None]
             return self.kernel.cached(query, *cache, visible), cache
 
         return mix
@@ -63,8 +66,9 @@ class Attend(NamedTuple):
             query, key = self.positions.turn(query, key, jnp.array([position]))
             grown = _cache_of(key, value)
             if cache is not None:
-                grown = Cache(*(jnp.concatenate(pair, axis=2) for pair in zip(cache, grown, strict=True)))
-            visible = jnp.ones((len(query), grown.keys.shape[2]), bool)
+                keys = jnp.concatenate([cache.keys, grown.keys], axis=3)
+                grown = Cache(keys, jnp.concatenate([cache.values, grown.values], axis=2))
+            visible = jnp.ones((len(query), grown.values.shape[2]), bool)
             return self.kernel.cached(query, *grown, visible), grown
 
         return mix
@@ -76,7 +80,7 @@ def choose_attend(kernel: str, stack: Literal["global", "local"], positions: str
 
 
 def _cache_of(key: Float[Array, "B T H E"], value: Float[Array, "B T H E"]) -> Cache:
-    return Cache(key.swapaxes(1, 2), value.swapaxes(1, 2))
+    return Cache(rearrange(key, "B T H E -> B H E T"), rearrange(value, "B T H E -> B H T E"))
 
 
 def linear(
