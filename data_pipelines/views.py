@@ -142,8 +142,15 @@ def write_task(root: Path, corpus: str, task: Task) -> None:
 def open_views(root: Path, tasks: list[str], split: Split) -> dict[str, list[View]]:
     """The views of these tasks in every corpus below `root` that is for them, by task.
 
-    Raises ValueError when a task has none, or when two views were made with different codecs or tokenizers.
+    Raises ValueError when `root` is no folder, when a task has no corpus, or when two views were made with different
+    codecs or tokenizers.
     """
+    if not root.is_dir():
+        relative = "" if root.is_absolute() else f" (relative to {Path.cwd()}); go to the directory of the training, or"
+        raise ValueError(
+            f"the folder {root} does not exist{relative or ';'} name that of the tokenised corpora: --data-root DIR in "
+            "generate and evaluate, --data.root DIR in train"
+        )
     views: dict[str, list[View]] = {}
     for name in tasks:
         task = get_task(name)

@@ -1,12 +1,15 @@
 """What every command shares: checked options, and how it ends."""
 
 import dataclasses
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.small_run import REPO
+from tests.small_run import REPO, environment
 from uniaudio_jax.cli import FREE_TEXT, checked, main_guard, parse, parse_with_config
 from uniaudio_jax.train import TrainOptions
 
@@ -58,6 +61,33 @@ def test_every_command_checks_its_options():
     assert checked(Inner()) == Inner()
     lines = [line for path in COMMANDS if path.name != "cli.py" for line in path.read_text().splitlines()]
     assert [line for line in lines if "tyro." in line and "cli" in line and "checked(" not in line] == []
+
+
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+
+class Interrupting:
+    def find_spec(name, path=None, target=None):
+        if name == "numpy":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting)
+"""
+
+
+@pytest.mark.parametrize("command", ["uniaudio_jax.train", "uniaudio_jax.bench", "data_pipelines.builder", "mine.go"])
+def test_ctrl_c_during_the_imports_of_a_command_of_ours_alone_is_one_line(command, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTED_IMPORT)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").write_text("import uniaudio_jax\n")
+    (tmp_path / "mine" / "go.py").write_text("import numpy\n")
+    path = os.pathsep.join([str(tmp_path), str(REPO)])
+    words, variables = [sys.executable, "-m", command], environment() | {"PYTHONPATH": path}
+    done = subprocess.run(words, cwd=tmp_path, env=variables, capture_output=True, text=True)
+    if command == "mine.go":
+        assert done.returncode == -signal.SIGINT and "Traceback" in done.stderr
+    else:
+        assert done.returncode == 130 and done.stderr == "\ninterrupted before it began; run the same command again\n"
 
 
 def test_ctrl_c_ends_with_one_line_and_130(capsys):

@@ -13,6 +13,8 @@ from uniaudio_jax.cli import main_guard, parse_with_config
 from uniaudio_jax.codec.config import CodecTrainConfig
 from uniaudio_jax.codec.train import CodecTrainOptions
 from uniaudio_jax.config import MeshConfig, RunConfig, StackConfig, TrainConfig, from_dict, load_config, to_dict
+from uniaudio_jax.decoding import Sampling
+from uniaudio_jax.generate import GenerateOptions
 from uniaudio_jax.model.uniaudio import ModelDefinition, count_parameters
 from uniaudio_jax.train import TrainOptions
 
@@ -157,3 +159,37 @@ def test_fields_of_another_version_are_named_with_where_they_stand_and_what_is_k
     values["train"] = [7]
     with pytest.raises(ValueError, match=r"^runs/a, config, train: got \[7\], wanted a TrainConfig"):
         from_dict(RunConfig, values, "runs/a, config")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("train=None", "RunConfig: got train = None, wanted TrainConfig"),
+        ("data=replace(run.data, root=None)", "DataConfig: got root = None, wanted str"),
+        ('optim={"lr": 1}', "RunConfig: got optim = {'lr': 1}, wanted OptimConfig"),
+        ('data=replace(run.data, tasks=["tts"])', "DataConfig: got tasks = ['tts'], wanted dict[str, float]"),
+        ('train=replace(run.train, steps="many")', "TrainConfig: got steps = 'many', wanted int"),
+        ("train=replace(run.train, steps=10.5)", "TrainConfig: got steps = 10.5, wanted int"),
+        ('train=replace(run.train, sinks="jsonl")', "TrainConfig: got sinks = 'jsonl', wanted tuple[str, ...]"),
+        ("name=5", "RunConfig: got name = 5, wanted str"),
+        ('optim=replace(run.optim, beta1=float("nan"))', "OptimConfig: got beta1 = nan, wanted finite numbers"),
+        (
+            'data=replace(run.data, tasks={"tts": float("inf")})',
+            "DataConfig: got tasks = {'tts': inf}, wanted finite numbers",
+        ),
+    ],
+)
+def test_a_value_of_another_type_is_told_with_its_line_and_field(change, told, tmp_path):
+    text = "from dataclasses import replace\nfrom configs import base\n\n\ndef get_config():\n"
+    path = write(tmp_path / "mine.py", text + f"    run = base.get_config()\n    return replace(run, {change})\n")
+    assert refusal(path) == f"{path}:7: ValueError: {told}; mend the config file"
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("-inf"), float("nan"), 0.0, -1.5])
+def test_what_is_generated_lasts_a_finite_time_at_a_finite_temperature(number):
+    options = {"run": Path("a"), "task": ("tts",), "out": Path("b")}
+    with pytest.raises(ValueError, match=f"seconds.*{number}, wanted"):
+        GenerateOptions(**options, seconds=number)
+    if number != 0:
+        with pytest.raises(ValueError, match=f"temperature ?= ?{number}"):
+            Sampling(temperature=number)

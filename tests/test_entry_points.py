@@ -1,6 +1,7 @@
 """What a user types: generate, evaluate and the codec's files, on a small run, with their errors."""
 
 import json
+import shutil
 from dataclasses import fields
 
 import numpy as np
@@ -11,8 +12,9 @@ from data_pipelines.heldout import HeldOut
 from data_pipelines.streams import fields_of
 from data_pipelines.tokenizers.labels import LABELS
 from tests.audio_damage import audio_file, with_noise
-from tests.small_run import finish, python, write_run
+from tests.small_run import REPO, finish, python, write_run
 from uniaudio_jax import load_run
+from uniaudio_jax.checkpoint import CheckpointReader, Checkpoints, one_device
 from uniaudio_jax.conditions import Conditions
 from uniaudio_jax.evaluate import generated_samples, task_metrics
 from uniaudio_jax.sampling import Sampling
@@ -184,3 +186,26 @@ def test_a_prompt_longer_than_the_model_is_refused(run, voice, tmp_path):
     words = ["--run", run, "--task", "enhancement", "--noisy-audio", long, "--out", tmp_path]
     _, err = finish(python("uniaudio_jax.generate", *words), code=2)
     assert "do not fit the model's 151 positions" in err
+
+
+def test_the_corpora_of_a_run_may_have_moved(run, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(run.parent / "tokens", moved)
+    loaded = load_run(run, moved)
+    assert loaded.config.data.root == str(moved)
+    (examples,) = HeldOut(loaded.config, "enhancement", loaded.codec.passport()).examples(1)
+    assert examples.corpus == "random"
+    words = ["--run", run, "--task", "enhancement", "--split", "heldout", "--out", tmp_path / "out"]
+    _, err = finish(python("uniaudio_jax.generate", *words, "--data-root", "gone/tokens"), code=2)
+    assert f"the folder gone/tokens does not exist (relative to {REPO}); go to the directory of the training, or" in err
+
+
+def test_a_file_that_a_checkpoint_lacks_is_told_without_specifications_of_arrays(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(3, {"params": {"bias": np.random.default_rng(0).normal(size=1009)}}, {})
+    checkpoints.close()
+    shutil.rmtree(tmp_path / "checkpoints/3/params/ocdbt.process_0")
+    shapes = {"params": one_device({"bias": np.random.default_rng(0).normal(size=1009)})}
+    told = r"/3: this checkpoint cannot be read \(Encountered error .*index: \(slice\(0, 1009, 1\),\)\); copy it again"
+    with pytest.raises(ValueError, match=told):
+        CheckpointReader(tmp_path).restore(shapes)

@@ -293,6 +293,33 @@ def test_a_broken_meta_message_changes_no_note(tmp_path, broken):
     assert read_midi(path).tolist() == [61, 61, 61]
 
 
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        (b"\0\2\0\1\0\x60", "type 2, whose tracks do not sound together"),
+        (b"\0\1\0\1\0\0", "0 ticks a beat"),
+        (b"\0\1\0\1\xe7\x28", "SMPTE time, in parts of a film's frames, is not read"),
+        (b"\0\1\0\3\0\x60", "it breaks off"),
+    ],
+)
+def test_a_midi_file_that_is_not_read_is_told_why_in_words(header, told, tmp_path):
+    content = midi_file(tmp_path / "a.mid", mido.Message("note_on", note=61)).read_bytes()
+    (tmp_path / "a.mid").write_bytes(content[:8] + header + content[14:])
+    with pytest.raises(ValueError, match=re.escape(f"a.mid: got a file that cannot be read as MIDI ({told}), wanted")):
+        read_midi(tmp_path / "a.mid")
+
+
+def test_a_midi_file_of_more_than_an_hour_is_refused(tmp_path):
+    path = midi_file(tmp_path / "a.mid", mido.Message("note_on", note=61, time=2**28 - 1))
+    with pytest.raises(ValueError, match="a.mid: got 671089 s of MIDI, wanted at most 3600 s"):
+        read_midi(path)
+
+
+def test_a_language_that_nothing_is_near_gets_no_guess():
+    with pytest.raises(ValueError, match="got language 'Klingon'.*'de-AT'$"):
+        language_name("Klingon")
+
+
 def test_a_file_that_is_no_midi_is_refused(tmp_path):
     (tmp_path / "a.mid").write_bytes(b"RIFF")
     for name in ("a.mid", "none.mid"):

@@ -148,9 +148,9 @@ def test_a_signal_to_one_of_two_processes_stops_both_at_one_step(process, number
     assert "Traceback" not in err + other
 
 
-def interrupted(config: Path, run: Path, where: str, *words: object) -> str:
-    """Output of a training that gets a SIGINT just before its function `where` runs; it must end with 0."""
-    code = (
+def interrupted(config: Path, run: Path, where: str, *words: object, code: int = 0) -> str:
+    """Output of a training that gets a SIGINT just before its function `where` runs; it must end with `code`."""
+    script = (
         "import os, signal, sys; from uniaudio_jax import train; from uniaudio_jax.programs import Programs\n"
         f"work, sent = {where}, []\n"
         "def interrupt(*given):\n"
@@ -158,16 +158,16 @@ def interrupted(config: Path, run: Path, where: str, *words: object) -> str:
         "    return work(*given)\n"
         f"{where} = interrupt; train.main()"
     )
-    words = (sys.executable, "-c", code, config, "--out", run, "--train.steps", 700, *words)
+    words = (sys.executable, "-c", script, config, "--out", run, "--train.steps", 700, *words)
     done = subprocess.run([*map(str, words)], cwd=REPO, env=environment(), capture_output=True, text=True)
-    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
     return done.stdout
 
 
 def test_a_signal_before_the_first_step_ends_in_order(config):
     run = config.parent / "interrupted"
     assert "stopped by SIGINT before the first step; nothing is saved" in interrupted(
-        config, run, "train.open_training_data"
+        config, run, "train.open_training_data", code=130
     )
     assert CheckpointReader(run).latest() is None
 
@@ -354,6 +354,13 @@ def test_arrays_that_are_not_finite_are_not_saved(whole, tmp_path):
         checkpoints.save(31, {"params": {"bias": jnp.array([1.0, jnp.nan])}}, {})
     checkpoints.close()
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["17", "30"]
+
+
+def test_without_a_complete_checkpoint_none_is_named(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "run")
+    with pytest.raises(ValueError, match="not finite; none is complete; train with a lower learning rate"):
+        checkpoints.save(0, {"params": {"bias": jnp.array([1.0, jnp.nan])}}, {})
+    checkpoints.close()
 
 
 def test_a_folder_that_vanished_is_told_so_and_not_the_disk(tmp_path):

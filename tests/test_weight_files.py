@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from uniaudio_jax.import_torch import read_noted
 from uniaudio_jax.torch_files import read_torch
+from uniaudio_jax.trees import check_arrays
 from uniaudio_jax.weight_files import read_weights
 
 torch = pytest.importorskip("torch")
@@ -252,3 +254,35 @@ def test_weights_of_another_model_are_refused_with_names_of_both(tmp_path):
     torch.save({"conv.weight": torch.ones(3), "epoch": 7}, tmp_path / "a.pth")
     told = refusal(tmp_path / "a.pth")
     assert "got 1 tensors (conv.weight)" in told and "norm.weight, norm.bias, up.0.weight" in told
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".safetensors"])
+def test_any_shard_stands_for_all_that_lie_beside_it(suffix, tmp_path):
+    paths = [tmp_path / f"model-0000{part}-of-00003{suffix}" for part in (1, 2, 3)]
+    for path, (name, tensor) in zip(paths, weights().items(), strict=True):
+        save_file({name: tensor.numpy()}, path) if suffix == ".safetensors" else torch.save({name: tensor}, path)
+    tensors, note = read_weights(paths[1], WANTED)
+    assert_are_weights(tensors)
+    assert note == "read with the other shards beside it, 3 in all"
+    paths[2].unlink()
+    assert f"one of 3 shards, of which 1 are not beside it ({paths[2].name})" in refusal(paths[0])
+
+
+def test_float64_is_rounded_and_said(tmp_path):
+    torch.save(weights() | {"norm.bias": weights()["norm.bias"].double()}, tmp_path / "a.pth")
+    tensors, note = read_weights(tmp_path / "a.pth", WANTED)
+    assert_are_weights(tensors)
+    assert note == "rounded 1 of 3 tensors from float64 to float32"
+
+
+def test_weights_that_are_not_finite_are_not_imported(tmp_path):
+    broken = {"norm.bias": torch.tensor([1.0, 2.0, float("nan")]), "up.0.weight": torch.full((5, 3), float("inf"))}
+    torch.save(weights() | broken, tmp_path / "nan.pth")
+    with pytest.raises(ValueError, match=r"nan.pth: 2 of 3 tensors hold NaN or infinite values \(first: norm.bias\)"):
+        read_noted(tmp_path / "nan.pth", WANTED)
+
+
+def test_of_many_arrays_that_do_not_fit_seven_are_named():
+    with pytest.raises(ValueError, match="^here: 11 arrays do not fit; mend") as error:
+        check_arrays("here", {}, {f"a{number}": (3,) for number in range(11)}, "mend")
+    assert str(error.value).count("missing") == 7 and str(error.value).endswith("\n  and 4 more")

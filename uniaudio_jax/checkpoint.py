@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -19,6 +20,8 @@ from uniaudio_jax.vocab import grows_from
 
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # what Orbax logs of a failed save, we raise
 FOLDER = "checkpoints"
+SPECIFICATION = re.compile(r"\. See full TensorStore details| \[\w+(?:\[\d+\])?='")
+"""Where an error of Orbax or TensorStore turns from words to the specification of an array."""
 MOST_READS = 5
 """How often a reader begins anew because the training deleted the checkpoint that it was reading."""
 REMEDIES = {
@@ -82,7 +85,7 @@ class CheckpointReader:
         if wanted is None or wanted not in self.manager.all_steps():
             raise ValueError(
                 f"{self.folder}: no checkpoint{'' if step is None else f' of step {step}'}, there are "
-                f"{list(self.manager.all_steps())}; train with `python -m uniaudio_jax.train`"
+                f"{list(self.manager.all_steps()) or 'none'}; train with `python -m uniaudio_jax.train`"
             )
         return wanted
 
@@ -108,8 +111,8 @@ class Checkpoints(CheckpointReader):
         """
         if not all_finite(dict(items)):
             raise ValueError(
-                f"{self.folder}: step {step} is not saved, as its weights are not finite; the complete checkpoints "
-                f"{self._kept(step)} stay; go on from them with a lower learning rate"
+                f"{self.folder}: step {step} is not saved, as its weights are not finite; {self._kept(step)}; train "
+                "with a lower learning rate"
             )
         arguments = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         try:
@@ -136,20 +139,21 @@ class Checkpoints(CheckpointReader):
         self.wait()
         super().close()
 
-    def _kept(self, step: int | None) -> list[int]:
-        """The complete steps on disk but for `step`."""
-        return [kept for kept in self.manager.all_steps(read=True) if kept != step]
+    def _kept(self, step: int | None) -> str:
+        """Which complete steps but for `step` are on disk, in words."""
+        kept = [kept for kept in self.manager.all_steps(read=True) if kept != step]
+        return f"the complete checkpoints {kept} stay, and training goes on from them" if kept else "none is complete"
 
     def _failed(self, step: int | None, error: Exception) -> OSError:
         return OSError(
-            f"{self.folder}: saving{'' if step is None else f' step {step}'} failed: {first_line(error)}; the "
-            f"complete checkpoints {self._kept(step)} stay; {remedy(error)} and start again: training goes on from them"
+            f"{self.folder}: saving{'' if step is None else f' step {step}'} failed: {first_line(error)}; "
+            f"{self._kept(step)}; {remedy(error)} and start again"
         )
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or its type where it says nothing."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    """The first line of what an error says, without TensorStore's specifications, or its type where it says nothing."""
+    return next(iter(SPECIFICATION.split(str(error))[0].strip().splitlines()), type(error).__name__)
 
 
 def remedy(error: BaseException) -> str:

@@ -16,6 +16,7 @@ import tyro
 from uniaudio_jax.config import CONFIGS, load_config
 from uniaudio_jax.distributed import leave
 from uniaudio_jax.files import check_folder, check_local
+from uniaudio_jax.interrupted import begin
 
 Options = TypeVar("Options")
 FREE_TEXT = {"text", "language", "instruction", "licence", "source", "beam_options"}
@@ -30,6 +31,7 @@ def main_guard(kept: str = "files that are written stay whole; run the same comm
     Set UNIAUDIO_TRACEBACK=1 to see the whole traceback. One of several processes ends at once after any error.
     """
     try:
+        begin()
         yield
     except KeyboardInterrupt:
         leave(130, f"\ninterrupted: {kept}")

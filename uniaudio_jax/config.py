@@ -5,6 +5,7 @@ Sizes are decided here and nowhere else: a module never computes a number that a
 
 import contextlib
 import dataclasses
+import math
 import runpy
 import sys
 import traceback
@@ -23,10 +24,33 @@ from uniaudio_jax.vocab import PUBLIC_RANGES, Vocabulary
 
 Config = TypeVar("Config")
 CONFIGS = Path(__file__).parents[1] / "configs"
+INTEGERS_ARE_FLOATS = BeartypeConf(is_pep484_tower=True)
+
+
+def misfit(name: str, value: Any, hint: Any) -> str:
+    """What is wrong with the value of a field of this type hint, such as "got steps = 'many', wanted int"; or ""."""
+    if not is_bearable(value, hint, conf=INTEGERS_ARE_FLOATS):
+        return f"got {name} = {value!r}, wanted {hint.__name__ if isinstance(hint, type) else hint}"
+    numbers = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
+    if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+        return f"got {name} = {value!r}, wanted finite numbers"
+    return ""
+
+
+class Checked:
+    """The base of a dataclass whose values must be of their fields' types, and its numbers finite: a ValueError names
+    the field that is not."""
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for each in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
+            wrong = misfit(each.name, getattr(self, each.name), hints[each.name])
+            if wrong:
+                raise ValueError(f"{type(self).__name__}: {wrong}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class StackConfig:
+class StackConfig(Checked):
     """One pre-LN Transformer stack."""
 
     layers: int
@@ -39,6 +63,7 @@ class StackConfig:
     """Attention kernel, by its name in model/kernels; auto takes the one for this stack on this platform."""
 
     def __post_init__(self):
+        super().__post_init__()
         require("StackConfig.layers", self.layers >= 1, str(self.layers), "at least 1")
         require(
             "StackConfig.heads",
@@ -85,7 +110,7 @@ RangeSizes = Annotated[dict[str, int], _pairs(int)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(Checked):
     """The multi-scale Transformer (arXiv 2310.00704 section 2.3), in the layout of the public checkpoints."""
 
     context_frames: int
@@ -111,6 +136,7 @@ class ModelConfig:
     """Kind of positions, by its name in model/positions."""
 
     def __post_init__(self):
+        super().__post_init__()
         width = self.global_stack.width
         require(
             "ModelConfig.codebooks",
@@ -175,7 +201,7 @@ def check_codec(model: ModelConfig, codec: Mapping[str, Any]) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeshConfig:
+class MeshConfig(Checked):
     """Devices along each axis of the mesh."""
 
     data: int = -1
@@ -186,6 +212,7 @@ class MeshConfig:
     """Parts of heads, MLP and vocabulary that are computed apart."""
 
     def __post_init__(self):
+        super().__post_init__()
         require(
             "MeshConfig",
             self.fsdp >= 1 and self.tensor >= 1 and (self.data == -1 or self.data >= 1),
@@ -195,7 +222,7 @@ class MeshConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizerPaths:
+class TokenizerPaths(Checked):
     """Files of the tokenizers, instead of what the packages and this repository carry."""
 
     semantic_encoder: str | None = None
@@ -213,7 +240,7 @@ class TokenizerPaths:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(Checked):
     """Packed rows of frames out of tokenised corpora."""
 
     root: str
@@ -242,6 +269,7 @@ class DataConfig:
     """Of the order of the examples and the choice of speaker prompts."""
 
     def __post_init__(self):
+        super().__post_init__()
         require(
             "DataConfig.target_frames",
             0 < self.target_frames <= self.row_frames,
@@ -267,7 +295,7 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimConfig:
+class OptimConfig(Checked):
     """The optimizer and its learning rate; by default the paper's public recipe."""
 
     name: str = "adamw"
@@ -292,13 +320,14 @@ class OptimConfig:
     """Length that a longer gradient is scaled down to."""
 
     def __post_init__(self):
+        super().__post_init__()
         require("OptimConfig.warmup_steps", self.warmup_steps >= 1, str(self.warmup_steps), "at least 1")
         for name in ("peak_learning_rate", "epsilon", "clip_norm"):
             require(f"OptimConfig.{name}", getattr(self, name) > 0, str(getattr(self, name)), "more than 0")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(Checked):
     """The training loop."""
 
     steps: int
@@ -334,6 +363,7 @@ class TrainConfig:
     """Of the fresh weights."""
 
     def __post_init__(self):
+        super().__post_init__()
         counts = (
             "steps",
             "accumulate",
@@ -351,7 +381,7 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class RunConfig(Checked):
     """One run of the language model."""
 
     name: str
@@ -368,6 +398,7 @@ class RunConfig:
     further ranges and tasks may be added."""
 
     def __post_init__(self):
+        super().__post_init__()
         require(
             "RunConfig.data.row_frames",
             self.data.row_frames <= self.model.context_frames,
@@ -419,9 +450,6 @@ def _config_code(path: Path) -> Iterator[None]:
             sys.path.remove(folder)
 
 
-INTEGERS_ARE_FLOATS = BeartypeConf(is_pep484_tower=True)
-
-
 def to_dict(config) -> dict:
     """The config as plain JSON values."""
     return dataclasses.asdict(config)
@@ -445,8 +473,8 @@ def from_dict(kind: type[Config], values: Any, where: str) -> Config:
             value = from_dict(hints[name], value, f"{where}, {name}")
         elif isinstance(value, list):  # JSON has no tuples
             value = tuple(value)
-        if not is_bearable(value, hints[name], conf=INTEGERS_ARE_FLOATS):
-            raise ValueError(f"{where}: got {name} = {value!r}, wanted {hints[name]}; copy the file again")
+        if wrong := misfit(name, value, hints[name]):
+            raise ValueError(f"{where}: {wrong}; copy the file again")
         fields[name] = value
     try:
         return kind(**fields)

@@ -38,7 +38,7 @@ class Tensor(NamedTuple):
 def to_torch_names(params: Mapping[str, Any], config: ModelConfig) -> dict[str, np.ndarray]:
     """The checkpoint of our tree {"global", "local"}, as float32 arrays: the inverse of `from_torch_names`.
 
-    float16 and bfloat16 weights are widened to float32. Raises one ValueError that lists every missing, surplus and
+    float16 and bfloat16 weights are widened to float32. Raises one ValueError that lists missing, surplus and
     misshapen array by its path and our shape.
     """
     arrays = {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
@@ -55,7 +55,7 @@ def to_torch_names(params: Mapping[str, Any], config: ModelConfig) -> dict[str, 
 def from_torch_names(state: Mapping[str, np.ndarray], config: ModelConfig) -> dict[str, Any]:
     """Our tree {"global", "local"} of a checkpoint, as nested dicts of float32 arrays that share no memory with it.
 
-    float16 and bfloat16 tensors are widened to float32. Raises one ValueError that lists every missing, surplus and
+    float16 and bfloat16 tensors are widened to float32. Raises one ValueError that lists missing, surplus and
     misshapen tensor with its wanted and got shape.
     """
     arrays = {name: np.asarray(value) for name, value in state.items()}

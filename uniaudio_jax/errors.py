@@ -18,8 +18,9 @@ def require(where: str, good: bool, got: str, wanted: str) -> None:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """An ending for an error about an unknown `name`: "; did you mean 'tts'?", or nothing when none is near."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    spelled = {one.casefold(): one for one in known}
+    near = difflib.get_close_matches(name.casefold(), spelled, n=1)
+    return f"; did you mean {spelled[near[0]]!r}?" if near else ""
 
 
 class Refused(str):

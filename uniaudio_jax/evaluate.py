@@ -50,6 +50,8 @@ class EvaluateOptions:
     """Folder of a training."""
     task: tuple[str, ...] = ()
     """Tasks to evaluate, by default all of the run."""
+    data_root: Path | None = None
+    """Folder of the tokenised corpora, where it is not that of the run's config (data.root)."""
     count: int = 8
     """Held-out examples of each task to generate for the metrics."""
     sampling: Sampling = field(default_factory=Sampling)
@@ -289,7 +291,7 @@ def main() -> None:
             get_task(name)
         check_folder("--run", options.run)
         use_compile_cache()
-        run = load_run(options.run)
+        run = load_run(options.run, options.data_root)
         record = Evaluator(run, options).evaluate()
         tasks, failed = record["tasks"], record["failed"]
         text = to_markdown(run, tasks)

@@ -26,6 +26,7 @@ from data_pipelines.tokenizers.midi import read_midi
 from uniaudio_jax.audio.files import read_audio, write_audio, write_growing
 from uniaudio_jax.cli import main_guard, parse, use_compile_cache
 from uniaudio_jax.conditions import Conditions, Line, read_lines
+from uniaudio_jax.config import Checked
 from uniaudio_jax.decoding import ROWS, Prompt
 from uniaudio_jax.errors import Refused, attempt
 from uniaudio_jax.files import atomic_write, name_key, read_json, safe_name, write_json
@@ -38,7 +39,7 @@ MOST_REASONS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateOptions(Conditions):
+class GenerateOptions(Conditions, Checked):
     """What to generate, and where to."""
 
     run: Path
@@ -51,6 +52,8 @@ class GenerateOptions(Conditions):
     """The longest audio to generate; by default as long as the model's positions allow."""
     split: Literal["heldout"] | None = None
     """Takes the conditions from this split of the run's data, not from the command line."""
+    data_root: Path | None = None
+    """Folder of the tokenised corpora, where it is not that of the run's config (data.root)."""
     count: int = 1
     """Examples to take from the split."""
     texts: Path | None = None
@@ -63,6 +66,7 @@ class GenerateOptions(Conditions):
     sampling: Sampling = field(default_factory=Sampling)
 
     def __post_init__(self):
+        super().__post_init__()
         if self.texts and (self.split or self.stream):
             raise ValueError("--texts makes a result of each line; leave --split and --stream out")
         if self.split and self.given():
@@ -77,6 +81,8 @@ class GenerateOptions(Conditions):
         for name in ("count", "rows"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name}: got {getattr(self, name)}, wanted at least 1")
+        if self.seconds is not None and self.seconds <= 0:
+            raise ValueError(f"--seconds: got {self.seconds}, wanted more than 0")
 
 
 def read_conditions(given: dict[str, Any], rate_hz: int) -> dict[str, Any]:
@@ -309,7 +315,7 @@ def main() -> None:
         for task in tasks:
             if options.stream and not task.makes_audio:
                 raise ValueError(f"--stream writes audio, but task {task.name} makes text; leave it out")
-        run = load_run(options.run)
+        run = load_run(options.run, options.data_root)
         heldout = {}
         if options.split:
             heldout = {task.name: HeldOut(run.config, task.name, run.codec.passport()) for task in tasks}

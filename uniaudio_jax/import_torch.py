@@ -30,6 +30,7 @@ from uniaudio_jax.files import read_json
 from uniaudio_jax.locks import hold
 from uniaudio_jax.model.uniaudio import Params
 from uniaudio_jax.optim import TrainState, make_optimizer
+from uniaudio_jax.trees import WIDENED
 from uniaudio_jax.weight_files import read_weights
 
 Config = TypeVar("Config")
@@ -41,7 +42,7 @@ class ImportOptions:
 
     weights: Path
     """A .pth, .pt, .th, .bin or .safetensors file, read without PyTorch; the weights may stand below any keys and
-    prefixes, beside other things."""
+    prefixes, beside other things; of several shards name any one."""
     out: Path
     """Folder that the run or codec is written to."""
     kind: Literal["model", "codec"] = "model"
@@ -71,10 +72,19 @@ def convert_sizes(path: Path, convert: Callable[[dict[str, Any]], Config]) -> Co
 
 
 def read_noted(path: Path, wanted: Collection[str]) -> dict[str, np.ndarray]:
-    """The tensors of a file; prints where in it they stood and what was passed over."""
+    """The tensors of a file; prints where in it they stood and what was passed over.
+
+    Raises ValueError for numbers that are not finite.
+    """
     weights = read_weights(path, wanted)
     if weights.note:
         print(f"{path}: {weights.note}")
+    floats = {name: tensor for name, tensor in weights.tensors.items() if tensor.dtype.name in WIDENED}
+    if broken := [name for name, tensor in floats.items() if not np.isfinite(tensor).all()]:
+        raise ValueError(
+            f"{path}: {len(broken)} of {len(weights.tensors)} tensors hold NaN or infinite values (first: "
+            f"{broken[0]}); copy it again"
+        )
     return weights.tensors
 
 
@@ -95,10 +105,10 @@ def import_run(model: ModelConfig, params: Params, out: Path, codec: str | None)
     config = RunConfig(name="imported", codec=codec, model=model, data=data, train=TrainConfig(steps=100_000))
     optimizer = make_optimizer(config.optim, config.train.steps)
     zero = jnp.zeros((), jnp.int32)
+    meta = describe(config, load_codec(codec).passport() if codec else None)
     checkpoints = Checkpoints(out)
     if checkpoints.latest() is not None:
         raise ValueError(f"{out}: holds checkpoints up to step {checkpoints.latest()}; give an --out that does not")
-    meta = describe(config, load_codec(codec).passport() if codec else None)
     checkpoints.save(0, state_items(TrainState(params, optimizer.init(params), zero, zero)), meta)
     checkpoints.close()
 

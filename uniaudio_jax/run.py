@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -229,6 +230,9 @@ class Run:
         return None if seconds is None else max(1, self.codec.clock.frames(seconds))
 
 
-def load_run(path: str | Path) -> Run:
-    """The run in folder `path`: its newest checkpoint, config and codec."""
-    return Run(Path(path))
+def load_run(path: str | Path, data_root: str | Path | None = None) -> Run:
+    """The run in folder `path`: its newest checkpoint, config and codec. data_root: where its corpora lie now."""
+    run = Run(Path(path))
+    if data_root is not None:
+        run.config = replace(run.config, data=replace(run.config.data, root=str(data_root)))
+    return run

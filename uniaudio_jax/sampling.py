@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from uniaudio_jax.config import Checked
 from uniaudio_jax.model.kernels.kernel import MASKED
 
 DRAWS = 3
@@ -20,7 +21,7 @@ RECENT_FRAMES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling:
+class Sampling(Checked):
     """How a token is chosen. Each task and each example draws its own random numbers from a seed."""
 
     temperature: float = 1.0
@@ -39,15 +40,16 @@ class Sampling:
     """Frames that are generated before the end may come."""
 
     def __post_init__(self):
+        super().__post_init__()
         if self.temperature < 0 or self.top_k < 0 or self.min_frames < 0:
             raise ValueError(
                 f"Sampling: got temperature={self.temperature}, top_k={self.top_k}, "
                 f"min_frames={self.min_frames}, wanted none below 0"
             )
-        if not (0 < self.top_p <= 1 and 0 <= self.most_repeated <= 1 and np.isfinite(self.end_bias)):
+        if not (0 < self.top_p <= 1 and 0 <= self.most_repeated <= 1):
             raise ValueError(
-                f"Sampling: got top_p={self.top_p}, most_repeated={self.most_repeated}, end_bias={self.end_bias}, "
-                "wanted shares up to 1, top_p above 0, and a finite bias"
+                f"Sampling: got top_p={self.top_p}, most_repeated={self.most_repeated}, "
+                "wanted shares up to 1, top_p above 0"
             )
 
     @property

@@ -7,6 +7,11 @@ from typing import Any, Protocol
 from jax.experimental import multihost_utils
 
 
+def exit_code(asked_by: str) -> int:
+    """What a command ends with after the signal of this name, where nothing is saved: 130 after SIGINT."""
+    return 128 + signal.Signals[asked_by]
+
+
 class Stop(Protocol):
     """What a training loop asks before each step; asked_by names the signal, once one has come."""
 

@@ -3,7 +3,8 @@
     python -m uniaudio_jax.train configs/quickstart.py --out runs/mine --train.steps 1000
 
 Any field of the config can be given on the command line. A run folder that holds checkpoints is resumed, exactly;
-SIGTERM and Ctrl-C save and exit with 0. `configs/finetune.py` goes on from a finished run, with new tasks.
+SIGTERM and Ctrl-C save and exit with 0, or with 143 and 130 where nothing is saved. `configs/finetune.py` goes on from
+a finished run, with new tasks.
 """
 
 import sys
@@ -36,7 +37,7 @@ from uniaudio_jax.schedules import make_schedule
 from uniaudio_jax.sequence import Batch
 from uniaudio_jax.sharding import check_rows, make_mesh, place_batch
 from uniaudio_jax.sinks import Log
-from uniaudio_jax.stopping import Stop, StopOnSignal
+from uniaudio_jax.stopping import Stop, StopOnSignal, exit_code
 from uniaudio_jax.tasks import get_task
 from uniaudio_jax.telemetry import HoursSeen, forward_flops, measure_peak_tflops, tally_report
 from uniaudio_jax.validation import heldout_tally, losses_of
@@ -223,6 +224,8 @@ def main() -> None:
         if process.is_first:
             print(closing_line(trainer, state, options.out, stop))
     sys.stdout.flush()
+    if stop.asked_by and nothing_saved(trainer, state):
+        raise SystemExit(exit_code(stop.asked_by))
 
 
 def opening_line(trainer: Trainer) -> str:
@@ -236,9 +239,14 @@ def opening_line(trainer: Trainer) -> str:
     )
 
 
+def nothing_saved(trainer: Trainer, state: TrainState) -> bool:
+    """Whether the run has no checkpoint, as no step was made and there was none before."""
+    return not int(state.step) and trainer.resumed_from is None
+
+
 def closing_line(trainer: Trainer, state: TrainState, out: Path, stop: Stop) -> str:
     """Where the run stands, and where its results are."""
-    if stop.asked_by and not int(state.step) and trainer.resumed_from is None:
+    if stop.asked_by and nothing_saved(trainer, state):
         return f"stopped by {stop.asked_by} before the first step; nothing is saved"
     end = f"stopped by {stop.asked_by} and saved at" if stop.asked_by else "trained to"
     count = int(state.skipped)

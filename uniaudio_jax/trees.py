@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
+SHOWN = 7
+"""The most names that an error or a note lists."""
 WIDENED = ("float32", "float16", "bfloat16")
 """Types whose values are all float32 values."""
 
@@ -28,7 +30,8 @@ def check_arrays(
     remedy: str,
     types: tuple[str, ...] = ("float32",),
 ) -> None:
-    """Raises one ValueError that lists every array that is missing, surplus, or of another shape or type.
+    """Raises one ValueError with the number and the first of the arrays that are missing, surplus, or of another shape
+    or type.
 
     types: the types that can be read as float32.
     """
@@ -39,4 +42,5 @@ def check_arrays(
         elif array.shape != wanted[name] or array.dtype.name not in types:
             problems.append(f"{name}: wanted float32 {wanted[name]}, got {array.dtype} {array.shape}")
     if problems:
-        raise ValueError(f"{where}: {len(problems)} arrays do not fit; {remedy}\n  " + "\n  ".join(problems))
+        count, more = len(problems), [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+        raise ValueError(f"{where}: {count} arrays do not fit; {remedy}\n  " + "\n  ".join(problems[:SHOWN] + more))

@@ -1,5 +1,6 @@
 """The weights of one model out of a file that may hold more: optimizer state, options, averages, under any prefix."""
 
+import re
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
@@ -10,9 +11,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from uniaudio_jax.torch_files import Contents, read_torch
+from uniaudio_jax.trees import SHOWN
 
-SHOWN = 7
-"""The most names that an error or a note lists."""
+SHARD = re.compile(r"(.+-)([0-9]+)(-of-([0-9]+)\..+)")
+"""The name of a file of one part of the weights, such as model-00001-of-00003.safetensors."""
 
 
 class Weights(NamedTuple):
@@ -26,12 +28,17 @@ def read_weights(path: Path, wanted: Collection[str]) -> Weights:
     """The tensors of a .safetensors file, or of one of torch.save, under the prefix that most `wanted` names share.
 
     All tensors that stand with those under the prefix are returned, also ones that are not wanted. Where several
-    prefixes fit equally well, the first in the file is taken. Raises ValueError that names the file where it cannot be
-    read or has no such name.
+    prefixes fit equally well, the first in the file is taken. With one of several shards the others beside it are read
+    as well; float64 is rounded to float32. Raises ValueError that names the file where it cannot be read or has no
+    such name.
     """
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; wanted weights, a .pth, .pt, .th, .bin or .safetensors file")
-    contents = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
+    shards = _shards(path)
+    contents = Contents({}, {}, {})
+    for shard in shards:
+        part = _read_safetensors(shard) if shard.suffix == ".safetensors" else read_torch(shard)
+        contents.tensors.update(part.tensors)
+        contents.holders.update(part.holders)
+        contents.kinds.update(part.kinds)
     prefixes = _prefixes(contents.tensors, frozenset(wanted))
     if not prefixes:
         raise ValueError(
@@ -41,8 +48,32 @@ def read_weights(path: Path, wanted: Collection[str]) -> Weights:
     prefix, *fitting = [name for name, count in prefixes.items() if count == max(prefixes.values())]
     holders = {contents.holders[f"{prefix}{name}"] for name in wanted if f"{prefix}{name}" in contents.holders}
     names = [name for name, holder in contents.holders.items() if holder in holders and name.startswith(prefix)]
+    notes = [_note(contents, names, prefix, fitting)]
+    if len(shards) > 1:
+        notes.append(f"read with the other shards beside it, {len(shards)} in all")
+    if doubles := [name for name in names if contents.tensors[name].dtype == np.float64]:
+        notes.append(f"rounded {len(doubles)} of {len(names)} tensors from float64 to float32")
+        with np.errstate(over="ignore"):
+            contents.tensors.update({name: contents.tensors[name].astype(np.float32) for name in doubles})
     tensors = {name.removeprefix(prefix): contents.tensors[name] for name in names}
-    return Weights(tensors, _note(contents, names, prefix, fitting))
+    return Weights(tensors, "; ".join(filter(None, notes)))
+
+
+def _shards(path: Path) -> list[Path]:
+    """The files of the weights that `path` is of: itself, or all shards. Raises ValueError where one is not there."""
+    paths = [path]
+    if match := SHARD.fullmatch(path.name):
+        start, number, end, count = match.groups()
+        paths = [path.with_name(f"{start}{part:0{len(number)}}{end}") for part in range(1, int(count) + 1)]
+    missing = [shard.name for shard in paths if not shard.is_file()]
+    if len(paths) > 1 and missing:
+        raise ValueError(
+            f"{path}: one of {len(paths)} shards, of which {len(missing)} are not beside it ({_some(missing)}); put "
+            "them there"
+        )
+    if missing:
+        raise ValueError(f"{path}: no such file; wanted weights, a .pth, .pt, .th, .bin or .safetensors file")
+    return paths
 
 
 def _read_safetensors(path: Path) -> Contents:

@@ -11,11 +11,14 @@ import numpy as np
 from jaxtyping import Int, Int16
 
 from data_pipelines.corpora import MIDI_NOTES_PER_SECOND
+from uniaudio_jax.errors import refusal
 from uniaudio_jax.packages import load_package
 from uniaudio_jax.vocab import MIDI_NOTES
 
 REST = 128
 PERCUSSION_CHANNEL = 9
+MOST_SECONDS = 3600
+"""The longest file; a broken one may state any time."""
 ROUNDED_DIGITS = 6
 """Of times in frames: the tempo's float must not make a frame more of a length that is whole."""
 
@@ -56,8 +59,13 @@ class MidiTokenizer:
 def read_midi(path: Path) -> Int[np.ndarray, " T"]:
     """The pitches of a .mid file at `MIDI_NOTES_PER_SECOND`: the highest note that sounds in the middle of each 20 ms,
     percussion apart. Broken meta messages are passed over, those of tempo apart. Raises ValueError for a file that is
-    no MIDI, or in which no note sounds."""
+    no MIDI, lasts longer than `MOST_SECONDS`, or in which no note sounds."""
     notes, length = _read_notes(path)
+    if length > MOST_SECONDS:
+        raise ValueError(
+            f"{path}: got {length:.0f} s of MIDI, wanted at most {MOST_SECONDS} s; cut it, or save it again if it is "
+            "shorter"
+        )
     midi = np.full(math.ceil(round(length * MIDI_NOTES_PER_SECOND, ROUNDED_DIGITS)), -1)
     for start, end, pitch in notes:
         # A note sounds in the 20 ms whose middle lies within it.
@@ -72,16 +80,8 @@ def read_midi(path: Path) -> Int[np.ndarray, " T"]:
 
 def _read_notes(path: Path) -> tuple[list[tuple[float, float, int]], float]:
     """Start and end in seconds, and pitch, of each note, and the seconds of the file."""
-    mido = _mido()
-    try:
-        messages = list(mido.MidiFile(path))
-    except Exception as error:  # mido raises errors of many kinds for broken files
-        raise ValueError(
-            f"{path}: got a file that cannot be read as MIDI ({type(error).__name__}: {error}), wanted a "
-            ".mid file of type 0 or 1; check the path, or save it again"
-        ) from error
     notes, sounding, now = [], {}, 0.0
-    for message in messages:
+    for message in _messages(path):
         now += message.time
         if message.type not in ("note_on", "note_off") or message.channel == PERCUSSION_CHANNEL:
             continue
@@ -91,6 +91,33 @@ def _read_notes(path: Path) -> tuple[list[tuple[float, float, int]], float]:
         elif sounding.get(key):
             notes.append((sounding[key].pop(0), now, message.note))
     return notes + [(start, now, pitch) for (_, pitch), starts in sounding.items() for start in starts], now
+
+
+def _messages(path: Path) -> list[Any]:
+    """The messages of all tracks, in order, with the seconds since the one before."""
+    mido = _mido()
+    try:
+        file = mido.MidiFile(path)
+        wrong = _not_read(file)
+        if not wrong:
+            return list(file)
+    except EOFError:
+        wrong = "it breaks off"
+    except Exception as error:  # mido raises errors of many kinds for broken files
+        wrong = refusal(error)
+    raise ValueError(
+        f"{path}: got a file that cannot be read as MIDI ({wrong}), wanted a .mid file of type 0 or 1 in "
+        "ticks of a beat; check the path, or save it again"
+    )
+
+
+def _not_read(file: Any) -> str:
+    """What of a whole file is not read, or nothing."""
+    if file.type == 2:
+        return "type 2, whose tracks do not sound together"
+    if file.ticks_per_beat < 0:
+        return "SMPTE time, in parts of a film's frames, is not read"
+    return "" if file.ticks_per_beat else "0 ticks a beat"
 
 
 class _Lenient:

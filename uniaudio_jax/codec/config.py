@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 
 from uniaudio_jax.clock import FrameClock
 from uniaudio_jax.codec.layouts import Layout
-from uniaudio_jax.config import MeshConfig, OptimConfig
+from uniaudio_jax.config import Checked, MeshConfig, OptimConfig
 from uniaudio_jax.errors import require
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuantizerConfig:
+class QuantizerConfig(Checked):
     """A residual vector quantiser."""
 
     codebooks: int = 8
@@ -20,12 +20,13 @@ class QuantizerConfig:
     """Width of an entry, and of the layout's vectors."""
 
     def __post_init__(self):
+        super().__post_init__()
         sizes = (self.codebooks, self.entries, self.width)
         require("QuantizerConfig", min(sizes) >= 1, " x ".join(map(str, sizes)), "positive sizes")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentConfig:
+class SegmentConfig(Checked):
     """Overlapping segments that are coded on their own, each divided by its volume (arXiv 2210.13438 section 3.5)."""
 
     samples: int
@@ -34,6 +35,7 @@ class SegmentConfig:
     """Samples from the start of a segment to the start of the next one."""
 
     def __post_init__(self):
+        super().__post_init__()
         require(
             "SegmentConfig",
             0 < self.stride <= self.samples,
@@ -43,7 +45,7 @@ class SegmentConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CodecConfig:
+class CodecConfig(Checked):
     """A codec: from a waveform to `quantizer.codebooks` codes per frame, and back."""
 
     name: str
@@ -67,7 +69,7 @@ class CodecConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdversarialConfig:
+class AdversarialConfig(Checked):
     """Discriminators beside the spectral losses. Weights are shares of the gradient at the codec's output."""
 
     start: int
@@ -95,7 +97,7 @@ class AdversarialConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CodecTrainConfig:
+class CodecTrainConfig(Checked):
     """Training of a codec: where its audio comes from, for how long, and the weights of its losses."""
 
     codec: CodecConfig
@@ -160,6 +162,7 @@ class CodecTrainConfig:
     """Seed of the weights, the batches and the random levels."""
 
     def __post_init__(self):
+        super().__post_init__()
         most = self.most_skipped_updates
         require("CodecTrainConfig.most_skipped_updates", most >= 1, str(most), "at least 1")
         if self.start_from is None:

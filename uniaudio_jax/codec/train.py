@@ -4,8 +4,9 @@
 
 Each corpus of the config, of any format that the builder reads, is a domain; a clip that cannot be read is named and
 left out. Any field of the config can be given on the command line. The batch of a step is a function of (seed, step),
-so a run that was stopped and resumed equals one that was not; SIGTERM and Ctrl-C save and exit with 0. RUN/codec is the
-codec, RUN/reconstruction.md its table on held-out clips, and the sinks show metrics, audio and spectrograms on the way.
+so a run that was stopped and resumed equals one that was not; SIGTERM and Ctrl-C save and exit with 0, or with 143 and
+130 where nothing is saved. RUN/codec is the codec, RUN/reconstruction.md its table on held-out clips, and the sinks
+show metrics, audio and spectrograms on the way.
 """
 
 import json
@@ -50,7 +51,7 @@ from uniaudio_jax.sharding import make_mesh
 from uniaudio_jax.sinks import Log
 from uniaudio_jax.sinks.jsonl import FILE as METRICS
 from uniaudio_jax.sinks.jsonl import read_metrics
-from uniaudio_jax.stopping import Stop, StopOnSignal
+from uniaudio_jax.stopping import Stop, StopOnSignal, exit_code
 
 FREE_TO_CHANGE = (
     "steps",
@@ -269,6 +270,8 @@ def train(options: CodecTrainOptions, process: ProcessInfo, stop: Stop) -> None:
             f"codec: {folder} after {(time.monotonic() - start) / 60:.1f} minutes, {skipped} updates skipped for a "
             "loss or gradient that was not finite"
         )
+    if stop.asked_by and not trainer.checkpoints.latest():
+        raise SystemExit(exit_code(stop.asked_by))
 
 
 if __name__ == "__main__":

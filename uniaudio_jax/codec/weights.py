@@ -36,7 +36,7 @@ def from_torch(state_dict: Mapping[str, np.ndarray], config: CodecConfig) -> dic
 
     "encoder" and "decoder" are the pure dict of the layout's module. "quantizer" holds "codebooks" [K, entries, width]
     and the running means of the package's training, for a later export: "average", "cluster_size" and "inited", each
-    stacked over levels. float16 and bfloat16 are widened. Raises ValueError that names every missing, surplus or
+    stacked over levels. float16 and bfloat16 are widened. Raises ValueError that names missing, surplus or
     misshapen tensor.
     """
     tensors = published_tensors(config)
@@ -60,7 +60,7 @@ def from_torch(state_dict: Mapping[str, np.ndarray], config: CodecConfig) -> dic
 def to_torch(params: Mapping, config: CodecConfig) -> dict[str, np.ndarray]:
     """The published state dict of parameters {"encoder", "decoder", "quantizer"}: the inverse of `from_torch`.
 
-    Raises ValueError that names every missing, surplus or misshapen tensor as it is published (a surplus one by its
+    Raises ValueError that names missing, surplus or misshapen tensor as it is published (a surplus one by its
     path in the parameters).
     """
     tensors = {tensor.path: tensor for tensor in published_tensors(config)}
