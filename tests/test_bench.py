@@ -4,13 +4,15 @@ import ast
 import inspect
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 
-from tests.small_run import CONFIG
-from uniaudio_jax.bench import options
+from tests.small_run import CONFIG, write_run
+from uniaudio_jax.bench import learning, options
 from uniaudio_jax.bench.__main__ import BENCHES, main
 from uniaudio_jax.bench.timing import ratios, side_by_side
+from uniaudio_jax.config import RunConfig, load_config
 
 SMALL = {
     "train": ["--config", "small.py"],
@@ -41,6 +43,48 @@ def test_a_bench_prints_and_saves_the_rates_of_its_rivals(name, tmp_path, capsys
     printed = capsys.readouterr().out
     assert result["rates"] and all(rival in printed for rival in result["rates"])
     assert name != "generate" or result["equal_tokens"] == 1
+
+
+@pytest.mark.slow
+def test_a_variant_under_two_names_learns_the_same_in_equal_steps(tmp_path):
+    config = load_config(write_run(tmp_path), RunConfig)
+    config = replace(config, data=replace(config.data, rows=8))
+    other = replace(config, train=replace(config.train, seed=1))
+    steps = {"one": 5, "two": 5, "other": 7}
+    results = learning.learn({"one": config, "two": config, "other": other}, steps, turns=3)
+    one, two, other = ({task: numbers[task] for task in config.data.tasks} for numbers in results.values())
+    assert one == two and one != other
+    assert [numbers["steps"] for numbers in results.values()] == list(steps.values())
+
+
+@pytest.mark.slow
+def test_the_learning_of_variants_is_printed_and_saved(tmp_path, capsys, monkeypatch):
+    variants = [
+        "plain=--data.rows 8",
+        "third=--data.rows 8 --optim.name muon --train.local-share 0.3 --train.ema-decay 0.5",
+    ]
+    words = ["--config", str(write_run(tmp_path)), "--minutes", "0.01", "--out", str(tmp_path), "--variants", *variants]
+    monkeypatch.setattr(sys, "argv", ["bench", "learning", *words])
+    main()
+    result = json.loads((tmp_path / "learning.json").read_text(), parse_constant=refuse)["variants"]
+    assert "| mean loss | " in capsys.readouterr().out and list(result) == ["plain", "third"]
+    for numbers in result.values():
+        tasks = [numbers[task] for task in ("tts", "enhancement", "text_to_music")]
+        assert numbers["mean loss"] == pytest.approx(sum(tasks) / 3) and numbers["steps"] >= 1
+        assert numbers["frames/s"] == pytest.approx(numbers["steps"] * 8 * 101 / numbers["seconds of training"])
+
+
+@pytest.mark.parametrize(
+    ("variants", "message"),
+    [
+        (("muon",), "--variants: got 'muon', wanted NAME=FLAGS"),
+        (("one=", "one=--train.seed 1"), "got 'one=--train.seed 1', wanted NAME=FLAGS, each name once"),
+        (("one=--data.root nowhere",), "--variants one: the folder of tokens nowhere is not there; .*quickstart.sh"),
+    ],
+)
+def test_a_variant_without_a_name_of_its_own_or_tokens_is_refused(variants, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        learning.variants_of(learning.Options(variants=variants, root=str(tmp_path)))
 
 
 @pytest.mark.slow

@@ -12,10 +12,19 @@ from tests.tiny import MODEL
 from uniaudio_jax.cli import main_guard, parse_with_config
 from uniaudio_jax.codec.config import CodecTrainConfig
 from uniaudio_jax.codec.train import CodecTrainOptions
-from uniaudio_jax.config import MeshConfig, RunConfig, StackConfig, TrainConfig, from_dict, load_config, to_dict
-from uniaudio_jax.decoding import Sampling
+from uniaudio_jax.config import (
+    MeshConfig,
+    OptimConfig,
+    RunConfig,
+    StackConfig,
+    TrainConfig,
+    from_dict,
+    load_config,
+    to_dict,
+)
 from uniaudio_jax.generate import GenerateOptions
 from uniaudio_jax.model.uniaudio import ModelDefinition, count_parameters
+from uniaudio_jax.sampling import Sampling
 from uniaudio_jax.train import TrainOptions
 
 REPO = Path(__file__).parents[1]
@@ -48,6 +57,9 @@ def test_the_paper_config_has_the_papers_parameters():
         (lambda: replace(MODEL, codebooks=7), "multiple of codebooks"),
         (lambda: MeshConfig(fsdp=0), "positive sizes"),
         (lambda: TrainConfig(steps=0), "TrainConfig.steps"),
+        (lambda: TrainConfig(steps=3, local_share=0.0), "TrainConfig.local_share: got 0.0, wanted more than 0"),
+        (lambda: TrainConfig(steps=3, ema_decay=1.0), "TrainConfig.ema_decay: got 1.0, wanted None, or between"),
+        (lambda: OptimConfig(decay_share=1.1), "OptimConfig.decay_share: got 1.1, wanted more than 0, at most 1"),
         (lambda: load_config("configs/quickstrat.py", RunConfig), "no such config file; beside it: .*quickstart.py"),
         (
             lambda: from_dict(StackConfig, {"layers": 1, "wide": 3}, "here"),

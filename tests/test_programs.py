@@ -1,5 +1,6 @@
 """Laws of the training step: what is cut into programs, chunks, rows and devices gives what the whole gives."""
 
+from contextlib import closing
 from dataclasses import replace
 
 import jax
@@ -9,9 +10,11 @@ import pytest
 
 from tests.tiny import MODEL, WIDE, make_programs, random_batch, random_example, stack_rows, start
 from uniaudio_jax.bench.fused import fused_loss_and_gradients
-from uniaudio_jax.config import MeshConfig, OptimConfig
+from uniaudio_jax.checkpoint import Checkpoints, describe, one_device, read_newest, restore_state, state_items
+from uniaudio_jax.config import DataConfig, MeshConfig, OptimConfig, RunConfig, TrainConfig
 from uniaudio_jax.loss import cross_entropy
 from uniaudio_jax.model.block import gelu, normalise
+from uniaudio_jax.programs import Programs
 from uniaudio_jax.sequence import pack
 from uniaudio_jax.sharding import axes_sharding, check_rows
 from uniaudio_jax.tasks import get_task
@@ -83,16 +86,17 @@ def test_the_chunk_size_changes_nothing():
 
 
 @pytest.mark.parametrize(
-    "mesh",
+    ("mesh", "optimizer"),
     [
-        pytest.param(MeshConfig(data=8), marks=pytest.mark.slow),
-        pytest.param(MeshConfig(fsdp=8), marks=pytest.mark.slow),
-        MeshConfig(data=2, fsdp=2, tensor=2),
+        pytest.param(MeshConfig(data=8), "adamw", marks=pytest.mark.slow),
+        pytest.param(MeshConfig(fsdp=8), "muon", marks=pytest.mark.slow),
+        (MeshConfig(data=2, fsdp=2, tensor=2), "adamw"),
+        (MeshConfig(data=2, fsdp=2, tensor=2), "muon"),
     ],
 )
-def test_eight_devices_give_the_losses_and_weights_of_one(mesh):
+def test_eight_devices_give_the_losses_and_weights_of_one(mesh, optimizer):
     # Where a gradient is nearly zero, Adam would take the sign of its rounding error: epsilon keeps such steps small.
-    optim = OptimConfig(warmup_steps=3, epsilon=1e-4)
+    optim = OptimConfig(name=optimizer, warmup_steps=3, epsilon=1e-4)
     one, eight = make_programs(1, model=WIDE, optim=optim), make_programs(8, mesh, WIDE, optim)
     batches = [random_batch(seed=seed) for seed in range(3)]
     losses = {}
@@ -185,6 +189,84 @@ def test_accumulated_batches_equal_one_large_batch():
     _, halved = programs.step(state, parts)
     np.testing.assert_allclose(metrics.gradient_norm, halved.gradient_norm, rtol=1e-5)
     np.testing.assert_allclose(metrics.tally.loss, halved.tally.loss, rtol=1e-5)
+
+
+def test_the_gradient_of_drawn_frames_is_on_average_that_of_all():
+    programs = make_programs(local_share=0.3)
+    state, batch = start(programs, random_batch(rows=2, loss_frames=37))
+    kept = min(12, int((batch.loss_weights > 0).sum(axis=1).min()))
+    assert kept < int((batch.loss_weights > 0).sum(axis=1).max())
+    full, tally = programs.gradients(state.params, batch)
+    gradients = []
+    for step in range(199):
+        drawn = programs.draw(batch, jnp.int32(step))
+        assert drawn.loss_frames.shape == (2, 12) and int((drawn.loss_weights > 0).sum(axis=1).min()) == kept
+        one, one_tally = programs.gradients(state.params, drawn)
+        np.testing.assert_allclose(one_tally.tokens.sum(), tally.tokens.sum(), rtol=1e-6)
+        gradients.append(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(one)]))
+    wanted = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(full)])
+    error = np.linalg.norm(np.mean(gradients, axis=0) - wanted)
+    expected = np.sqrt(np.var(gradients, axis=0, ddof=1).sum() / len(gradients))
+    assert error < 1.5 * expected < 0.2 * np.linalg.norm(wanted)
+
+
+def test_the_draw_follows_from_seed_step_and_row_on_any_mesh():
+    one, eight = make_programs(1, local_share=0.3), make_programs(8, model=WIDE, local_share=0.3)
+    rows = random_batch(loss_frames=37)
+    batch, other = start(one, rows)[1], start(eight, jax.tree.map(lambda field: field[::-1], rows))[1]
+    frames = np.asarray(one.draw(batch, jnp.int32(3)).loss_frames)
+    np.testing.assert_array_equal(frames, np.asarray(eight.draw(other, jnp.int32(3)).loss_frames)[::-1])
+    for programs, step in ((one, 5), (make_programs(local_share=0.3, seed=1), 3)):
+        assert not np.array_equal(frames, programs.draw(batch, jnp.int32(step)).loss_frames)
+
+
+RUN = RunConfig(
+    name="tiny",
+    codec=None,
+    model=MODEL,
+    data=DataConfig(root="", tasks={"tts": 1.0}, row_frames=61, target_frames=37, rows=8, text_frames=17),
+    train=TrainConfig(steps=5, ema_decay=0.2, local_share=0.3, local_chunk_frames=13),
+    optim=OptimConfig(name="muon", warmup_steps=3),
+)
+
+
+def saved_and_going_on(programs, folder, updates):
+    """A state after so many updates, saved in `folder`, and the batch of the next one."""
+    state, batch = start(programs, random_batch())
+    for _ in range(updates):
+        state, _ = programs.step(state, [batch])
+    with closing(Checkpoints(folder)) as checkpoints:
+        train = replace(RUN.train, ema_decay=programs.train.ema_decay)
+        checkpoints.save(updates, state_items(state), describe(replace(RUN, train=train), None))
+    return state, batch
+
+
+def restored(programs, folder):
+    with closing(Checkpoints(folder)) as checkpoints:
+        return restore_state(checkpoints, programs.state_shapes(), describe(RUN, None))
+
+
+def test_a_training_by_muon_on_drawn_frames_with_a_mean_of_weights_resumes_to_the_bit(tmp_path):
+    programs = Programs(MODEL, RUN.train, RUN.optim, make_programs().mesh)
+    state, batch = saved_and_going_on(programs, tmp_path, 2)
+    known = jax.device_get(state.ema)
+    assert not np.array_equal(known["local"]["head"]["kernel"], state.params["local"]["head"]["kernel"])
+    read = read_newest(tmp_path, lambda *_: one_device(programs.definition.shapes())).weights
+    jax.tree.map(np.testing.assert_array_equal, read, known)
+    one, metrics = programs.step(state, [batch])
+    other, again = programs.step(restored(programs, tmp_path), [batch])
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get((one, metrics)), jax.device_get((other, again)))
+
+
+def test_a_mean_of_weights_begins_with_the_weights_of_a_checkpoint_that_has_none(tmp_path):
+    with_mean, without = (
+        Programs(MODEL, replace(RUN.train, ema_decay=decay), RUN.optim, make_programs().mesh) for decay in (0.2, None)
+    )
+    _, batch = saved_and_going_on(without, tmp_path, 0)
+    state = restored(with_mean, tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, state.ema, state.params)
+    state, _ = with_mean.step(state, [batch])
+    assert state.weights is state.ema
 
 
 def test_a_non_finite_gradient_changes_no_weight_and_no_moment():

@@ -176,17 +176,18 @@ class Saved(NamedTuple):
     step: int
     config: RunConfig
     meta: dict[str, Any]
-    items: dict[str, Any]
+    weights: Any
 
 
 def read_newest(
-    run: Path, shapes: Callable[[RunConfig, dict[str, Any]], Mapping[str, Any]], wanted: int | None = None
+    run: Path, shapes: Callable[[RunConfig, dict[str, Any]], Any] = lambda *_: None, wanted: int | None = None
 ) -> Saved:
     """The checkpoint of step `wanted`, or else the newest complete one, of a run folder, which may be in training.
 
-    shapes: the shapes of the items to read, given the config and the JSON part. The folder stays as it is. When the
-    training deletes the checkpoint meanwhile, the newest one then is read instead. Raises ValueError when that happens
-    again and again, or there is none.
+    shapes: the shapes of the weights, given the config and the JSON part; None leaves them unread. They are the running
+    mean of the weights where the training keeps one. The folder stays as it is. When the training deletes the
+    checkpoint meanwhile, the newest one then is read instead. Raises ValueError when that happens again and again, or
+    there is none.
     """
     if not (run / FOLDER).is_dir():
         raise ValueError(f"{run}: no folder {FOLDER}/ in it; --run wants the --out folder of a training")
@@ -196,8 +197,9 @@ def read_newest(
             step = reader.existing(wanted if wanted in reader.manager.all_steps() else None)
             meta = reader.read_meta(step)
             config = from_dict(RunConfig, meta["config"], f"{reader.folder / str(step)}, config")
-            items = shapes(config, meta)
-            return Saved(step, config, meta, reader.restore(items, step) if items else {})
+            wanted_shapes, item = shapes(config, meta), weights_item(meta)
+            weights = None if wanted_shapes is None else reader.restore({item: wanted_shapes}, step)[item]
+            return Saved(step, config, meta, weights)
         except Exception:
             with closing(CheckpointReader(run)) as now:
                 if now.latest() == step:
@@ -211,20 +213,29 @@ def read_newest(
     )
 
 
+def weights_item(meta: dict[str, Any]) -> str:
+    """The item of a checkpoint that holds the weights to evaluate and generate with."""
+    return "params" if meta["config"]["train"].get("ema_decay") is None else "ema"
+
+
 def state_items(state: TrainState) -> dict[str, Any]:
-    """The items of a language model's checkpoint."""
+    """The items of a language model's checkpoint; "ema" is among them where a mean of the weights is kept."""
     counters = {"step": state.step, "skipped": state.skipped}
-    return {"params": state.params, "optimizer": state.optimizer, "counters": counters}
+    items = {"params": state.params, "optimizer": state.optimizer, "counters": counters}
+    return items if state.ema is None else items | {"ema": state.ema}
 
 
 def restore_state(checkpoints: Checkpoints, shapes: TrainState, meta: dict[str, Any]) -> TrainState:
-    """The newest state of a language model.
+    """The newest state of a language model; a mean of the weights that was not kept so far begins with the weights.
 
     Raises ValueError when the checkpoint's model, vocabulary or codec is not that of `meta`.
     """
-    check_same(checkpoints.folder / str(checkpoints.latest()), checkpoints.read_meta(), meta)
-    items = checkpoints.restore(state_items(shapes))
-    return TrainState(items["params"], items["optimizer"], **items["counters"])
+    saved = checkpoints.read_meta()
+    check_same(checkpoints.folder / str(checkpoints.latest()), saved, meta)
+    new_mean = shapes.ema is not None and weights_item(saved) == "params"
+    items = checkpoints.restore(state_items(shapes._replace(ema=None) if new_mean else shapes))
+    state = TrainState(items["params"], items["optimizer"], **items["counters"], ema=items.get("ema"))
+    return state.start_ema() if new_mean else state
 
 
 def check_same(where: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:

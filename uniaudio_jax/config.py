@@ -299,13 +299,16 @@ class OptimConfig(Checked):
     """The optimizer and its learning rate; by default the paper's public recipe."""
 
     name: str = "adamw"
-    """Optimizer, by its name in optim.py."""
+    """Optimizer, by its name in optim.py: adamw, or muon for the matrices of the blocks and AdamW for the rest."""
     schedule: str = "inverse_sqrt"
-    """Learning rate by step, by its name in schedules.py: inverse_sqrt, warmup_cosine or constant."""
+    """Learning rate by step, by its name in schedules.py: inverse_sqrt, warmup_cosine, warmup_stable_decay or
+    constant."""
     peak_learning_rate: float = 5e-4
     """Learning rate at the end of the warm-up."""
     warmup_steps: int = 1000
     """Updates over which the learning rate rises linearly."""
+    decay_share: float = 0.2
+    """Last share of the updates, over which warmup_stable_decay falls to zero."""
     beta1: float = 0.9
     """Decay of the running mean of gradients."""
     beta2: float = 0.95
@@ -324,6 +327,7 @@ class OptimConfig(Checked):
         require("OptimConfig.warmup_steps", self.warmup_steps >= 1, str(self.warmup_steps), "at least 1")
         for name in ("peak_learning_rate", "epsilon", "clip_norm"):
             require(f"OptimConfig.{name}", getattr(self, name) > 0, str(getattr(self, name)), "more than 0")
+        require("OptimConfig.decay_share", 0 < self.decay_share <= 1, str(self.decay_share), "more than 0, at most 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -338,6 +342,12 @@ class TrainConfig(Checked):
     """Frames that the loss counts: those of the target, or all."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of the forward and backward pass; the weights are float32."""
+    local_share: float = 1.0
+    """Share of a row's counted frames that the local stack learns from at each update, drawn anew and weighted up to
+    all of them; losses held out count everything."""
+    ema_decay: float | None = None
+    """Decay at each update of a running mean of the weights, such as 0.999, which is then evaluated and generated with;
+    None keeps no mean."""
     local_chunk_frames: int = 512
     """Frames that the local program holds at once."""
     remat: bool = True
@@ -360,7 +370,7 @@ class TrainConfig(Checked):
     sinks: tuple[str, ...] = ("jsonl", "tensorboard")
     """Where metrics go: jsonl, tensorboard, and with their packages wandb, aim, trackio."""
     seed: int = 0
-    """Of the fresh weights."""
+    """Of the fresh weights, and of the frames that local_share draws."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -378,6 +388,13 @@ class TrainConfig(Checked):
         for name in counts:
             count = getattr(self, name)
             require(f"TrainConfig.{name}", count is None or count >= 1, str(count), "at least 1")
+        require("TrainConfig.local_share", 0 < self.local_share <= 1, str(self.local_share), "more than 0, at most 1")
+        decay = self.ema_decay
+        require("TrainConfig.ema_decay", decay is None or 0 < decay < 1, str(decay), "None, or between 0 and 1")
+
+    def local_frames(self, counted: int) -> int:
+        """Frames of a row that the local stack learns from, where there is room for `counted`."""
+        return math.ceil(self.local_share * counted)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -405,6 +422,14 @@ class RunConfig(Checked):
             str(self.data.row_frames),
             f"at most model.context_frames={self.model.context_frames}",
         )
+
+    def codec_of_tokens(self) -> str:
+        """The codec. Raises ValueError where there is none."""
+        if self.codec is None:
+            raise ValueError(
+                "RunConfig.codec: got None, wanted the codec that made the tokens, such as --codec tiny_16k"
+            )
+        return self.codec
 
 
 def load_config(path: str | Path, kind: type[Config]) -> Config:

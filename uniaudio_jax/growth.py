@@ -10,7 +10,19 @@ from jax.sharding import Mesh
 from uniaudio_jax.checkpoint import check_growth, read_newest
 from uniaudio_jax.config import RunConfig
 from uniaudio_jax.model.uniaudio import ModelDefinition, Params
+from uniaudio_jax.optim import TrainState
+from uniaudio_jax.programs import Programs
 from uniaudio_jax.sharding import tree_shardings
+
+
+def first_state(config: RunConfig, meta: dict[str, Any], programs: Programs) -> TrainState:
+    """The state before the first update: of fresh weights, or of those of the run that `start_from` names."""
+    state = programs.init(jax.random.key(config.train.seed))
+    if config.start_from is None:
+        return state
+    weights = start_weights(Path(config.start_from), meta, programs.definition, state.params, programs.mesh)
+    state = state._replace(params=weights)
+    return state if state.ema is None else state.start_ema()
 
 
 def start_weights(run: Path, meta: dict[str, Any], definition: ModelDefinition, fresh: Params, mesh: Mesh) -> Params:
@@ -19,11 +31,11 @@ def start_weights(run: Path, meta: dict[str, Any], definition: ModelDefinition, 
     Raises ValueError when codec, sizes or the meaning of old ids differ between the run and `meta`.
     """
 
-    def targets(config: RunConfig, saved: dict[str, Any]) -> dict[str, Any]:
+    def targets(config: RunConfig, saved: dict[str, Any]) -> Any:
         check_growth(run, saved, meta)
-        return {"params": _placed(ModelDefinition(config.model), mesh)}
+        return _placed(ModelDefinition(config.model), mesh)
 
-    known = read_newest(run, targets).items["params"]
+    known = read_newest(run, targets).weights
 
     def grow(known: Params, fresh: Params) -> Params:
         return jax.tree.map(grown, known, fresh, definition.axes())

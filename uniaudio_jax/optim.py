@@ -18,12 +18,31 @@ from uniaudio_jax.schedules import Schedule, make_schedule
 
 class TrainState(NamedTuple):
     """Everything that an update changes. step counts updates, skipped those that a non-finite loss or gradient
-    stopped."""
+    stopped; ema is the running mean of the weights, None where none is kept."""
 
     params: Any
     optimizer: Any
     step: Any
     skipped: Any
+    ema: Any = None
+
+    @property
+    def weights(self) -> Any:
+        """The weights to evaluate and generate with: their mean, where one is kept."""
+        return self.params if self.ema is None else self.ema
+
+    def start_ema(self) -> "TrainState":
+        """The same state, whose mean of the weights is the weights."""
+        return self._replace(ema=jax.tree.map(jnp.copy, self.params))
+
+
+def mean_weights(ema: Any, params: Any, step: Int[Array, ""], decay: float) -> Any:
+    """The running mean of the weights after update number `step`.
+
+    The decay is at most (1 + step) / (10 + step), as in TensorFlow's ExponentialMovingAverage, so that the mean soon
+    forgets the fresh weights.
+    """
+    return optax.incremental_update(params, ema, 1 - jnp.minimum(decay, (1 + step) / (10 + step)))
 
 
 def adamw(config: OptimConfig, schedule: Schedule) -> optax.GradientTransformation:
@@ -38,12 +57,36 @@ def adamw(config: OptimConfig, schedule: Schedule) -> optax.GradientTransformati
     )
 
 
-OPTIMIZERS: dict[str, Callable[[OptimConfig, Schedule], optax.GradientTransformation]] = {"adamw": adamw}
+def muon(config: OptimConfig, schedule: Schedule) -> optax.GradientTransformation:
+    """Muon (https://kellerjordan.github.io/posts/muon) for the matrices of the blocks, layer by layer; AdamW for the
+    rest.
+
+    Its updates are scaled to the size of AdamW's (arXiv 2502.16982), so that both take one learning rate and one decay.
+    """
+    matrices = optax.contrib.muon(
+        schedule,
+        weight_decay=config.weight_decay,
+        muon_weight_dimension_numbers=optax.contrib.MuonDimensionNumbers(-2, -1),
+        consistent_rms=0.2,
+    )
+    return optax.partition({"muon": matrices, "adamw": adamw(config, schedule)}, muon_or_adamw)
+
+
+OPTIMIZERS: dict[str, Callable[[OptimConfig, Schedule], optax.GradientTransformation]] = {"adamw": adamw, "muon": muon}
 
 
 def kernels(params: Any) -> Any:
     """Which weights are the kernels of linear maps, as a tree of booleans."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+def muon_or_adamw(params: Any) -> Any:
+    """The tree with "muon" for each kernel inside a stack's blocks, and "adamw" for embeddings, heads and the rest."""
+
+    def label(path: Any, is_kernel: bool) -> str:
+        return "muon" if is_kernel and any(node.key == "blocks" for node in path) else "adamw"
+
+    return jax.tree_util.tree_map_with_path(label, kernels(params))
 
 
 DECAYED: dict[str, Callable[[Any], Any] | None] = {"kernels": kernels, "all": None}
@@ -90,7 +133,7 @@ def apply_gradients(
     """
     gradients = jax.tree.map(lambda g: g / jnp.maximum(tokens, 1.0), gradients)
     params, moments, norm, finite = guarded_update(optimizer, gradients, state.optimizer, state.params, loss)
-    return TrainState(params, moments, state.step + 1, state.skipped + jnp.where(finite, 0, 1)), norm
+    return TrainState(params, moments, state.step + 1, state.skipped + jnp.where(finite, 0, 1), state.ema), norm
 
 
 @jax.jit

@@ -2,7 +2,9 @@
 
 A step is global forward → local loss and gradient → global backward → update. The local stack treats frames as
 independent rows, so its program runs over the counted frames alone, in chunks with a value-and-gradient each: the
-[frames, Q, V] logits of a batch never exist at once.
+[frames, Q, V] logits of a batch never exist at once. With `local_share` it learns from a few of them at each step, as
+Sesame trained the audio decoder of its conversational speech model on a sixteenth of the frames ("Crossing the uncanny
+valley of conversational voice", 2025).
 """
 
 from collections.abc import Sequence
@@ -13,12 +15,12 @@ import jax.numpy as jnp
 import optax
 from einops import rearrange
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from uniaudio_jax.config import ModelConfig, OptimConfig, TrainConfig
 from uniaudio_jax.loss import Tally, add_tallies, empty_tally, tally_tokens
 from uniaudio_jax.model.uniaudio import ModelDefinition, Params
-from uniaudio_jax.optim import TrainState, apply_gradients, make_optimizer
+from uniaudio_jax.optim import TrainState, apply_gradients, make_optimizer, mean_weights
 from uniaudio_jax.sequence import Batch
 from uniaudio_jax.sharding import constrain, replicated, rows_sharding, tree_shardings
 
@@ -43,6 +45,7 @@ class Programs:
         shardings = self.state_shardings()
         weights, whole = shardings.params, replicated(mesh)
         vectors = rows_sharding(mesh)
+        self.draw = jax.jit(self._draw, out_shardings=vectors)
         self.init = jax.jit(self._init, out_shardings=shardings)
         self.global_forward = jax.jit(self._global_forward, out_shardings=(vectors, None))
         self.global_backward = jax.jit(self._global_backward, out_shardings=weights["global"])
@@ -53,6 +56,8 @@ class Programs:
 
     def step(self, state: TrainState, batches: Sequence[Batch]) -> tuple[TrainState, Metrics]:
         """One update from the gradients of all `batches`, which count as one batch."""
+        if self.train.local_share < 1:
+            batches = [self.draw(batch, state.step) for batch in batches]
         gradients, tally = self.gradients(state.params, batches[0])
         for batch in batches[1:]:
             gradients, tally = self.add((gradients, tally), self.gradients(state.params, batch))
@@ -77,12 +82,13 @@ class Programs:
         whole = replicated(self.mesh)
         moments = optax.tree_map_params(
             self.optimizer,
-            lambda _, sharding: sharding,
+            lambda moment, sharding: moment if isinstance(moment, optax.MaskedNode) else sharding,
             jax.eval_shape(self.optimizer.init, shapes),
             params,
             transform_non_params=lambda _: whole,
+            is_leaf=lambda node: isinstance(node, optax.MaskedNode),  # a weight that is another optimizer's
         )
-        return TrainState(params, moments, whole, whole)
+        return TrainState(params, moments, whole, whole, None if self.train.ema_decay is None else params)
 
     def state_shapes(self) -> TrainState:
         """A TrainState of ShapeDtypeStructs with their shardings: the targets of a restore."""
@@ -95,7 +101,31 @@ class Programs:
 
     def _init(self, key: Array) -> TrainState:
         params = self.definition.init(key)
-        return TrainState(params, self.optimizer.init(params), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+        state = TrainState(params, self.optimizer.init(params), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+        return state if self.train.ema_decay is None else state.start_ema()
+
+    def _draw(self, batch: Batch, step: Int[Array, ""]) -> Batch:
+        """The batch with `local_frames` of each row's counted frames, drawn without replacement, their weights scaled
+        by all over drawn: each gradient is expected to be that of all.
+
+        The choice follows from the seed, the step and the tokens of the row, wherever the row lies.
+        """
+        most = self.train.local_frames(batch.loss_frames.shape[1])
+        key = jax.random.fold_in(jax.random.key(self.train.seed), step)
+        tokens = rearrange(batch.tokens, "rows frames levels -> rows (frames levels)").astype(jnp.uint32)
+        digests = (tokens * (2 * jnp.arange(tokens.shape[1], dtype=jnp.uint32) + 1)).sum(axis=1)
+
+        def chances(digest: Array) -> Array:
+            return jax.random.uniform(jax.random.fold_in(key, digest), batch.loss_frames.shape[1:])
+
+        counted = batch.loss_weights > 0
+        _, drawn = jax.lax.top_k(jnp.where(counted, jax.vmap(chances)(digests), -1.0), most)
+        count = counted.sum(axis=1, keepdims=True)
+        frames, weights, task = (
+            jnp.take_along_axis(field, drawn, axis=1) for field in (batch.loss_frames, batch.loss_weights, batch.task)
+        )
+        scale = jnp.maximum(count / most, 1.0)
+        return batch._replace(loss_frames=frames, loss_weights=weights * scale, task=task)
 
     def _global_forward(self, params: Params, batch: Batch) -> tuple[Float[Array, "B T D"], Any]:
         """The frame vectors, and their pullback without its copy of the weights, which the backward is given again."""
@@ -170,6 +200,8 @@ class Programs:
 
     def _update(self, state: TrainState, gradients: Params, tally: Tally) -> tuple[TrainState, Array, Array]:
         new, norm = apply_gradients(self.optimizer, state, gradients, tally.tokens.sum(), tally.loss.sum())
+        if self.train.ema_decay is not None:
+            new = new._replace(ema=mean_weights(new.ema, new.params, new.step, self.train.ema_decay))
         return new, norm, new.skipped - state.skipped
 
     def _cast(self, params: Params) -> Params:

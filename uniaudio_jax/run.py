@@ -30,20 +30,21 @@ class Run:
 
     def __init__(self, path: Path):
         self.path = path
-        self.step, self.config, self.meta, _ = read_newest(path, lambda *_: {})
+        self.step, self.config, self.meta, _ = read_newest(path)
         self.vocabulary = self.config.model.ids
         self.definition = ModelDefinition(self.config.model)
         self._forward = jax.jit(self.definition.logits)
 
     @cached_property
     def params(self) -> Params:
-        """The weights, read when they are first needed: what is wrong with a command is told before.
+        """The weights, or their running mean where the training keeps one, read when they are first needed: what is
+        wrong with a command is told before.
 
         Where the training has deleted the checkpoint since, they are those of the newest, and `step` says so.
         """
-        shapes = {"params": one_device(self.definition.shapes())}
-        self.step, _, self.meta, items = read_newest(self.path, lambda *_: shapes, self.step)
-        return items["params"]
+        shapes = one_device(self.definition.shapes())
+        self.step, _, self.meta, weights = read_newest(self.path, lambda *_: shapes, self.step)
+        return weights
 
     @cached_property
     def codec(self) -> Codec:

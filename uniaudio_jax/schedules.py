@@ -31,6 +31,19 @@ def warmup_cosine(config: OptimConfig, steps: int) -> Schedule:
     return optax.warmup_cosine_decay_schedule(0.0, peak, min(config.warmup_steps, steps - 1), steps, peak / 100)
 
 
+def warmup_stable_decay(config: OptimConfig, steps: int) -> Schedule:
+    """Rises linearly to the peak at `warmup_steps`, stays there, and falls with 1 - sqrt (arXiv 2405.18392) over the
+    last `decay_share` of the steps, to zero after the last one."""
+    decay_steps = config.decay_share * steps
+
+    def rate(step):
+        risen = jnp.minimum((jnp.asarray(step) + 1.0) / config.warmup_steps, 1.0)
+        fallen = jnp.clip(1 - (steps - jnp.asarray(step)) / decay_steps, 0.0, 1.0)
+        return config.peak_learning_rate * risen * (1 - jnp.sqrt(fallen))
+
+    return rate
+
+
 def constant(config: OptimConfig, steps: int) -> Schedule:
     """The peak at every step."""
     return optax.constant_schedule(config.peak_learning_rate)
@@ -39,6 +52,7 @@ def constant(config: OptimConfig, steps: int) -> Schedule:
 SCHEDULES: dict[str, Callable[[OptimConfig, int], Schedule]] = {
     "inverse_sqrt": inverse_sqrt,
     "warmup_cosine": warmup_cosine,
+    "warmup_stable_decay": warmup_stable_decay,
     "constant": constant,
 }
 

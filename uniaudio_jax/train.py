@@ -28,7 +28,7 @@ from uniaudio_jax.clock import FrameClock
 from uniaudio_jax.codec.codec import load_codec
 from uniaudio_jax.config import RunConfig, check_codec
 from uniaudio_jax.distributed import DistributedOptions, ProcessInfo, join
-from uniaudio_jax.growth import start_weights
+from uniaudio_jax.growth import first_state
 from uniaudio_jax.locks import hold_run
 from uniaudio_jax.loss import Tally, add_tallies
 from uniaudio_jax.optim import SkippedInARow, TrainState
@@ -70,12 +70,8 @@ class Trainer:
     """A run: its programs, data, checkpoints and log."""
 
     def __init__(self, config: RunConfig, out: Path, process: ProcessInfo):
-        if config.codec is None:
-            raise ValueError(
-                "RunConfig.codec: got None, wanted the codec that made the tokens, such as --codec tiny_16k"
-            )
         self.config, self.process = config, process
-        codec = load_codec(config.codec).passport()
+        codec = load_codec(config.codec_of_tokens()).passport()
         check_codec(config.model, codec)
         self.mesh = make_mesh(config.mesh)
         check_rows(self.mesh, config.data.rows, "data.rows")
@@ -116,13 +112,7 @@ class Trainer:
             if "plan" in meta:
                 self.data.rows.plan.start_at(meta["plan"])
             return restore_state(self.checkpoints, self.programs.state_shapes(), self.meta)
-        state = self.programs.init(jax.random.key(self.config.train.seed))
-        if self.config.start_from is None:
-            return state
-        weights = start_weights(
-            Path(self.config.start_from), self.meta, self.programs.definition, state.params, self.mesh
-        )
-        return state._replace(params=weights)
+        return first_state(self.config, self.meta, self.programs)
 
     def run(self, stop: Stop) -> TrainState:
         """Trains to the last step or to a signal; the state is saved either way.
@@ -184,7 +174,7 @@ class Trainer:
         """Logs the held-out loss of every task, and prints them as one line."""
         report, batches = {}, self.config.train.evaluate_batches
         for name, heldout in self.heldout.items():
-            tally = heldout_tally(self.programs, state.params, heldout.batches(), most_batches=batches)
+            tally = heldout_tally(self.programs, state.weights, heldout.batches(), most_batches=batches)
             report[f"heldout/{name}"] = losses_of(get_task(name), tally)["loss"]
         if report:
             self.log.scalars(step, report)
@@ -199,9 +189,9 @@ class Trainer:
             yield place_batch(next(source), self.mesh)
 
     def _frames_of_step(self) -> tuple[int, int]:
-        """All frames and counted frames of a step, padding included."""
+        """All frames of a step, and those that the local stack learns from, padding included."""
         data, train = self.config.data, self.config.train
-        counted = data.row_frames if train.loss_on == "all" else data.target_frames
+        counted = train.local_frames(data.row_frames if train.loss_on == "all" else data.target_frames)
         return data.rows * data.row_frames * train.accumulate, data.rows * counted * train.accumulate
 
     def _speed(self, steps: int, seconds: float) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Benchmarks whose ratios are measured side by side in one process.
 
-    python -m uniaudio_jax.bench train|generate|codec|data|plan|builder|soak
+    python -m uniaudio_jax.bench train|generate|codec|data|plan|builder|learning|soak
 
 prints a table and saves its numbers as JSON in --out. A bench that finds faults ends with exit code 1.
 """
@@ -13,10 +13,11 @@ from typing import Any
 
 import tyro
 
-from uniaudio_jax.bench import builder, codec, data, generate, plan, soak, train
+from uniaudio_jax.bench import builder, codec, data, generate, learning, plan, soak, train
 from uniaudio_jax.bench.options import BenchOptions
 from uniaudio_jax.cli import checked, main_guard
 from uniaudio_jax.files import atomic_write, check_folder
+from uniaudio_jax.metrics.tables import markdown_table
 
 BENCHES: dict[str, ModuleType] = {
     "train": train,
@@ -25,6 +26,7 @@ BENCHES: dict[str, ModuleType] = {
     "data": data,
     "plan": plan,
     "builder": builder,
+    "learning": learning,
     "soak": soak,
 }
 """Each has a dataclass `Options`, and a function `run` that takes it and returns the numbers."""
@@ -37,7 +39,11 @@ def to_text(name: str, result: dict[str, Any]) -> str:
         ratio = result["ratios"].get(rival)
         comparison = f"ours is {ratio['median']:.2f}x ({ratio['min']:.2f} to {ratio['max']:.2f})" if ratio else "ours"
         lines.append(f"  {rival:<28}{rate:>12.1f} {result['unit']:<12}{comparison}")
-    in_table = {"unit", "rates", "ratios", "rounds", "machine", "faults"}
+    if variants := result.get("variants"):
+        keys = next(iter(variants.values()))
+        rows = [[key, *(f"{numbers[key]:.5g}" for numbers in variants.values())] for key in keys]
+        lines.append(markdown_table(["", *variants], rows))
+    in_table = {"unit", "rates", "ratios", "rounds", "variants", "machine", "faults"}
     lines += [f"  {key}: {value}" for key, value in result.items() if key not in in_table]
     if "faults" in result:
         lines += [f"  fault: {fault}" for fault in result["faults"]] or ["  no fault"]
