@@ -27,8 +27,7 @@ from uniaudio_jax.tasks import get_task
 from uniaudio_jax.validation import heldout_tally, losses_of
 
 CALIBRATION_STEPS = 41
-"""Measured steps of each variant: on a busy machine the medians of equal programs then differ by about 3 %, those of 11
-steps by 15 %."""
+"""Measured steps of each variant."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +35,8 @@ class Options(BenchOptions):
     """Held-out losses of variants of a config after equal time of training, without compilation and evaluation.
 
     Schedules need to know their steps beforehand: a calibration times a few steps of each variant side by side, which
-    gives the number that each one then trains for. They take turns, so that a busy machine slows all of them alike.
+    gives the number that each one then trains for. They take turns, so that a busy machine slows all of them alike. On
+    a busy machine the calibration may miss by a fifth: compare the seconds of training before the losses.
     """
 
     variants: tuple[str, ...] = ("adamw=", "muon=--optim.name muon")
