@@ -66,6 +66,8 @@ def test_every_command_checks_its_options():
 INTERRUPTED_IMPORT = """
 import os, signal, sys
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background may ignore it
+
 class Interrupting:
     def find_spec(name, path=None, target=None):
         if name == "numpy":

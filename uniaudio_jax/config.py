@@ -16,20 +16,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
-from beartype import BeartypeConf
-from beartype.door import is_bearable
+from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from uniaudio_jax.errors import require
 from uniaudio_jax.vocab import PUBLIC_RANGES, Vocabulary
 
 Config = TypeVar("Config")
 CONFIGS = Path(__file__).parents[1] / "configs"
-INTEGERS_ARE_FLOATS = BeartypeConf(is_pep484_tower=True)
 
 
 def misfit(name: str, value: Any, hint: Any) -> str:
     """What is wrong with the value of a field of this type hint, such as "got steps = 'many', wanted int"; or ""."""
-    if not is_bearable(value, hint, conf=INTEGERS_ARE_FLOATS):
+    try:
+        check_type(value, hint, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
+    except TypeCheckError:
         return f"got {name} = {value!r}, wanted {hint.__name__ if isinstance(hint, type) else hint}"
     numbers = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
     if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):

@@ -17,7 +17,7 @@ from data_pipelines.heldout import HeldOut
 from uniaudio_jax.bench.options import BenchOptions
 from uniaudio_jax.bench.timing import side_by_side
 from uniaudio_jax.checkpoint import describe
-from uniaudio_jax.cli import use_compile_cache
+from uniaudio_jax.cli import checked, use_compile_cache
 from uniaudio_jax.codec.codec import load_codec
 from uniaudio_jax.config import RunConfig, check_codec, load_config
 from uniaudio_jax.growth import first_state
@@ -125,7 +125,8 @@ def variants_of(options: Options) -> dict[str, RunConfig]:
             raise ValueError(
                 f'--variants: got {words!r}, wanted NAME=FLAGS, each name once, such as "muon=--optim.name muon"'
             )
-        configs[name] = tyro.cli(RunConfig, default=config, args=shlex.split(flags), prog=f"--variants {name}=")
+        words, prog = shlex.split(flags), f"--variants {name}="
+        configs[name] = checked(tyro.cli(RunConfig, default=config, args=words, prog=prog))
         root = configs[name].data.root
         if not Path(root).is_dir():
             raise ValueError(
