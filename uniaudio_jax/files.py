@@ -104,8 +104,12 @@ def safe_name(text: str, taken: Collection[str] = ()) -> str:
 
 def name_key(name: str) -> str:
     """What is equal for two file names that, without their endings, are one name to some file system."""
-    folded = unicodedata.normalize("NFKC", name.split(".")[0]).casefold()
-    return unicodedata.normalize("NFKC", folded)
+    return _folded(name.split(".")[0])
+
+
+def _folded(name: str) -> str:
+    """What is equal for names that differ in capitals, or in the code points of a letter."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
 def check_name(option: str, name: str) -> None:
@@ -140,7 +144,7 @@ def output_paths(sources: Sequence[Path], out: Path, ending: str) -> list[Path]:
     first: dict[str, Path] = {}
     paths = [out / f"{source.stem}{ending}" for source in sources]
     for source, path in zip(sources, paths, strict=True):
-        key = unicodedata.normalize("NFKC", path.name).casefold()
+        key = _folded(path.name)
         if key in first:
             raise ValueError(
                 f"{path}: got several files of this name, {first[key]} and {source}; wanted different names, use a "

@@ -108,17 +108,14 @@ class Listing:
 
     def __init__(self, folder: Path):
         self.folder, self.path = folder, folder / "samples.json"
-        self.rows = _read_rows(self.path)
+        self.rows = {_identity(row): row for row in _read_rows(self.path)}
         files = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-        self.taken = {name_key(name) for name in [*files, *map(_file_of, self.rows)]}
+        self.taken = {name_key(name) for name in [*files, *map(_file_of, self.rows.values())]}
 
     def stem_of(self, about: dict[str, Any]) -> str:
         """The name, without ending, for the files of a result: that of its earlier row, else a free one like its id."""
-        for row in self.rows:
-            stem = _file_of(row).split(".")[0]
-            if _identity(row) == _identity(about) and safe_name(stem) == stem:
-                return stem
-        return safe_name(about["id"], self.taken)
+        stem = _file_of(self.rows.get(_identity(about), {})).split(".")[0]
+        return stem if stem and safe_name(stem) == stem else safe_name(about["id"], self.taken)
 
     def next_stem(self, task: str) -> str:
         """TASK_NNN, numbered after the highest that a file or a row has."""
@@ -127,13 +124,15 @@ class Listing:
 
     def has(self, about: dict[str, Any]) -> bool:
         """Whether there is a result that was made from just this, with its file."""
-        return any(about.items() <= row.items() and (self.folder / _file_of(row)).is_file() for row in self.rows)
+        row = self.rows.get(_identity(about), {})
+        return about.items() <= row.items() and (self.folder / _file_of(row)).is_file()
 
     def put(self, row: dict[str, Any]) -> None:
         """Writes a row, in place of the earlier one of the same id, task and corpus."""
-        self.rows = [other for other in self.rows if _identity(other) != _identity(row)] + [row]
+        self.rows.pop(_identity(row), None)
+        self.rows[_identity(row)] = row
         self.taken.add(name_key(_file_of(row)))
-        write_json(self.path, self.rows)
+        write_json(self.path, list(self.rows.values()))
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:
@@ -144,8 +143,8 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _identity(row: dict[str, Any]) -> tuple[Any, ...]:
-    return row["id"], row.get("task"), row.get("corpus")
+def _identity(row: dict[str, Any]) -> tuple[str, ...]:
+    return str(row["id"]), str(row.get("task")), str(row.get("corpus"))
 
 
 def _file_of(row: dict[str, Any]) -> str:
@@ -251,8 +250,7 @@ def write_lines(run: Run, task: Task, options: GenerateOptions, lines: list[Line
             f"{len(failed)} of {len(lines)} lines could not be generated, the others are in {options.out}; "
             f"{'; '.join(failed[:MOST_REASONS])}{'; …' if len(failed) > MOST_REASONS else ''}"
         )
-    ids = {line.id for line in lines}
-    return [row for row in listing.rows if row["id"] in ids and row.get("task") == task.name]
+    return [listing.rows[_identity(about)] for about in abouts.values()]
 
 
 def write_given(run: Run, task: Task, options: GenerateOptions) -> list[dict[str, Any]]:
