@@ -21,7 +21,8 @@ from uniaudio_jax.codec.codec import load_codec, save_codec
 from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig
 from uniaudio_jax.codec.layouts.frame_rate import FrameRateConfig
 from uniaudio_jax.codec.module import build_module
-from uniaudio_jax.config import MeshConfig, RunConfig, load_config
+from uniaudio_jax.config import MeshConfig, RunConfig
+from uniaudio_jax.config_files import load_config
 from uniaudio_jax.programs import Programs
 from uniaudio_jax.sharding import make_mesh
 from uniaudio_jax.tasks import KINDS, MASKED, Stream, get_task

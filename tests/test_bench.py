@@ -12,7 +12,8 @@ from tests.small_run import CONFIG, write_run
 from uniaudio_jax.bench import learning, options
 from uniaudio_jax.bench.__main__ import BENCHES, main
 from uniaudio_jax.bench.timing import ratios, side_by_side
-from uniaudio_jax.config import RunConfig, load_config
+from uniaudio_jax.config import RunConfig
+from uniaudio_jax.config_files import load_config
 
 SMALL = {
     "train": ["--config", "small.py"],

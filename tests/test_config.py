@@ -12,16 +12,8 @@ from tests.tiny import MODEL
 from uniaudio_jax.cli import main_guard, parse_with_config
 from uniaudio_jax.codec.config import CodecTrainConfig
 from uniaudio_jax.codec.train import CodecTrainOptions
-from uniaudio_jax.config import (
-    MeshConfig,
-    OptimConfig,
-    RunConfig,
-    StackConfig,
-    TrainConfig,
-    from_dict,
-    load_config,
-    to_dict,
-)
+from uniaudio_jax.config import MeshConfig, OptimConfig, RunConfig, StackConfig, TrainConfig
+from uniaudio_jax.config_files import from_dict, load_config, to_dict
 from uniaudio_jax.generate import GenerateOptions
 from uniaudio_jax.model.uniaudio import ModelDefinition, count_parameters
 from uniaudio_jax.sampling import Sampling

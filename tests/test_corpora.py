@@ -23,7 +23,7 @@ from data_pipelines.synthetic.tunes import compose
 from data_pipelines.synthetic.voices import ESPEAK_SPEAKERS, say, speech_clip
 from uniaudio_jax.codec.audio_data import Audio
 from uniaudio_jax.codec.config import CodecTrainConfig
-from uniaudio_jax.config import load_config
+from uniaudio_jax.config_files import load_config
 
 TEXT = "Judith painted the yellow boat."
 

@@ -15,7 +15,8 @@ from tests.small_run import APPENDED, finish, python, write_run
 from uniaudio_jax import load_run
 from uniaudio_jax.clock import FrameClock
 from uniaudio_jax.codec.codec import load_codec
-from uniaudio_jax.config import RunConfig, load_config
+from uniaudio_jax.config import RunConfig
+from uniaudio_jax.config_files import load_config
 from uniaudio_jax.sequence import audio_frames
 from uniaudio_jax.tasks import get_task
 

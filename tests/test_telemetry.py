@@ -9,7 +9,8 @@ import pytest
 
 from uniaudio_jax.checkpoint import check_same, describe
 from uniaudio_jax.clock import FrameClock
-from uniaudio_jax.config import MeshConfig, RunConfig, load_config
+from uniaudio_jax.config import MeshConfig, RunConfig
+from uniaudio_jax.config_files import load_config
 from uniaudio_jax.loss import Tally
 from uniaudio_jax.sharding import make_mesh
 from uniaudio_jax.tasks import TASK_NUMBERS, TASKS

@@ -13,7 +13,8 @@ from configs import base
 from tests.small_run import finish, python, write_codec
 from uniaudio_jax import load_run, vocab
 from uniaudio_jax.checkpoint import Checkpoints, check_same, describe
-from uniaudio_jax.config import MeshConfig, ModelConfig, RunConfig, StackConfig, check_codec, from_dict, to_dict
+from uniaudio_jax.config import MeshConfig, ModelConfig, RunConfig, StackConfig, check_codec
+from uniaudio_jax.config_files import from_dict, to_dict
 from uniaudio_jax.convert import config_from_json, torch_shapes
 from uniaudio_jax.growth import start_weights
 from uniaudio_jax.model.uniaudio import ModelDefinition

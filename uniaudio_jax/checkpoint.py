@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import jax
 import orbax.checkpoint as ocp
 
-from uniaudio_jax.config import ModelConfig, RunConfig, from_dict, to_dict
+from uniaudio_jax.config import ModelConfig, RunConfig
+from uniaudio_jax.config_files import from_dict, to_dict
 from uniaudio_jax.optim import TrainState, all_finite
 from uniaudio_jax.vocab import grows_from
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import jax
 import tyro
 
-from uniaudio_jax.config import CONFIGS, load_config
+from uniaudio_jax.config_files import CONFIGS, load_config
 from uniaudio_jax.distributed import leave
 from uniaudio_jax.files import check_folder, check_local
 from uniaudio_jax.interrupted import begin

@@ -19,7 +19,7 @@ import jax
 from jax._src.clusters import ClusterEnv  # the detection that jax.distributed uses; it has no public name
 
 from uniaudio_jax import __version__
-from uniaudio_jax.config import to_dict
+from uniaudio_jax.config_files import to_dict
 from uniaudio_jax.errors import require
 from uniaudio_jax.files import file_sha256
 from uniaudio_jax.rendezvous import meet

@@ -24,9 +24,9 @@ from tqdm import tqdm
 from data_pipelines.heldout import Example, HeldOut
 from data_pipelines.tokenizers.midi import read_midi
 from uniaudio_jax.audio.files import read_audio, write_audio, write_growing
+from uniaudio_jax.checked import Checked
 from uniaudio_jax.cli import main_guard, parse, use_compile_cache
 from uniaudio_jax.conditions import Conditions, Line, read_lines
-from uniaudio_jax.config import Checked
 from uniaudio_jax.decoding import ROWS, Prompt
 from uniaudio_jax.errors import Refused, attempt
 from uniaudio_jax.files import atomic_write, name_key, read_json, safe_name, write_json

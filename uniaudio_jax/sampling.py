@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from uniaudio_jax.config import Checked
+from uniaudio_jax.checked import Checked
 from uniaudio_jax.model.kernels.kernel import MASKED
 
 DRAWS = 3

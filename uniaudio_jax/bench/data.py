@@ -31,7 +31,8 @@ from uniaudio_jax.bench.options import RoundsOptions
 from uniaudio_jax.bench.synthetic import tts_batch
 from uniaudio_jax.clock import FrameClock
 from uniaudio_jax.codec.codec import load_codec
-from uniaudio_jax.config import RunConfig, load_config
+from uniaudio_jax.config import RunConfig
+from uniaudio_jax.config_files import load_config
 from uniaudio_jax.programs import Programs
 from uniaudio_jax.sharding import make_mesh, place_batch
 from uniaudio_jax.tasks import get_task

@@ -9,7 +9,8 @@ import numpy as np
 from uniaudio_jax.bench.options import RoundsOptions
 from uniaudio_jax.bench.synthetic import tts_example
 from uniaudio_jax.bench.timing import report, side_by_side
-from uniaudio_jax.config import RunConfig, load_config
+from uniaudio_jax.config import RunConfig
+from uniaudio_jax.config_files import load_config
 from uniaudio_jax.decoding import Generator
 from uniaudio_jax.model.uniaudio import ModelDefinition
 from uniaudio_jax.pytorch.load import load_torch_model

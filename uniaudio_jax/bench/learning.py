@@ -19,7 +19,8 @@ from uniaudio_jax.bench.timing import side_by_side
 from uniaudio_jax.checkpoint import describe
 from uniaudio_jax.cli import checked, use_compile_cache
 from uniaudio_jax.codec.codec import load_codec
-from uniaudio_jax.config import RunConfig, check_codec, load_config
+from uniaudio_jax.config import RunConfig, check_codec
+from uniaudio_jax.config_files import load_config
 from uniaudio_jax.growth import first_state
 from uniaudio_jax.programs import Programs
 from uniaudio_jax.sharding import make_mesh, place_batch

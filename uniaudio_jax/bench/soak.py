@@ -35,7 +35,7 @@ from uniaudio_jax.bench.lives import LONGEST_PAUSE_SECONDS, PHASES, Life, Traini
 from uniaudio_jax.bench.options import BenchOptions
 from uniaudio_jax.checkpoint import FOLDER, Checkpoints, one_device
 from uniaudio_jax.codec.codec import load_codec
-from uniaudio_jax.config import CONFIGS
+from uniaudio_jax.config_files import CONFIGS
 from uniaudio_jax.run import load_run
 
 CODEC, TASKS = "tiny_16k", ("plain_tts", "enhancement")

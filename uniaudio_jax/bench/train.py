@@ -12,7 +12,8 @@ from uniaudio_jax.bench.fused import fused_loss_and_gradients
 from uniaudio_jax.bench.options import RoundsOptions
 from uniaudio_jax.bench.synthetic import tts_batch
 from uniaudio_jax.bench.timing import report, side_by_side
-from uniaudio_jax.config import RunConfig, load_config
+from uniaudio_jax.config import RunConfig
+from uniaudio_jax.config_files import load_config
 from uniaudio_jax.optim import TrainState, apply_gradients
 from uniaudio_jax.programs import Programs
 from uniaudio_jax.pytorch.load import load_torch_model

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, field
 
+from uniaudio_jax.checked import Checked
 from uniaudio_jax.clock import FrameClock
 from uniaudio_jax.codec.layouts import Layout
-from uniaudio_jax.config import Checked, MeshConfig, OptimConfig
+from uniaudio_jax.config import MeshConfig, OptimConfig
 from uniaudio_jax.errors import require
 
 

@@ -10,7 +10,7 @@ import safetensors.numpy
 
 from uniaudio_jax.codec.config import CodecConfig, SegmentConfig
 from uniaudio_jax.codec.layouts import LAYOUTS, Layout
-from uniaudio_jax.config import from_dict
+from uniaudio_jax.config_files import from_dict
 from uniaudio_jax.errors import did_you_mean
 from uniaudio_jax.files import atomic_write, read_json, write_json
 from uniaudio_jax.trees import check_arrays, flatten, unflatten

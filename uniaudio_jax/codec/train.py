@@ -41,7 +41,7 @@ from uniaudio_jax.codec.training import (
     state_shardings,
     train_step,
 )
-from uniaudio_jax.config import to_dict
+from uniaudio_jax.config_files import to_dict
 from uniaudio_jax.distributed import DistributedOptions, ProcessInfo, join
 from uniaudio_jax.files import atomic_write, write_json
 from uniaudio_jax.locks import hold_run
