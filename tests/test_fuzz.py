@@ -140,7 +140,7 @@ def a_name_to_columns(copy: Path, rng: np.random.Generator) -> list[object]:
         rows[int(rng.integers(7))][key] = pick(rng, WORDS)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return build(
-        copy, copy / "folder", "--task", "plain_tts", *(["--name", pick(rng, WORDS)] if rng.random() < 0.3 else [])
+        copy, copy / "folder", "--task", "plain_tts", *([f"--name={pick(rng, WORDS)}"] if rng.random() < 0.3 else [])
     )
 
 
