@@ -47,7 +47,7 @@ def get_config() -> RunConfig:
             prompt_seconds=1.0,
         ),
         train=replace(
-            run.train, steps=680, remat=False, local_chunk_frames=128, save_every_steps=240, log_every_steps=20
+            run.train, steps=680, global_remat="none", local_chunk_frames=128, save_every_steps=240, log_every_steps=20
         ),
         optim=OptimConfig(peak_learning_rate=1.5e-3, warmup_steps=60),
     )

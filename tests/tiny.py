@@ -25,7 +25,7 @@ MODEL = ModelConfig(
     local_stack=StackConfig(layers=2, width=30, heads=5),
 )
 WIDE = replace(
-    MODEL, global_stack=StackConfig(layers=3, width=48, heads=6), local_stack=StackConfig(layers=2, width=48, heads=6)
+    MODEL, global_stack=StackConfig(layers=3, width=48, heads=8), local_stack=StackConfig(layers=2, width=48, heads=8)
 )
 """A model whose sizes divide over eight devices."""
 OPTIM = OptimConfig(warmup_steps=3)

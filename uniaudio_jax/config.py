@@ -15,6 +15,9 @@ from uniaudio_jax.checked import Checked
 from uniaudio_jax.errors import require
 from uniaudio_jax.vocab import PUBLIC_RANGES, Vocabulary
 
+Remat = Literal["none", "dots", "full"]
+"""What a backward pass computes again: nothing, all but the products with weights, or each layer from its input."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StackConfig(Checked):
@@ -288,6 +291,8 @@ class OptimConfig(Checked):
     """Weights that decay: kernels (of linear maps) or all."""
     clip_norm: float = 2.0
     """Length that a longer gradient is scaled down to."""
+    state_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Number format in which the running means are kept between updates; they are computed in float32."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -316,9 +321,12 @@ class TrainConfig(Checked):
     """Decay at each update of a running mean of the weights, such as 0.999, which is then evaluated and generated with;
     None keeps no mean."""
     local_chunk_frames: int = 512
-    """Frames that the local program holds at once."""
-    remat: bool = True
-    """Recompute the layers of a stack in the backward pass instead of keeping their activations."""
+    """Frames that the local program holds at once on each device."""
+    global_remat: Remat = "full"
+    """What the backward pass of the global stack computes again instead of keeping it: none, dots (all but the products
+    with weights) or full (each layer from its input)."""
+    local_remat: Remat = "none"
+    """The same of the local stack, for each chunk of frames."""
     save_every_steps: int = 1000
     """Updates between two checkpoints."""
     keep_checkpoints: int = 2

@@ -101,7 +101,24 @@ def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformat
                 f"OptimConfig.{field}: got {name!r}, wanted one of {', '.join(known)}{did_you_mean(name, known)}"
             )
     update = OPTIMIZERS[config.name](config, make_schedule(config, steps))
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
+    whole = optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
+    return whole if config.state_dtype == "float32" else stored_as(whole, jnp.dtype(config.state_dtype))
+
+
+def stored_as(optimizer: optax.GradientTransformation, dtype: Any) -> optax.GradientTransformation:
+    """The optimizer whose arrays of float32 are kept as `dtype` between updates, and computed with in float32."""
+
+    def cast(state: Any, old: Any, new: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf.astype(new) if leaf.dtype == old else leaf, state)
+
+    def init(params: Any) -> Any:
+        return cast(optimizer.init(params), jnp.float32, dtype)
+
+    def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = optimizer.update(gradients, cast(state, dtype, jnp.float32), params)
+        return updates, cast(state, jnp.float32, dtype)
+
+    return optax.GradientTransformation(init, update)
 
 
 def guarded_update(

@@ -17,12 +17,20 @@ from einops import rearrange
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
+from uniaudio_jax.collectives import (
+    gather_whole,
+    join_shares,
+    reduce_to_part,
+    shares_of_row,
+    sum_over_devices,
+    take_share,
+)
 from uniaudio_jax.config import ModelConfig, OptimConfig, TrainConfig
 from uniaudio_jax.loss import Tally, add_tallies, empty_tally, tally_tokens
 from uniaudio_jax.model.uniaudio import ModelDefinition, Params
 from uniaudio_jax.optim import TrainState, apply_gradients, make_optimizer, mean_weights
 from uniaudio_jax.sequence import Batch
-from uniaudio_jax.sharding import constrain, replicated, rows_sharding, tree_shardings
+from uniaudio_jax.sharding import on_each_device, place_stack, replicated, rows_sharding, tree_shardings
 
 
 class Metrics(NamedTuple):
@@ -42,6 +50,7 @@ class Programs:
         self.definition = ModelDefinition(model)
         self.optimizer = make_optimizer(optim, train.steps)
         self.dtype = jnp.dtype(train.compute_dtype)
+        self.placement = place_stack(mesh, self.dtype)
         shardings = self.state_shardings()
         weights, whole = shardings.params, replicated(mesh)
         vectors = rows_sharding(mesh)
@@ -49,8 +58,11 @@ class Programs:
         self.init = jax.jit(self._init, out_shardings=shardings)
         self.global_forward = jax.jit(self._global_forward, out_shardings=(vectors, None))
         self.global_backward = jax.jit(self._global_backward, out_shardings=weights["global"])
-        self.local_loss = jax.jit(self._local_loss, out_shardings=(whole, weights["local"], vectors))
-        self.local_tally = jax.jit(self._local_tally, out_shardings=whole)
+        self.local_shardings = weights["local"]
+        local_inputs = (self.local_shardings, vectors, vectors)
+        local_outputs = (whole, self.local_shardings, vectors)
+        self.local_loss = jax.jit(on_each_device(mesh, self._local_loss, local_inputs, local_outputs), donate_argnums=1)
+        self.local_tally = jax.jit(on_each_device(mesh, self._local_tally, local_inputs, whole))
         self.add = jax.jit(lambda total, more: jax.tree.map(jnp.add, total, more), donate_argnums=0)
         self.update = jax.jit(self._update, out_shardings=(shardings, whole, whole), donate_argnums=0)
 
@@ -131,8 +143,8 @@ class Programs:
         """The frame vectors, and their pullback without its copy of the weights, which the backward is given again."""
 
         def forward(weights: Params) -> Array:
-            x = self.definition.merge("global", self._cast(weights))(batch, remat=self.train.remat)
-            return constrain(x, self.mesh, "act_rows")
+            stack = self.placement.weights(self.definition.merge("global", weights))
+            return stack(batch, self.train.global_remat, self.placement)
 
         vectors, pullback = jax.vjp(forward, params)
         pullback.args_res = [None] * len(pullback.args_res)
@@ -143,69 +155,79 @@ class Programs:
         return pullback(d_vectors)[0]
 
     def _local_loss(self, params: Params, vectors: Float[Array, "B T D"], batch: Batch):
-        """Tally, gradients of the local weights, and the gradient at `vectors`."""
+        """Tally, gradients of the local weights, and the gradient at `vectors`, out of one device's parts.
+
+        The weights are gathered once, before the loop over chunks, and the gradients reduced once, after it.
+        """
+        weights = self._whole(params)
 
         def chunk_loss(weights: Params, x: Array, frames: "Counted") -> tuple[Array, Tally]:
             tally = self._tally_frames(weights, x, frames)
             return tally.loss.sum(), tally
 
         def body(carry: tuple[Params, Tally], chunk: tuple[Array, Counted]):
-            (_, tally), (gradients, dx) = jax.value_and_grad(chunk_loss, (0, 1), has_aux=True)(params, *chunk)
+            (_, tally), (gradients, dx) = jax.value_and_grad(chunk_loss, (0, 1), has_aux=True)(weights, *chunk)
             return (jax.tree.map(jnp.add, carry[0], gradients), add_tallies(carry[1], tally)), dx
 
-        start = (jax.tree.map(jnp.zeros_like, params), empty_tally(self.model.codebooks))
+        zeros = jax.tree.map(lambda weight: jnp.zeros(weight.shape, jnp.float32), weights)
+        start = (zeros, empty_tally(self.model.codebooks))
         (gradients, tally), dx = jax.lax.scan(body, start, self._chunks(vectors, batch))
-        dx = self._join(dx, *batch.loss_frames.shape)
-        rows = jnp.arange(len(vectors))[:, None]
-        return tally, gradients, jnp.zeros_like(vectors).at[rows, batch.loss_frames].add(dx)
+        d_vectors = self._scatter(dx, vectors, batch.loss_frames)
+        parts = jax.tree.map(reduce_to_part, gradients, self.local_shardings)
+        return sum_over_devices(tally, self.mesh), parts, d_vectors
 
     def _local_tally(self, params: Params, vectors: Float[Array, "B T D"], batch: Batch) -> Tally:
+        weights = self._whole(params)
+
         def body(tally: Tally, chunk: tuple[Array, Counted]) -> tuple[Tally, None]:
-            return add_tallies(tally, self._tally_frames(params, *chunk)), None
+            return add_tallies(tally, self._tally_frames(weights, *chunk)), None
 
-        return jax.lax.scan(body, empty_tally(self.model.codebooks), self._chunks(vectors, batch))[0]
+        tally, _ = jax.lax.scan(body, empty_tally(self.model.codebooks), self._chunks(vectors, batch))
+        return sum_over_devices(tally, self.mesh)
 
-    def _tally_frames(self, params: Params, vectors: Float[Array, "F D"], frames: "Counted") -> Tally:
-        local = self.definition.merge("local", self._cast(params))
-        logits = local(vectors, frames.tokens, remat=False)
+    def _whole(self, params: Params) -> Params:
+        """The local weights out of all devices' parts, in the number format of the computation."""
+        return jax.tree.map(
+            lambda part, sharding: gather_whole(part.astype(self.dtype), sharding), params, self.local_shardings
+        )
+
+    def _tally_frames(self, weights: Params, vectors: Float[Array, "F D"], frames: "Counted") -> Tally:
+        local = self.definition.merge("local", weights)
+        logits = local(vectors, frames.tokens, self.train.local_remat)
         return tally_tokens(logits, frames.tokens, frames.weights, frames.task)
 
-    def _chunks(self, vectors: Float[Array, "B T D"], batch: Batch) -> tuple[Array, " Counted"]:
-        """The counted frames, [chunks, frames of a chunk, …]; each chunk is spread over every device."""
+    def _chunks(self, vectors: Float[Array, "B T D"], batch: Batch) -> tuple[Array, "Counted"]:
+        """This device's share of its rows' counted frames, [chunks, frames of a chunk, …]."""
         rows = jnp.arange(len(vectors))[:, None]
         counted = Counted(batch.tokens[rows, batch.loss_frames], batch.loss_weights, batch.task)
         return jax.tree.map(self._split, (vectors[rows, batch.loss_frames], counted))
 
     def _split(self, x: Array) -> Array:
-        """[B, N, …] → [chunks, F, …], so that a device's own rows stay on it."""
-        shards, chunks, size = self._chunk_shape(x.shape[0] * x.shape[1])
+        """[B, N, …] → [chunks, frames of a chunk, …]."""
+        chunks, size = self._chunk_shape(x.shape[0] * x.shape[1])
         x = rearrange(x, "rows frames ... -> (rows frames) ...")
-        x = jnp.pad(x, [(0, shards * chunks * size - len(x))] + [(0, 0)] * (x.ndim - 1))
-        x = rearrange(x, "(shards chunks size) ... -> chunks (shards size) ...", shards=shards, chunks=chunks)
-        return constrain(x, self.mesh, "none", "act_frames")
+        room = shares_of_row(self.mesh) * chunks * size - len(x)
+        x = take_share(jnp.pad(x, [(0, room)] + [(0, 0)] * (x.ndim - 1)), self.mesh)
+        return rearrange(x, "(chunks size) ... -> chunks size ...", chunks=chunks)
 
-    def _join(self, x: Array, rows: int, frames: int) -> Array:
-        """The inverse of `_split` for `frames` counted frames in each row."""
-        shards, *_ = self._chunk_shape(rows * frames)
-        x = rearrange(x, "chunks (shards size) ... -> (shards chunks size) ...", shards=shards)[: rows * frames]
-        x = rearrange(x, "(rows frames) ... -> rows frames ...", rows=rows)
-        return constrain(x, self.mesh, "act_rows")
+    def _scatter(self, dx: Array, vectors: Float[Array, "B T D"], places: Int[Array, "B N"]) -> Float[Array, "B T D"]:
+        """The gradient at all vectors, given those at the counted frames as `_split` cut them."""
+        rows, frames = places.shape
+        dx = join_shares(rearrange(dx, "chunks size ... -> (chunks size) ..."), self.mesh)[: rows * frames]
+        dx = rearrange(dx, "(rows frames) ... -> rows frames ...", rows=rows)
+        return jnp.zeros_like(vectors).at[jnp.arange(rows)[:, None], places].add(dx)
 
-    def _chunk_shape(self, frames: int) -> tuple[int, int, int]:
-        """(devices, chunks, frames of one device in a chunk) for a batch of `frames` counted frames."""
-        shards = self.mesh.size
-        each = -(-frames // shards)
-        chunks = max(1, -(-frames // self.train.local_chunk_frames))
-        return shards, chunks, -(-each // chunks)
+    def _chunk_shape(self, frames: int) -> tuple[int, int]:
+        """(chunks, frames of a chunk) of one device, where the devices with the same rows have `frames` together."""
+        each = -(-frames // shares_of_row(self.mesh))
+        chunks = -(-each // self.train.local_chunk_frames)
+        return chunks, -(-each // chunks)
 
     def _update(self, state: TrainState, gradients: Params, tally: Tally) -> tuple[TrainState, Array, Array]:
         new, norm = apply_gradients(self.optimizer, state, gradients, tally.tokens.sum(), tally.loss.sum())
         if self.train.ema_decay is not None:
             new = new._replace(ema=mean_weights(new.ema, new.params, new.step, self.train.ema_decay))
         return new, norm, new.skipped - state.skipped
-
-    def _cast(self, params: Params) -> Params:
-        return jax.tree.map(lambda leaf: leaf.astype(self.dtype), params)
 
 
 class Counted(NamedTuple):

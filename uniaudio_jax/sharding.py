@@ -1,13 +1,17 @@
 """Where every axis lives: the mesh, the one rules table, and the shardings they give."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from uniaudio_jax.config import MeshConfig
+from uniaudio_jax.model.placement import GATHERED, Placement, Rows
 from uniaudio_jax.sequence import Batch
 
 MESH_AXES = ("data", "fsdp", "tensor")
@@ -27,6 +31,12 @@ RULES: dict[str, tuple[str, ...]] = {
     "none": (),
 }
 
+IN_USE = {"heads", "mlp"}
+"""Axes of weights that stay cut while the global stack computes; along all others it gathers them."""
+LOOKED_UP = {"vocab", "positions"}
+"""First axes of tables. Their gradients are summed whole: summed into parts, all vectors that were looked up would have
+to change places first."""
+
 
 def make_mesh(config: MeshConfig, devices: Any = None) -> Mesh:
     """A ("data", "fsdp", "tensor") mesh over all devices. Raises ValueError when the sizes do not fit their number."""
@@ -44,7 +54,7 @@ def make_mesh(config: MeshConfig, devices: Any = None) -> Mesh:
     return Mesh(devices.reshape(shape), MESH_AXES, axis_types=(AxisType.Auto,) * 3)
 
 
-def axes_sharding(mesh: Mesh, axes: tuple[str, ...], shape: tuple[int, ...], what: str = "array") -> NamedSharding:
+def axes_sharding(mesh: Mesh, axes: Sequence[str], shape: tuple[int, ...], what: str = "array") -> NamedSharding:
     """The sharding of an array whose first axes have these names; axes without a name stay whole.
 
     Raises ValueError, which calls the array `what`, where a size does not divide over the mesh, or two axes would be
@@ -107,6 +117,71 @@ def constrain(x: jax.Array, mesh: Mesh, *axes: str) -> jax.Array:
 def rows_sharding(mesh: Mesh) -> NamedSharding:
     """Rows cut over the data and fsdp axes, everything else whole."""
     return NamedSharding(mesh, PartitionSpec(RULES["act_rows"]))
+
+
+def place_stack(mesh: Mesh, dtype: Any) -> Placement:
+    """The placement of the global stack on this mesh, computing in `dtype`.
+
+    Each layer's weights are gathered where it is used, as fully sharded data parallelism does (arXiv 1910.02054,
+    2304.11277), and their gradients reduced straight into the stored parts.
+    """
+
+    def weights(module: Any) -> Any:
+        graph, state = nnx.split(module)
+        ready = functools.partial(_ready_weight, mesh, dtype)
+        return nnx.merge(graph, jax.tree.map(ready, state, is_leaf=lambda node: isinstance(node, nnx.Variable)))
+
+    if mesh.size == 1:
+        return Placement(weights)
+    return Placement(weights, lambda x: constrain(x, mesh, "act_rows"), lambda rows: _on_each_device(mesh, rows), True)
+
+
+def _ready_weight(mesh: Mesh, dtype: Any, weight: nnx.Variable) -> nnx.Variable:
+    value, axes = weight[...], weight.get_metadata("axes")
+    if axes[0] == "layers" and len(axes) == value.ndim:
+        return weight  # of all layers; each is made ready when it is taken out
+    if mesh.size == 1:
+        return weight.replace(value.astype(dtype))
+    axes = axes[-value.ndim :]
+    stored = axes_sharding(mesh, axes, value.shape)
+    used = axes_sharding(mesh, [name if name in IN_USE else "none" for name in axes], value.shape)
+    summed = used if axes[0] in LOOKED_UP else stored
+    return weight.replace(checkpoint_name(_gather(value.astype(dtype), stored, used, summed), GATHERED))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _gather(weight: jax.Array, stored: NamedSharding, used: NamedSharding, summed: NamedSharding) -> jax.Array:
+    """The weight, stored and then used as these shardings say, whose gradient is summed as `summed`, then stored."""
+    weight = jax.lax.with_sharding_constraint(weight, stored)
+    return jax.lax.with_sharding_constraint(weight, used)
+
+
+def _gather_forward(weight: jax.Array, *shardings: NamedSharding) -> tuple[jax.Array, None]:
+    return _gather(weight, *shardings), None
+
+
+def _gather_backward(
+    stored: NamedSharding, used: NamedSharding, summed: NamedSharding, _: None, gradient: jax.Array
+) -> tuple[jax.Array]:
+    gradient = jax.lax.with_sharding_constraint(gradient, summed)
+    return (jax.lax.with_sharding_constraint(gradient, stored),)
+
+
+_gather.defvjp(_gather_forward, _gather_backward)
+
+
+def _on_each_device(mesh: Mesh, kernel: Rows) -> Rows:
+    """The attention kernel, which each device runs for its own rows and heads."""
+    rows, vectors = PartitionSpec(RULES["act_rows"]), PartitionSpec(RULES["act_rows"], None, RULES["heads"])
+    return jax.shard_map(
+        kernel, mesh=mesh, in_specs=(vectors, vectors, vectors, rows), out_specs=vectors, check_vma=False
+    )
+
+
+def on_each_device(mesh: Mesh, function: Callable, inputs: Any, outputs: Any) -> Callable:
+    """`function`, run by each device on its own parts of the arguments; inputs, outputs: trees of NamedShardings."""
+    inputs, outputs = (jax.tree.map(lambda sharding: sharding.spec, tree) for tree in (inputs, outputs))
+    return jax.shard_map(function, mesh=mesh, in_specs=inputs, out_specs=outputs, check_vma=False)
 
 
 def check_rows(mesh: Mesh, rows: int, what: str = "batch") -> None:

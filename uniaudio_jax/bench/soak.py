@@ -51,7 +51,8 @@ SMALL = f"""{CONFIGS / "base.py"} --codec {CODEC} --data.tasks plain_tts 1 enhan
     --data.row-frames 384 --data.target-frames 192 --model.context-frames 384
     --model.global-stack.layers 1 --model.global-stack.width 24 --model.global-stack.heads 2
     --model.local-stack.layers 1 --model.local-stack.width 24 --model.local-stack.heads 2
-    --train.log-every-steps 1 --train.peak-tflops 1 --train.sinks jsonl --train.no-remat --optim.warmup-steps 5"""
+    --train.log-every-steps 1 --train.peak-tflops 1
+    --train.sinks jsonl --train.global-remat none --optim.warmup-steps 5"""
 """The options of a training whose steps take milliseconds."""
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 from uniaudio_jax.config import StackConfig
 from uniaudio_jax.model.kernels import choose_kernel
 from uniaudio_jax.model.kernels.kernel import Kernel
+from uniaudio_jax.model.placement import ALONE, Placement
 from uniaudio_jax.model.positions import choose_positions
 from uniaudio_jax.model.positions.kind import Positions
 
@@ -35,12 +36,15 @@ class Attend(NamedTuple):
     kernel: Kernel
     positions: Positions
 
-    def rows(self, positions: Int[Array, "*B T"], segments: Int[Array, "B T"] | None = None) -> Mix:
+    def rows(
+        self, positions: Int[Array, "*B T"], segments: Int[Array, "B T"] | None = None, placement: Placement = ALONE
+    ) -> Mix:
         """Causal attention of whole rows within each segment; the cache that comes back holds the rows."""
+        attend = placement.attention(self.kernel.rows)
 
         def mix(query: Array, key: Array, value: Array, _: Cache | None) -> tuple[Array, Cache]:
             query, key = self.positions.turn(query, key, positions)
-            return self.kernel.rows(query, key, value, segments), _cache_of(key, value)
+            return attend(query, key, value, segments), _cache_of(key, value)
 
         return mix
 

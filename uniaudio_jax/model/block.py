@@ -8,8 +8,16 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from uniaudio_jax.config import StackConfig
+from uniaudio_jax.config import Remat, StackConfig
 from uniaudio_jax.model.attention import Attention, Cache, Mix, linear
+from uniaudio_jax.model.placement import ALONE, GATHERED, Placement
+
+POLICIES = {
+    "none": jax.checkpoint_policies.save_anything_except_these_names(GATHERED),
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": None,
+}
+"""What of a block is kept for the backward pass, by the name of a way to compute again."""
 
 
 class Norm(nnx.Module):
@@ -101,18 +109,22 @@ def make_blocks(config: StackConfig, rngs: nnx.Rngs) -> Block:
     return stacked
 
 
-def run_blocks(blocks: Block, x: Float[Array, "B T D"], mix: Mix, remat: bool) -> Array:
-    """The output of the last block; with `remat` the backward pass recomputes each block from its input.
+def run_blocks(
+    blocks: Block, x: Float[Array, "B T D"], mix: Mix, remat: Remat = "none", placement: Placement = ALONE
+) -> Array:
+    """The output of the last block.
 
-    Without it the blocks follow one another in a plain loop: a scan would copy what each keeps for the backward pass
-    into one array of all layers, and out of it again.
+    remat says what the backward pass computes again from each block's input: nothing, all but the products with weights
+    ("dots"), or the whole block ("full"). Weights that come from other devices are gathered again in any case.
+    Where nothing at all is computed again, the blocks follow one another in a plain loop: a scan would copy what each
+    keeps for the backward pass into one array of all layers, and out of it again.
     """
 
     def body(x: Array, block: Block) -> tuple[Array, None]:
-        return block(x, mix)[0], None
+        return placement.rows(placement.weights(block)(x, mix)[0]), None
 
-    if remat:
-        return jax.lax.scan(jax.checkpoint(body), x, blocks)[0]
+    if remat != "none" or placement.gathers:
+        return jax.lax.scan(jax.checkpoint(body, policy=POLICIES[remat]), x, blocks)[0]
     for block in unstack(blocks):
         x, _ = body(x, block)
     return x

@@ -4,10 +4,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from uniaudio_jax.config import ModelConfig
+from uniaudio_jax.config import ModelConfig, Remat
 from uniaudio_jax.model.attention import Cache, choose_attend, linear
 from uniaudio_jax.model.block import Block, Norm, fill_blocks, make_blocks, run_blocks, step_blocks
 from uniaudio_jax.model.embed import frame_vectors, place_text, shift_frames, shift_slots
+from uniaudio_jax.model.placement import ALONE, Placement
 from uniaudio_jax.sequence import Batch
 
 
@@ -25,9 +26,11 @@ class GlobalStack(nnx.Module):
         self.blocks = make_blocks(config.global_stack, rngs)
         self.norm = Norm(width, rngs=rngs)
 
-    def __call__(self, batch: Batch, remat: bool = False) -> Float[Array, "B T D"]:
-        mix = self.attend.rows(batch.positions, batch.segments)
-        return self.norm(run_blocks(self.blocks, self.inputs(batch), mix, remat))
+    def __call__(self, batch: Batch, remat: Remat = "none", placement: Placement = ALONE) -> Float[Array, "B T D"]:
+        """The vectors; see `run_blocks` for `remat`."""
+        mix = self.attend.rows(batch.positions, batch.segments, placement)
+        x = placement.rows(self.inputs(batch))
+        return placement.rows(self.norm(run_blocks(self.blocks, x, mix, remat, placement)))
 
     def inputs(self, batch: Batch) -> Float[Array, "B T D"]:
         """The vector of the frame before each frame, text vectors in their places, with its position."""

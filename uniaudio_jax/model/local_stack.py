@@ -7,7 +7,7 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from uniaudio_jax.config import ModelConfig
+from uniaudio_jax.config import ModelConfig, Remat
 from uniaudio_jax.model.attention import Cache, choose_attend, linear
 from uniaudio_jax.model.block import Block, Norm, make_blocks, run_blocks, step_blocks
 from uniaudio_jax.model.embed import shift_tokens
@@ -29,9 +29,10 @@ class LocalStack(nnx.Module):
         self.head = linear(width, config.vocabulary_size, ("embed", "vocab"), std, rngs, use_bias=False)
 
     def __call__(
-        self, vectors: Float[Array, "F D"], tokens: Int[Array, "F Q"], remat: bool = False
+        self, vectors: Float[Array, "F D"], tokens: Int[Array, "F Q"], remat: Remat = "none"
     ) -> Float[Array, "F Q V"]:
-        """Logits of every token of the frames, each given the tokens before it in its frame."""
+        """Logits of every token of the frames, each given the tokens before it in its frame; see `run_blocks` for
+        `remat`."""
         levels = jnp.arange(self.codebooks)
         x = self.embedding[...][shift_tokens(tokens)] + self.linked(vectors)
         x = self.attend.positions.add(x, levels, self.positions)
