@@ -1,6 +1,7 @@
 """The 1 B model of arXiv 2310.00704: 24 global and 8 local layers of width 1536, 16 heads, 8000 positions, T5 vectors.
 
-Hardware: a pod (64 chips with 16 GB or more each, by the mesh below); nobody has trained it with this code yet.
+Hardware: a pod, by default of 256 chips with 16 GB each (8 rows a chip; other sizes by data.rows). Nobody has trained
+it with this code yet; `python -m uniaudio_jax.planner` says what it needs.
 """
 
 from dataclasses import replace
@@ -22,7 +23,7 @@ def get_config() -> RunConfig:
             global_stack=StackConfig(layers=24, width=1536, heads=16),
             local_stack=StackConfig(layers=8, width=1536, heads=16),
         ),
-        data=replace(run.data, row_frames=2048, target_frames=1280, rows=128, text_frames=256),
-        train=replace(run.train, steps=800_000, compute_dtype="bfloat16", local_chunk_frames=16384),
-        mesh=MeshConfig(fsdp=32, tensor=2),
+        data=replace(run.data, row_frames=2048, target_frames=1280, rows=2048, text_frames=256),
+        train=replace(run.train, steps=800_000, compute_dtype="bfloat16", local_chunk_frames=2048, local_remat="dots"),
+        mesh=MeshConfig(fsdp=32),
     )

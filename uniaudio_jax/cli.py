@@ -88,8 +88,13 @@ def parse_with_config(options: type[Options], field: str, example: str, descript
     if named:
         check_local("config", words[0])
     default = load_config(words[0] if named else CONFIGS / example, kind)
-    missing = tyro.MISSING_NONPROP
-    start = options(**{"config": missing, "out": missing, field: default})
+    needed = {one.name: tyro.MISSING_NONPROP for one in dataclasses.fields(options) if _has_no_default(one)}
+    start = options(**{**needed, field: default})
     parsed: Any = checked(tyro.cli(options, default=start, description=description, args=words))
-    check_folder("--out", parsed.out)
+    if hasattr(parsed, "out"):
+        check_folder("--out", parsed.out)
     return parsed
+
+
+def _has_no_default(field: dataclasses.Field) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING

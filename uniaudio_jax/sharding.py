@@ -38,17 +38,22 @@ LOOKED_UP = {"vocab", "positions"}
 to change places first."""
 
 
+def mesh_shape(config: MeshConfig, devices: int) -> tuple[int, int, int]:
+    """Sizes of the mesh's axes over so many devices. Raises ValueError when they do not fit their number."""
+    rest = config.fsdp * config.tensor
+    data = devices // rest if config.data == -1 else config.data
+    if data * rest != devices or data < 1:
+        raise ValueError(
+            f"mesh data={config.data} x fsdp={config.fsdp} x tensor={config.tensor}: got {devices} devices; choose "
+            f"sizes whose product is {devices}, or data=-1"
+        )
+    return data, config.fsdp, config.tensor
+
+
 def make_mesh(config: MeshConfig, devices: Any = None) -> Mesh:
     """A ("data", "fsdp", "tensor") mesh over all devices. Raises ValueError when the sizes do not fit their number."""
     devices = np.asarray(jax.devices() if devices is None else devices)
-    rest = config.fsdp * config.tensor
-    data = devices.size // rest if config.data == -1 else config.data
-    if data * rest != devices.size or data < 1:
-        raise ValueError(
-            f"mesh data={config.data} x fsdp={config.fsdp} x tensor={config.tensor}: got {devices.size} "
-            f"devices; choose sizes whose product is {devices.size}, or data=-1"
-        )
-    shape = (data, config.fsdp, config.tensor)
+    shape = mesh_shape(config, devices.size)
     if devices.flat[0].platform == "tpu":
         return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices.flatten().tolist())
     return Mesh(devices.reshape(shape), MESH_AXES, axis_types=(AxisType.Auto,) * 3)

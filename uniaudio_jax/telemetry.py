@@ -1,4 +1,4 @@
-"""What a training reports: losses per task and level, hours seen, and the arithmetic of a step."""
+"""What a training reports: losses per task and level, hours seen, and what the device could do."""
 
 import time
 
@@ -8,29 +8,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from uniaudio_jax.clock import FrameClock
-from uniaudio_jax.config import ModelConfig, StackConfig
 from uniaudio_jax.loss import Tally
 from uniaudio_jax.sequence import Batch
 from uniaudio_jax.sharding import replicated
 from uniaudio_jax.tasks import TASKS
-
-
-def forward_flops(model: ModelConfig, frames: int, loss_frames: int, row_frames: int) -> float:
-    """Multiply-adds times two of one forward pass; a training step is three times this.
-
-    frames: all frames of the rows; loss_frames: those that the local stack runs over; row_frames: T. Counted are the
-    matrix products alone: the projections and the MLP of each layer (12 D² per item), causal attention (2 · T/2 · D
-    each for scores and mixture), the head, the link, and nothing for look-ups, norms and softmax.
-    """
-
-    def stack(config: StackConfig, items: int, seen: float) -> float:
-        return items * config.layers * (2 * 12 * config.width**2 + 4 * seen * config.width)
-
-    tokens = loss_frames * model.codebooks
-    width = model.local_stack.width
-    local = stack(model.local_stack, tokens, (model.codebooks + 1) / 2)
-    ends = 2 * tokens * width * (model.vocabulary_size + model.token_width)
-    return stack(model.global_stack, frames, (row_frames + 1) / 2) + local + ends
 
 
 def measure_peak_tflops(size: int = 1024) -> float:

@@ -28,6 +28,7 @@ from uniaudio_jax.clock import FrameClock
 from uniaudio_jax.codec.codec import load_codec
 from uniaudio_jax.config import RunConfig, check_codec
 from uniaudio_jax.distributed import DistributedOptions, ProcessInfo, join
+from uniaudio_jax.flops import forward_flops
 from uniaudio_jax.growth import first_state
 from uniaudio_jax.locks import hold_run
 from uniaudio_jax.loss import Tally, add_tallies
@@ -39,7 +40,7 @@ from uniaudio_jax.sharding import check_rows, make_mesh, place_batch
 from uniaudio_jax.sinks import Log
 from uniaudio_jax.stopping import Stop, StopOnSignal, exit_code
 from uniaudio_jax.tasks import get_task
-from uniaudio_jax.telemetry import HoursSeen, forward_flops, measure_peak_tflops, tally_report
+from uniaudio_jax.telemetry import HoursSeen, measure_peak_tflops, tally_report
 from uniaudio_jax.validation import heldout_tally, losses_of
 
 

@@ -35,9 +35,9 @@ class Moved:
     """Collectives of a program on one device: how many of each kind run, and the bytes of the whole arrays that they
     gather, reduce or send."""
 
-    counts: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    bytes: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    in_loops: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    counts: dict[str, float] = field(default_factory=dict)
+    bytes: dict[str, float] = field(default_factory=dict)
+    in_loops: dict[str, float] = field(default_factory=dict)
     """Of the bytes by kind, those moved inside loops."""
     memory_bytes: float = 0.0
     """Bytes that the program's instructions read from and write to the device's main memory."""
@@ -120,7 +120,7 @@ def _walk(computations: Mapping[str, list[Instruction]], name: str, times: float
     shapes = {instruction.name: instruction.shape for instruction in computations[name]}
     for instruction in computations[name]:
         if instruction.opcode == "while":
-            trips = _trips(computations, _called(instruction, "condition")[0])
+            trips = _trips(computations, instruction)
             _walk(computations, _called(instruction, "body")[0], times * trips, depth + 1, moved)
         for key in ("to_apply", "true_computation", "false_computation") * (
             instruction.opcode in ("call", "conditional")
@@ -170,18 +170,17 @@ def _add_collective(instruction: Instruction, scattered: bool, times: float, dep
         size *= _group_size(instruction)
     if kind == "all-reduce" and scattered:
         kind = "reduce-scatter"
-    moved.counts[kind] += times
-    moved.bytes[kind] += times * size
-    if depth:
-        moved.in_loops[kind] += times * size
+    moved.counts[kind] = moved.counts.get(kind, 0.0) + times
+    moved.bytes[kind] = moved.bytes.get(kind, 0.0) + times * size
+    moved.in_loops[kind] = moved.in_loops.get(kind, 0.0) + (times * size if depth else 0.0)
 
 
 def _started_bytes(instruction: Instruction) -> float:
-    """Bytes of the result of an instruction that starts a collective: the tuple holds its operand as well."""
+    """Bytes of the results of an instruction that starts a collective; its tuple may hold the operands before them."""
     arrays = [array_bytes(match.group(0)) for match in _ARRAY.finditer(instruction.shape)]
-    if instruction.opcode == "all-reduce-start":
-        return sum(arrays)
-    return arrays[1] if len(arrays) > 1 else sum(arrays)
+    if instruction.opcode == "all-gather-start":
+        return sum(arrays[len(arrays) // 2 :])
+    return arrays[1] if instruction.opcode == "collective-permute-start" else sum(arrays)
 
 
 def _group_size(instruction: Instruction) -> int:
@@ -199,17 +198,21 @@ def _group_size(instruction: Instruction) -> int:
     return 1
 
 
-def _trips(computations: Mapping[str, list[Instruction]], condition: str) -> float:
-    """How often a loop runs that counts from 0 up to a constant."""
+def _trips(computations: Mapping[str, list[Instruction]], loop: Instruction) -> float:
+    """How often a loop runs: as stated, or where it counts from 0 up, the constant that it compares with."""
+    stated = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.rest)
+    if stated:
+        return float(stated.group(1))
+    condition = computations[_called(loop, "condition")[0]]
     constants = {
-        instruction.name: int(instruction.rest.strip("(").split(")")[0])
-        for instruction in computations[condition]
-        if instruction.opcode == "constant" and re.match(r"[su]\d+\[\]", instruction.shape)
+        one.name: int(one.rest.strip("(").split(")")[0])
+        for one in condition
+        if one.opcode == "constant" and re.match(r"[su]\d+\[\]", one.shape)
     }
-    root = next(instruction for instruction in computations[condition] if instruction.root)
+    root = next(one for one in condition if one.root)
     bounds = [constants[name] for name in root.operands if name in constants]
     if len(bounds) != 1:
-        raise ValueError(f"compiled program: cannot read how often the loop with condition {condition} runs")
+        raise ValueError(f"compiled program: cannot read how often the loop {loop.name} runs")
     return float(bounds[0])
 
 

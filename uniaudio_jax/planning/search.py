@@ -1,0 +1,178 @@
+"""Plans of a whole step, and the choice among meshes, rows and ways to compute again."""
+
+import itertools
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from uniaudio_jax.config import MeshConfig, ModelConfig, RunConfig
+from uniaudio_jax.model.uniaudio import ModelDefinition, count_parameters
+from uniaudio_jax.planning.chips import Chip, chip_of, plan_mesh
+from uniaudio_jax.planning.step import GIB, ProgramPlan, compile_step, step_tflop
+from uniaudio_jax.programs import Programs
+from uniaudio_jax.sharding import check_rows, mesh_shape
+
+MOST_COMPILED = 6
+"""Candidates that a search compiles."""
+WANTED = 2
+"""Of them, those that fit after which it ends; the better one wins."""
+
+
+@dataclass
+class Plan:
+    """A step of a run on some devices; `programs` ends with the first that does not fit, if one does not."""
+
+    run: RunConfig
+    kind: str
+    chip: Chip
+    mesh: tuple[int, int, int]
+    programs: list[ProgramPlan]
+
+    @property
+    def devices(self) -> int:
+        return self.mesh[0] * self.mesh[1] * self.mesh[2]
+
+    @property
+    def rows_per_device(self) -> float:
+        return self.run.data.rows / (self.mesh[0] * self.mesh[1])
+
+    @property
+    def needs_gib(self) -> float:
+        """Of the program that needs most."""
+        return max(program.needs_gib for program in self.programs)
+
+    @property
+    def fits(self) -> bool:
+        return self.needs_gib <= self.chip.memory_gib and not any(program.refused for program in self.programs)
+
+    @property
+    def step_seconds(self) -> float:
+        """The least time of a step: of each program, what bounds it."""
+        passes = self.run.train.accumulate
+        return sum(
+            max(program.seconds(self.chip).values()) * (1 if program.name == "update" else passes)
+            for program in self.programs
+        )
+
+    @property
+    def model_tflop(self) -> float:
+        """1e12 operations that the model needs of a device in a step."""
+        return sum(tflop for tflop, _ in step_tflop(self.run, self.devices).values())
+
+    @property
+    def utilisation(self) -> float:
+        """Share of the chip's peak that the model's own operations reach at the least time."""
+        return self.model_tflop / self.chip.tflops / self.step_seconds
+
+    def as_json(self) -> dict[str, Any]:
+        programs = [asdict(one) | {"seconds": one.seconds(self.chip)} for one in self.programs]
+        return {
+            "device": self.kind,
+            "chip": self.chip._asdict(),
+            "mesh": self.mesh,
+            "rows": self.run.data.rows,
+            "fits": self.fits,
+            "needs_gib": self.needs_gib,
+            "step_seconds": self.step_seconds if self.fits else None,
+            "utilisation": self.utilisation if self.fits else None,
+            "programs": programs,
+        }
+
+
+def make_plan(run: RunConfig, devices: list[Any], rows_per_device: int | None) -> Plan:
+    """The plan of a run on these devices. Raises ValueError for a mesh or rows that do not fit their number."""
+    shape = mesh_shape(run.mesh, len(devices))
+    if rows_per_device is not None:
+        run = replace(run, data=replace(run.data, rows=rows_per_device * shape[0] * shape[1]))
+    mesh = plan_mesh(run.mesh, devices)
+    check_rows(mesh, run.data.rows, "data.rows")
+    programs = Programs(run.model, run.train, run.optim, mesh)
+    plan = Plan(run, devices[0].device_kind, chip_of(devices), shape, [])
+    plan.programs += compile_step(run, programs, lambda text: print(text, "…", file=sys.stderr, flush=True))
+    return plan
+
+
+def roomier(plan: Plan) -> RunConfig | None:
+    """The run with the next thing that saves memory: everything computed again, or half of the rows."""
+    train, data = plan.run.train, plan.run.data
+    if train.global_remat != "full" or train.local_remat != "full":
+        return replace(plan.run, train=replace(train, global_remat="full", local_remat="full"))
+    if data.rows % (2 * plan.mesh[0] * plan.mesh[1]) == 0:
+        return replace(plan.run, data=replace(data, rows=data.rows // 2))
+    return None
+
+
+def search_plans(run: RunConfig, devices: list[Any], rows_per_device: int | None) -> Plan:
+    """The plan with the most utilisation among the first few, by estimate, that fit.
+
+    Raises ValueError when none of those that were compiled fits.
+    """
+    candidates = sorted(_candidates(run, devices, rows_per_device), key=lambda pair: -pair[0])
+    tried, fitting = [], []
+    for estimate, candidate in candidates[:MOST_COMPILED]:
+        plan = make_plan(candidate, devices, None)
+        tried.append(plan)
+        verdict = f"utilisation {plan.utilisation:.2f}" if plan.fits else "does not fit"
+        print(
+            f"mesh {'x'.join(map(str, plan.mesh))}, {plan.rows_per_device:g} rows a device, global_remat "
+            f"{candidate.train.global_remat}: estimated {estimate:.2f}; needs {plan.needs_gib:.1f} of "
+            f"{plan.chip.memory_gib} GiB, {verdict}",
+            file=sys.stderr,
+            flush=True,
+        )
+        fitting += [plan] * plan.fits
+        if len(fitting) == WANTED:
+            break
+    if not fitting:
+        least = min((plan.needs_gib for plan in tried), default=float("nan"))
+        raise ValueError(
+            f"--search: none of {len(tried)} candidates fits {chip_of(devices).memory_gib} GiB; the smallest needs "
+            f"{least:.1f}; choose fewer rows (--rows-per-device), shorter rows or more devices"
+        )
+    return max(fitting, key=lambda plan: plan.utilisation)
+
+
+def _candidates(run: RunConfig, devices: list[Any], rows_per_device: int | None) -> Iterator[tuple[float, RunConfig]]:
+    """Runs that may fit by a rough estimate of memory, with a rough estimate of their utilisation."""
+    chip, count = chip_of(devices), len(devices)
+    sizes = [2**power for power in range(count.bit_length()) if count % 2**power == 0]
+    all_rows = [rows_per_device] if rows_per_device else [2, 4, 8, 16]
+    for fsdp, tensor, rows, remat in itertools.product(sizes, (1, 2, 4), all_rows, ("none", "dots", "full")):
+        if count % (fsdp * tensor) or not _divides(run.model, fsdp, tensor):
+            continue
+        data = count // (fsdp * tensor)
+        candidate = replace(
+            run,
+            data=replace(run.data, rows=rows * data * fsdp),
+            train=replace(run.train, global_remat=remat),
+            mesh=MeshConfig(data=data, fsdp=fsdp, tensor=tensor),
+        )
+        if _rough_gib(candidate, fsdp, tensor, rows) < 1.1 * chip.memory_gib:
+            yield _rough_utilisation(candidate, chip, count, tensor, rows), candidate
+
+
+def _divides(model: ModelConfig, fsdp: int, tensor: int) -> bool:
+    return (
+        model.token_width % fsdp == 0 and model.global_stack.heads % tensor == 0 and model.vocabulary_size % tensor == 0
+    )
+
+
+def _rough_gib(run: RunConfig, fsdp: int, tensor: int, rows: int) -> float:
+    """State and gradients, what the forward pass keeps, a layer at work, and the whole local weights."""
+    counts = count_parameters(ModelDefinition(run.model).shapes())
+    stack, means = run.model.global_stack, 2 if run.optim.state_dtype == "bfloat16" else 4
+    stored = sum(counts.values()) * (8 + 2 * means) / (fsdp * tensor)
+    vector = rows * run.data.row_frames * stack.width * 2
+    kept = {"none": 24 / tensor, "dots": 1 + 8 / tensor, "full": 1}[run.train.global_remat]
+    return (stored + vector * (kept * stack.layers + 24) + 6 * counts["local"]) / GIB
+
+
+def _rough_utilisation(run: RunConfig, chip: Chip, devices: int, tensor: int, rows: int) -> float:
+    """The model's share of compute, and of the time in which weights and, between tensor parts, vectors travel."""
+    counts = count_parameters(ModelDefinition(run.model).shapes())
+    work = step_tflop(run, devices).values()
+    compute = sum(ran for _, ran in work) / chip.tflops
+    vectors = 2 * 4 * run.model.global_stack.layers * rows * run.data.row_frames * run.model.global_stack.width * 2
+    wire = 6 * counts["global"] / tensor + 6 * counts["local"] + (vectors if tensor > 1 else 0)
+    return sum(needed for needed, _ in work) / chip.tflops / max(compute, wire / (chip.link_gb_s * 1e9))
