@@ -13,6 +13,7 @@ from jax.sharding import Mesh, PartitionSpec
 from tests.tiny import OPTIM, TRAIN, WIDE
 from uniaudio_jax.config import DataConfig, MeshConfig, ModelConfig, RunConfig, StackConfig
 from uniaudio_jax.flops import forward_flops
+from uniaudio_jax.model.uniaudio import ModelDefinition, count_parameters
 from uniaudio_jax.planning.chips import find_devices
 from uniaudio_jax.planning.hlo import array_bytes, read_moved
 from uniaudio_jax.planning.report import describe_plan, plan_table
@@ -25,15 +26,16 @@ needs_libtpu = pytest.mark.skipif(
 
 LOOP = """HloModule made_by_hand
 
-%async_collective_fusion.3 (p: bf16[2,8]) -> bf16[16,8] {
-  %p.2 = bf16[2,8]{1,0} parameter(0)
-  ROOT %all-gather.9 = bf16[16,8]{1,0} all-gather(%p.2), channel_id=1, replica_groups=[1,8]<=[8], dimensions={0}
-}
-
 %begun (p: bf16[2,8]) -> bf16[16,8] {
   %p.1 = bf16[2,8]{1,0} parameter(0)
   %all-gather.8 = bf16[16,8]{1,0} all-gather(%p.1), channel_id=1, replica_groups=[1,8]<=[8], dimensions={0}
   ROOT %c.1 = bf16[16,8]{1,0} custom-call(%all-gather.8), custom_call_target="AsyncCollectiveStart"
+}
+
+%async_collective_fusion.3 (p: bf16[2,8]) -> bf16[16,8] {
+  %p.2 = bf16[2,8]{1,0} parameter(0)
+  %begun.2 = bf16[16,8]{1,0} fusion(%p.2), kind=kCustom, calls=%begun
+  ROOT %all-gather.9 = bf16[16,8]{1,0} all-gather(%p.2), channel_id=1, replica_groups=[1,8]<=[8], dimensions={0}
 }
 
 %all-reduce-scatter (p: f32[16,3]) -> f32[2,3] {
@@ -46,6 +48,9 @@ LOOP = """HloModule made_by_hand
   %t.1 = (s32[], bf16[2,8]{1,0}) parameter(0)
   %n.1 = s32[] get-tuple-element(%t.1), index=0
   %x.1 = bf16[2,8]{1,0} get-tuple-element(%t.1), index=1
+  %kernel = bf16[2,8]{1,0} custom-call(%x.1), custom_call_target="tpu_custom_call", frontend_attributes={told={
+ "block_q": 512
+}}, metadata={op_name="attention"}
   %begun.1 = bf16[16,8]{1,0} fusion(%x.1), kind=kCustom, calls=%begun
   %goes_on = bf16[16,8]{1,0} fusion(%x.1), kind=kOutput, calls=%async_collective_fusion.3
   ROOT %t.2 = (s32[], bf16[2,8]{1,0}) tuple(%n.1, %x.1)
@@ -69,10 +74,12 @@ ENTRY %main (a: (s32[], bf16[2,8]), b: f32[16,3]) -> f32[2,3] {
 
 def test_a_collective_in_a_loop_counts_at_each_turn_and_once_however_it_is_spread():
     moved = read_moved(LOOP)
-    assert moved.counts == {"all-gather": 7, "reduce-scatter": 1}
-    assert moved.bytes == {"all-gather": 7 * 16 * 8 * 2, "reduce-scatter": 16 * 3 * 4}
-    assert moved.in_loops == {"all-gather": 7 * 16 * 8 * 2, "reduce-scatter": 0}
-    assert moved.memory_bytes == 7 * 2 * (2 * 8 + 16 * 8) * 2 + (16 * 3 + 2 * 3) * 4
+    gathered = 7 * 2 * 16 * 8 * 2
+    assert moved.counts == {"all-gather": 7 * 2, "reduce-scatter": 1}
+    assert moved.bytes == {"all-gather": gathered, "reduce-scatter": 16 * 3 * 4}
+    assert moved.in_loops == {"all-gather": gathered, "reduce-scatter": 0}
+    kernel, gathers, scatter = 2 * 2 * 8 * 2, 2 * (2 * 8 + 16 * 8) * 2, (16 * 3 + 2 * 3) * 4
+    assert moved.memory_bytes == 7 * (kernel + gathers) + scatter
 
 
 def test_a_loop_without_an_end_that_can_be_read_is_refused():
@@ -155,8 +162,6 @@ def test_weights_travel_at_most_twice_as_often_as_in_ideal_sharding_on_a_tpu():
 
 
 def parameters_of(model: ModelConfig) -> dict[str, int]:
-    from uniaudio_jax.model.uniaudio import ModelDefinition, count_parameters
-
     return count_parameters(ModelDefinition(model).shapes())
 
 

@@ -12,7 +12,7 @@ import pytest
 from tests.tiny import MODEL, WIDE, make_programs, random_batch, random_example, stack_rows, start
 from uniaudio_jax.bench.fused import fused_loss_and_gradients
 from uniaudio_jax.checkpoint import Checkpoints, describe, one_device, read_newest, restore_state, state_items
-from uniaudio_jax.config import DataConfig, MeshConfig, OptimConfig, RunConfig, TrainConfig
+from uniaudio_jax.config import DataConfig, MeshConfig, OptimConfig, RunConfig, StackConfig, TrainConfig
 from uniaudio_jax.loss import cross_entropy
 from uniaudio_jax.model.block import gelu, normalise
 from uniaudio_jax.planning.hlo import read_moved
@@ -163,6 +163,11 @@ def test_parameters_and_moments_are_born_sharded():
             replace(WIDE, vocabulary=1217),
             MeshConfig(fsdp=4, tensor=2),
             r"axis 'vocab' of size 1217 .* tensor=2; pad it with model.vocabulary 1218",
+        ),
+        (
+            replace(WIDE, global_stack=StackConfig(layers=3, width=48, heads=6)),
+            MeshConfig(fsdp=2, tensor=4),
+            r"model.global_stack.heads: axis 'heads' of size 6 .* tensor=4; choose a size such as 8",
         ),
     ],
 )

@@ -30,7 +30,7 @@ from uniaudio_jax.loss import Tally, add_tallies, empty_tally, tally_tokens
 from uniaudio_jax.model.uniaudio import ModelDefinition, Params
 from uniaudio_jax.optim import TrainState, apply_gradients, make_optimizer, mean_weights
 from uniaudio_jax.sequence import Batch
-from uniaudio_jax.sharding import on_each_device, place_stack, replicated, rows_sharding, tree_shardings
+from uniaudio_jax.sharding import axes_sharding, on_each_device, place_stack, replicated, rows_sharding, tree_shardings
 
 
 class Metrics(NamedTuple):
@@ -47,7 +47,8 @@ class Programs:
 
     def __init__(self, model: ModelConfig, train: TrainConfig, optim: OptimConfig, mesh: Mesh):
         self.model, self.train, self.mesh = model, train, mesh
-        self.definition = ModelDefinition(model)
+        axes_sharding(mesh, ("heads",), (model.global_stack.heads,), "model.global_stack.heads")  # refuses others
+        self.definition = ModelDefinition(model, mesh.devices.flat[0].platform)
         self.optimizer = make_optimizer(optim, train.steps)
         self.dtype = jnp.dtype(train.compute_dtype)
         self.placement = place_stack(mesh, self.dtype)

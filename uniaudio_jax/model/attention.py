@@ -78,9 +78,14 @@ class Attend(NamedTuple):
         return mix
 
 
-def choose_attend(kernel: str, stack: Literal["global", "local"], positions: str) -> Attend:
-    """The attention of a stack by the names in its config. Raises ValueError for unknown names."""
-    return Attend(choose_kernel(kernel, stack), choose_positions(positions))
+def choose_attend(
+    kernel: str, stack: Literal["global", "local"], positions: str, platform: str | None = None
+) -> Attend:
+    """The attention of a stack by the names in its config, on a platform, by default the one that JAX computes on.
+
+    Raises ValueError for unknown names.
+    """
+    return Attend(choose_kernel(kernel, stack, platform), choose_positions(positions))
 
 
 def _cache_of(key: Float[Array, "B T H E"], value: Float[Array, "B T H E"]) -> Cache:

@@ -15,9 +15,9 @@ from uniaudio_jax.sequence import Batch
 class GlobalStack(nnx.Module):
     """Frames [B, T, Q] to vectors [B, T, D]: vector t knows the frames before t, and predicts frame t."""
 
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, platform: str | None = None, *, rngs: nnx.Rngs):
         width, std = config.global_stack.width, config.global_stack.init_std
-        self.attend = choose_attend(config.global_stack.attention, "global", config.positions)
+        self.attend = choose_attend(config.global_stack.attention, "global", config.positions, platform)
         table = nnx.initializers.normal(std)(rngs.params(), (config.vocabulary_size, config.token_width))
         self.embedding = nnx.Param(table, axes=("vocab", "embed"))
         shape = (config.context_frames, width)

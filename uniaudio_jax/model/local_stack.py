@@ -16,10 +16,10 @@ from uniaudio_jax.model.embed import shift_tokens
 class LocalStack(nnx.Module):
     """Global vectors [F, D] and tokens [F, Q] to logits [F, Q, V]; each frame is a row of its own."""
 
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, platform: str | None = None, *, rngs: nnx.Rngs):
         width, std = config.local_stack.width, config.local_stack.init_std
         self.codebooks = config.codebooks
-        self.attend = choose_attend(config.local_stack.attention, "local", config.positions)
+        self.attend = choose_attend(config.local_stack.attention, "local", config.positions, platform)
         table = nnx.initializers.normal(std)(rngs.params(), (config.vocabulary_size, width))
         self.embedding = nnx.Param(table, axes=("vocab", "embed"))
         self.positions = self.attend.positions.table((config.codebooks, width), ("levels", "embed"), std, rngs)

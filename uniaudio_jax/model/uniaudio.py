@@ -20,22 +20,25 @@ Params = dict[str, Any]
 class UniAudio(nnx.Module):
     """The multi-scale Transformer: `global_` over frames, `local` inside a frame."""
 
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        self.global_ = GlobalStack(config, rngs=rngs)
-        self.local = LocalStack(config, rngs=rngs)
+    def __init__(self, config: ModelConfig, platform: str | None = None, *, rngs: nnx.Rngs):
+        self.global_ = GlobalStack(config, platform, rngs=rngs)
+        self.local = LocalStack(config, platform, rngs=rngs)
 
 
 class ModelDefinition:
-    """The model without its weights: it creates them, names their axes, and puts given ones back in."""
+    """The model without its weights: it creates them, names their axes, and puts given ones back in.
 
-    def __init__(self, config: ModelConfig):
-        self.config = config
-        model = nnx.eval_shape(lambda: UniAudio(config, rngs=nnx.Rngs(0)))
+    platform: that attention is for; by default the one that JAX computes on.
+    """
+
+    def __init__(self, config: ModelConfig, platform: str | None = None):
+        self.config, self.platform = config, platform
+        model = nnx.eval_shape(lambda: UniAudio(config, platform, rngs=nnx.Rngs(0)))
         self.graph = {"global": nnx.split(model.global_), "local": nnx.split(model.local)}
 
     def init(self, key: Array) -> Params:
         """Fresh weights; under jit with out_shardings they are born sharded."""
-        model = UniAudio(self.config, rngs=nnx.Rngs(key))
+        model = UniAudio(self.config, self.platform, rngs=nnx.Rngs(key))
         parts = {"global": model.global_, "local": model.local}
         return {name: nnx.to_pure_dict(nnx.state(part, nnx.Param)) for name, part in parts.items()}
 

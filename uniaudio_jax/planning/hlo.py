@@ -63,7 +63,7 @@ def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
             name = line.removeprefix("ENTRY ").split()[0].lstrip("%")
             entry = name if line.startswith("ENTRY") else entry
             computations[name] = []
-        elif line.startswith("}"):
+        elif line.rstrip() == "}" or line.startswith("}, execution_thread"):  # others end values of several lines
             name = None
         elif name is not None and " = " in line:
             computations[name].append(_instruction(line))
@@ -152,8 +152,9 @@ def _collectives(
         yield instruction, scattered
     elif instruction.opcode in ("fusion", "async-start"):
         for called in _called(instruction, "calls"):
-            if not _goes_on(called, computations[called]):
-                for inner in computations[called]:
+            goes_on = _goes_on(called, computations[called])  # in it another one may start, as a fusion of its own
+            for inner in computations[called]:
+                if not goes_on or inner.opcode == "fusion":
                     yield from _collectives(computations, inner, scattered or called.startswith("all-reduce-scatter"))
 
 

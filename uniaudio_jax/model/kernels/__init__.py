@@ -13,11 +13,11 @@ AUTOMATIC = {"global": {"cpu": "blocked"}, "local": {"cpu": "pairwise"}}
 """What `auto` takes for a stack by platform; a platform without an entry takes the CPU's."""
 
 
-def choose_kernel(name: str, stack: Literal["global", "local"]) -> Kernel:
+def choose_kernel(name: str, stack: Literal["global", "local"], platform: str | None = None) -> Kernel:
     """The kernel of this name, or the platform's for `auto`. Raises ValueError for an unknown name."""
     if name == "auto":
         platforms = AUTOMATIC[stack]
-        name = platforms.get(jax.default_backend(), platforms["cpu"])
+        name = platforms.get(platform or jax.default_backend(), platforms["cpu"])
     if name not in KERNELS:
         raise ValueError(
             f"model.{stack}_stack.attention: got {name!r}, wanted auto or one of {', '.join(KERNELS)}"
