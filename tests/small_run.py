@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -141,6 +142,13 @@ def environment(devices: int = 1) -> dict[str, str]:
         "UNIAUDIO_CACHE": str(REPO / ".jax_cache"),
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
     }
+
+
+def free_address() -> str:
+    """HOST:PORT on this machine, where nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
 
 
 def python(*words: object, devices: int = 1) -> subprocess.Popen:

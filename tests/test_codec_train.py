@@ -4,7 +4,6 @@ import functools
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,7 +19,7 @@ import soundfile
 
 from data_pipelines.codec_audio import HELDOUT_CLIPS, domain_clips
 from tests.audio_damage import audio_file, cut, with_noise
-from tests.small_run import REPO, environment, finish, python
+from tests.small_run import REPO, environment, finish, free_address, python
 from uniaudio_jax.codec import train as training
 from uniaudio_jax.codec import training as codec_training
 from uniaudio_jax.codec.audio_data import Audio
@@ -479,10 +478,7 @@ def test_a_second_training_in_a_folder_is_refused_before_it_writes(folder, tmp_p
 def test_two_processes_train_the_codec_of_one(folder, tmp_path):
     (tmp_path / "config.py").write_text(CONFIG_FILE.format(folder=str(folder)))
     words = ["uniaudio_jax.codec.train", tmp_path / "config.py", "--out"]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    flags = ["--distributed.coordinator", address, "--distributed.processes", 2]
+    flags = ["--distributed.coordinator", free_address(), "--distributed.processes", 2]
     pair = [python(*words, tmp_path / "pair", *flags, "--distributed.process", n, "--mesh.fsdp", 2) for n in (0, 1)]
     outs = [finish(process)[0] for process in pair]
     assert "codec: " in outs[0] and "codec: " not in outs[1]

@@ -188,7 +188,8 @@ def test_a_mistake_in_a_slurm_job_is_one_line(arguments, message):
     [
         (
             ("launch/install.sh", "tests"),
-            "unknown extra 'tests'; known: quickstart torch test dev voices metrics plan plan_gpu wandb aim trackio beam tpu cuda",
+            "unknown extra 'tests'; known: quickstart torch test dev voices metrics plan plan_gpu wandb aim trackio "
+            "beam tpu cuda",
         ),
         (("launch/quickstart.sh", "--cleen"), "unknown option '--cleen'; known: --install-only --clean"),
     ],

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.small_run import REPO, environment, finish, losses, python, write_codec, write_run
+from tests.small_run import REPO, environment, finish, free_address, losses, python, write_codec, write_run
 from uniaudio_jax import checkpoint, load_run
 from uniaudio_jax.checkpoint import CheckpointReader, Checkpoints, remedy, state_items
 from uniaudio_jax.locks import FILE, hold
@@ -111,13 +111,10 @@ def test_sigterm_saves_and_exits_with_zero(config, whole):
     assert {step: loss for step, loss in losses(run).items() if step <= 30} == losses(whole)
 
 
-def two_processes(config: Path, run: Path, steps: int) -> list[subprocess.Popen]:
+def two_processes(config: Path, run: Path, steps: int, *more: object) -> list[subprocess.Popen]:
     """One training in two processes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    words = [TRAIN, config, "--out", run, "--train.steps", steps]
-    flags = ["--distributed.coordinator", address, "--distributed.processes", 2, "--distributed.process"]
+    words = [TRAIN, config, "--out", run, "--train.steps", steps, *more]
+    flags = ["--distributed.coordinator", free_address(), "--distributed.processes", 2, "--distributed.process"]
     return [python(*words, *flags, number) for number in range(2)]
 
 
@@ -202,9 +199,11 @@ def test_a_training_whose_updates_are_all_skipped_stops_and_keeps_its_checkpoint
     assert (run / "checkpoints" / "30").exists()
 
 
-def test_two_processes_find_the_losses_of_one(config, whole):
-    run = config.parent / "two"
-    for process in two_processes(config, run, 7):
+@pytest.mark.parametrize("mesh", ["data", "tensor"])
+def test_two_processes_find_the_losses_of_one(mesh, config, whole):
+    """Also where the two have the same rows, and half of each weight."""
+    run = config.parent / f"two_{mesh}"
+    for process in two_processes(config, run, 7, f"--mesh.{mesh}", 2):
         finish(process)
     wanted = losses(whole)
     assert losses(run).keys() == set(range(1, 8))

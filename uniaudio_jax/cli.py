@@ -14,9 +14,9 @@ import jax
 import tyro
 
 from uniaudio_jax.config_files import CONFIGS, load_config
-from uniaudio_jax.distributed import leave
 from uniaudio_jax.files import check_folder, check_local
 from uniaudio_jax.interrupted import begin
+from uniaudio_jax.leaving import leave
 
 Options = TypeVar("Options")
 FREE_TEXT = {"text", "language", "instruction", "licence", "source", "beam_options"}

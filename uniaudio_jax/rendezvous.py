@@ -153,8 +153,8 @@ def _send(address: str, place: tuple[str, int], mine: dict[str, Any], timeout_se
     )
 
 
-def differences(facts: Mapping[int, Facts]) -> str:
-    """In what the processes differ, and which; empty when they agree."""
+def differences(facts: Mapping[int, Facts], same: str = "the same code, config and options") -> str:
+    """In what the processes differ, and which, and what to start them with; empty when they agree."""
     names = sorted({name for of_process in facts.values() for name in of_process})
     told = []
     for name in names:
@@ -166,10 +166,7 @@ def differences(facts: Mapping[int, Facts]) -> str:
     if not told:
         return ""
     more = f"; and {len(told) - MOST_DIFFERENCES} more" if len(told) > MOST_DIFFERENCES else ""
-    return (
-        f"the processes differ: {'; '.join(told[:MOST_DIFFERENCES])}{more}; start all of them with the same code, "
-        "config and options"
-    )
+    return f"the processes differ: {'; '.join(told[:MOST_DIFFERENCES])}{more}; start all of them with {same}"
 
 
 def _processes(numbers: Sequence[int]) -> str:

@@ -194,8 +194,29 @@ def check_rows(mesh: Mesh, rows: int, what: str = "batch") -> None:
     axes_sharding(mesh, ("act_rows",), (rows,), what)
 
 
+@functools.cache
+def row_share(mesh: Mesh) -> tuple[int, int]:
+    """Which share of a batch's rows this process must bring, and of how many; processes among whose devices the same
+    rows are cut over another axis bring the same share.
+
+    Raises ValueError when two processes have a part of the rows in common and another one not.
+    """
+    places = rows_sharding(mesh).devices_indices_map((_parts(mesh, "act_rows"),))
+    parts: dict[int, frozenset[int]] = {}
+    for device, (part,) in places.items():
+        parts[device.process_index] = parts.get(device.process_index, frozenset()) | {part.start or 0}
+    shares = sorted(set(parts.values()), key=min)
+    if len({len(share) for share in shares}) > 1 or sum(map(len, shares)) > len(frozenset().union(*shares)):
+        raise ValueError(
+            f"mesh {' x '.join(f'{axis}={size}' for axis, size in mesh.shape.items())}: its {_parts(mesh, 'act_rows')} "
+            f"parts of the rows do not divide over {len(parts)} processes of {mesh.size // len(parts)} devices; choose "
+            "a mesh.tensor that divides the devices of a process, or is a multiple of them"
+        )
+    return shares.index(parts[jax.process_index()]), len(shares)
+
+
 def place_batch(batch: Batch, mesh: Mesh) -> Batch:
-    """This process's rows as its part of the global arrays."""
-    check_rows(mesh, len(batch.tokens) * jax.process_count())
+    """This process's share of the rows (see `row_share`) as its part of the global arrays."""
+    check_rows(mesh, len(batch.tokens) * row_share(mesh)[1])
     sharding = rows_sharding(mesh)
     return Batch(*(jax.make_array_from_process_local_data(sharding, field) for field in batch))

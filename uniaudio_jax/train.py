@@ -36,7 +36,7 @@ from uniaudio_jax.optim import SkippedInARow, TrainState
 from uniaudio_jax.programs import Metrics, Programs
 from uniaudio_jax.schedules import make_schedule
 from uniaudio_jax.sequence import Batch
-from uniaudio_jax.sharding import check_rows, make_mesh, place_batch
+from uniaudio_jax.sharding import check_rows, make_mesh, place_batch, row_share
 from uniaudio_jax.sinks import Log
 from uniaudio_jax.stopping import Stop, StopOnSignal, exit_code
 from uniaudio_jax.tasks import get_task
@@ -92,18 +92,15 @@ class Trainer:
         self.skipped = SkippedInARow(min(config.train.most_skipped_updates, config.train.steps))
 
     def _open_data(self, codec: dict[str, Any]) -> TrainingData:
-        config, process = self.config, self.process
+        config = self.config
         model, loss_on = config.model, config.train.loss_on
-        return open_training_data(
-            config.data, loss_on, model.ids, model.text_width, codec, process.index, process.count
-        )
+        return open_training_data(config.data, loss_on, model.ids, model.text_width, codec, *row_share(self.mesh))
 
     def _open_heldout(self, codec: dict[str, Any]) -> dict[str, HeldOut]:
         """The held-out examples of each task, where the config asks for their losses."""
         if self.config.train.evaluate_every_steps is None:
             return {}
-        index, count = self.process.index, self.process.count
-        return {task: HeldOut(self.config, task, codec, index, count) for task in self.config.data.tasks}
+        return {task: HeldOut(self.config, task, codec, *row_share(self.mesh)) for task in self.config.data.tasks}
 
     def start(self) -> TrainState:
         """The newest checkpoint's state, or a fresh one, or one with the weights of another run."""
