@@ -19,6 +19,12 @@ show() {
   printf '\n'
 }
 
+# need_program NAME WHAT fails unless the program is there, or this is a dry run.
+need_program() {
+  [[ -n $dry_run ]] || command -v "$1" >/dev/null ||
+    fail "$1 is not installed; install $2, or see the commands with --dry-run"
+}
+
 # Runs a command, or only prints it in a dry run.
 execute() {
   show "$@"
