@@ -1,18 +1,23 @@
 """Laws of attention kernels and positions: every kernel equals the plain sum, and a new kind needs no other edit."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from tests.tiny import MODEL, random_batch
+from tests.tiny import MODEL, WIDE, random_batch
 from uniaudio_jax.model import kernels, positions
 from uniaudio_jax.model.attention import Cache
 from uniaudio_jax.model.block import unstack
 from uniaudio_jax.model.kernels import KERNELS, choose_kernel
+from uniaudio_jax.model.kernels.cudnn import cudnn_attention
 from uniaudio_jax.model.kernels.kernel import MASKED, Kernel, cached_attention
+from uniaudio_jax.model.kernels.splash import LANES, LARGEST_TILE, splash_attention, tiles
 from uniaudio_jax.model.positions.kind import Positions
 from uniaudio_jax.model.uniaudio import ModelDefinition
 from uniaudio_jax.sequence import Batch, unscored
@@ -44,72 +49,155 @@ class Rotary(Positions):
 
 
 @pytest.fixture
-def seams(monkeypatch):
-    """A kernel and a kind of positions that are registered by one line each."""
-    monkeypatch.setitem(kernels.KERNELS, "plain", Kernel(plain_rows, cached_attention))
+def rotary(monkeypatch):
+    """A kind of positions that is registered by one line."""
     monkeypatch.setitem(positions.POSITIONS, "rotary", Rotary())
 
 
+ROWS_HERE = {name: kernel.rows for name, kernel in KERNELS.items()} | {
+    "cudnn": partial(cudnn_attention, half="xla"),
+    "splash": partial(splash_attention, largest_tile=128, interpret=True),
+}
+"""The kernels as a CPU can run them: Pallas interpreted in small tiles, and XLA in cuDNN's place."""
+
+
 def segments_of(rows: int, frames: int) -> jax.Array:
-    """Uneven segments, and a padded tail in every row but the first."""
+    """Uneven segments, and a padded tail in every row but the first; the last row's is longer than a tile."""
     rng = np.random.default_rng(3)
     segments = np.sort(rng.integers(1, 5, (rows, frames)), axis=1)
     for row in range(1, rows):
-        segments[row, frames - 7 * row :] = 0
+        segments[row, frames - frames * row // rows :] = 0
     return jnp.asarray(segments)
 
 
+def forward_and_backward(attend):
+    """A function of queries, keys, values, segments and a direction: the mixed values and the three gradients."""
+
+    def both(query, key, value, segments, direction):
+        mixed, pull = jax.vjp(lambda *inputs: attend(*inputs, segments), query, key, value)
+        return mixed, *pull(direction)
+
+    return both
+
+
+@pytest.mark.parametrize(
+    ("frames", "packed", "width", "dtype", "share"),
+    [
+        (3, False, 16, jnp.float32, 2e-6),
+        (131, False, 64, jnp.float32, 2e-6),
+        (257, True, 24, jnp.float32, 2e-6),
+        (257, True, 96, jnp.bfloat16, 2**-7),
+    ],
+)
 @pytest.mark.parametrize("name", sorted(KERNELS))
-@pytest.mark.parametrize("frames", [3, 61, 307])
-def test_a_kernel_equals_plain_attention_forward_and_backward(name, frames):
-    packed = name != "pairwise"
-    if not packed and frames > 3:
+def test_a_kernel_equals_plain_attention_forward_and_backward(name, frames, packed, width, dtype, share):
+    if name == "pairwise" and frames > 3:
         pytest.skip("made for the few tokens of a frame")
-    queries, keys, values, direction = jax.random.normal(jax.random.key(0), (4, 3, frames, 5, 7))
-    segments = segments_of(3, frames) if packed and frames > 3 else None
+    rows, heads = 3, 5
+    query, key, value, direction = jax.random.normal(jax.random.key(0), (4, rows, frames, heads, width)).astype(dtype)
+    segments = segments_of(rows, frames) if packed else None
+    real = jnp.ones((rows, frames), bool) if segments is None else segments > 0
+    direction = direction * real[..., None, None].astype(dtype)
 
-    def through(rows):
-        return jax.vjp(lambda q, k, v: rows(q, k, v, segments), queries, keys, values)
+    got = jax.jit(forward_and_backward(ROWS_HERE[name]))(query, key, value, segments, direction)
+    query, key, value, direction = (x.astype(jnp.float32) for x in (query, key, value, direction))
+    wanted = forward_and_backward(plain_rows)(query, key, value, segments, direction)
+    for one, plain in zip(got, wanted, strict=True):
+        assert one.dtype == dtype and bool(jnp.isfinite(one).all())
+        np.testing.assert_allclose(one[real].astype(jnp.float32), plain[real], rtol=0, atol=share * abs(plain).max())
+    for gradient in got[1:]:
+        np.testing.assert_array_equal(gradient[~real].astype(jnp.float32), 0)
 
-    (mixed, pull), (wanted, wanted_pull) = through(KERNELS[name].rows), through(plain_rows)
-    real = jnp.ones((3, frames), bool) if segments is None else segments > 0
-    direction = direction * real[..., None, None]
-    np.testing.assert_allclose(mixed * real[..., None, None], wanted * real[..., None, None], rtol=1e-5, atol=1e-5)
-    for gradient, plain in zip(pull(direction), wanted_pull(direction), strict=True):
-        np.testing.assert_allclose(gradient, plain, rtol=1e-4, atol=1e-5)
+
+def test_equal_tiles_pad_a_row_by_less_than_a_row_of_lanes_each():
+    assert tiles(2048, LARGEST_TILE) == (512, 2048)
+    assert tiles(3, LARGEST_TILE) == (128, 128)
+    for frames in (127, 131, 509, 521, 1031, 2053, 3001):
+        tile, padded = tiles(frames, LARGEST_TILE)
+        assert tile % LANES == 0 and tile <= LARGEST_TILE and padded % tile == 0
+        assert 0 <= padded - frames < LANES * padded // tile
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_cudnn_is_called_with_the_mask_of_packed_rows(packed, monkeypatch):
+    monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91000)
+
+    def lowered(dtype):
+        x = jax.ShapeDtypeStruct((3, 131, 5, 24), dtype)
+        segments = jax.ShapeDtypeStruct((3, 131), jnp.int32) if packed else None
+        traced = jax.jit(forward_and_backward(cudnn_attention)).trace(x, x, x, segments, x)
+        return traced.lower(lowering_platforms=("cuda",)).as_text()
+
+    calls = [line for line in lowered(jnp.bfloat16).splitlines() if "__cudnn$" in line]
+    kind = "ScaleBiasSoftmax" if packed else "Softmax"
+    assert [line.split("@__cudnn$fmha")[1].split("(")[0] for line in calls] == [kind, f"{kind}Backward"]
+    for line in calls:
+        assert "CAUSAL" in line and "tensor<3x256x5x24xbf16>" in line
+        assert ("tensor<3x1x256x256xbf16>" in line) == packed
+    assert "__cudnn" not in lowered(jnp.float32)
+
+
+@pytest.mark.parametrize("width", [12, 264])
+def test_cudnn_refuses_other_head_widths(width):
+    x = jnp.ones((1, 3, 2, width))
+    with pytest.raises(ValueError, match=f"'cudnn': got heads {width} wide, wanted a multiple of 8 .*'blocked'"):
+        cudnn_attention(x, x, x, None)
+
+
+def test_splash_compiles_for_a_tpu_in_shards_of_rows_and_heads(monkeypatch):
+    pytest.importorskip("libtpu", reason="libtpu compiles for a TPU without one")
+    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
+    monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    # What is compiled without a TPU could not be read back from the compile cache.
+    monkeypatch.setattr("jax._src.compilation_cache.put_executable_and_time", lambda *_: None)
+    devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
+    mesh = Mesh(np.array(devices).reshape(2, 2), ("rows", "heads"), axis_types=(AxisType.Auto,) * 2)
+    heads, rows = PartitionSpec("rows", None, "heads"), PartitionSpec("rows")
+    attend = jax.shard_map(
+        splash_attention, mesh=mesh, in_specs=(heads, heads, heads, rows), out_specs=heads, check_vma=False
+    )
+    x = jax.ShapeDtypeStruct((2, 131, 6, 24), jnp.bfloat16, sharding=NamedSharding(mesh, heads))
+    segments = jax.ShapeDtypeStruct((2, 131), jnp.int32, sharding=NamedSharding(mesh, rows))
+    compiled = str(jax.jit(forward_and_backward(attend)).lower(x, x, x, segments, x).compile().as_text())
+    assert "splash_mha_fwd_segmented" in compiled and "splash_mha_dkv_segmented" in compiled
 
 
 def on_device(batch: Batch) -> Batch:
     return jax.tree.map(jnp.asarray, batch)
 
 
-def span_of(batch: Batch, frames: slice) -> Batch:
-    """Some frames of each row."""
-    tokens, segments, places, slots = (
-        array[:, frames] for array in (batch.tokens, batch.segments, batch.positions, batch.text_slots)
-    )
-    return unscored(tokens, segments, places, slots, batch.text_vectors)
-
-
-def model_with(**changes):
-    stacks = {}
-    for name in ("global_stack", "local_stack"):
-        stacks[name] = replace(getattr(MODEL, name), attention=changes.get("attention", "auto"))
-    return replace(MODEL, positions=changes.get("positions", "learned"), **stacks)
-
-
-def test_a_model_with_another_kernel_has_the_same_logits(seams):
+@pytest.mark.parametrize("name", sorted(set(KERNELS) - {"blocked", "pairwise"}))
+def test_a_model_with_another_kernel_has_the_same_logits(name, monkeypatch):
+    monkeypatch.setitem(kernels.KERNELS, "another", Kernel(ROWS_HERE[name], cached_attention))
     batch = on_device(random_batch(rows=2))
-    definition = ModelDefinition(MODEL)
-    params = definition.init(jax.random.key(0))
-    wanted = definition.logits(params, batch)
-    logits = ModelDefinition(model_with(attention="plain")).logits(params, batch)
+    definition = ModelDefinition(WIDE)
+    params = jax.jit(definition.init)(jax.random.key(0))
+    wanted = jax.jit(definition.logits)(params, batch)
+    other = replace(WIDE, global_stack=replace(WIDE.global_stack, attention="another"))
+    logits = jax.jit(ModelDefinition(other).logits)(params, batch)
     np.testing.assert_allclose(logits, wanted, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("platform", "rows"),
+    [("cpu", "blocked"), ("tpu", "splash"), ("gpu", "cudnn"), ("cuda", "cudnn"), ("new", "blocked")],
+)
+def test_auto_takes_the_kernel_of_the_platform(platform, rows):
+    assert choose_kernel("auto", "global", platform) is KERNELS[rows]
+    assert choose_kernel("auto", "local", platform) is KERNELS["pairwise"]
+    assert choose_kernel("auto", "global") is KERNELS["blocked"]
+
+
+def test_a_kernel_of_another_platform_is_refused():
+    with pytest.raises(ValueError, match="global_stack.attention: got 'splash' on cpu.*for tpu alone; choose auto"):
+        choose_kernel("splash", "global")
+    with pytest.raises(ValueError, match="local_stack.attention: got 'cudnn' on tpu.*choose auto"):
+        choose_kernel("cudnn", "local", "tpu")
+
+
 @pytest.mark.parametrize("kind", ["learned", "rotary"])
-def test_fill_step_and_grow_equal_the_full_forward(kind, seams):
-    definition = ModelDefinition(model_with(positions=kind))
+def test_fill_step_and_grow_equal_the_full_forward(kind, rotary):
+    definition = ModelDefinition(replace(MODEL, positions=kind))
     params = definition.init(jax.random.key(0))
     stack, local = (definition.merge(part, params[part]) for part in ("global", "local"))
     assert (kind == "rotary") == ("positions" not in params["global"])
@@ -142,8 +230,8 @@ def test_fill_step_and_grow_equal_the_full_forward(kind, seams):
         before = tokens[:, level]
 
 
-def test_rotary_positions_tell_orders_apart_and_restart_in_each_segment(seams):
-    definition = ModelDefinition(model_with(positions="rotary"))
+def test_rotary_positions_tell_orders_apart_and_restart_in_each_segment(rotary):
+    definition = ModelDefinition(replace(MODEL, positions="rotary"))
     params = definition.init(jax.random.key(0))
     batch = on_device(random_batch(rows=1))
     logits = definition.logits(params, batch)

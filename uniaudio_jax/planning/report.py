@@ -37,6 +37,8 @@ def describe_plan(plan: Plan, topology: str, hours: float | None, utilisation: f
     chips = plan.devices // plan.chip.devices
     rows = f"{plan.rows_per_device:g} rows of {plan.run.data.row_frames} frames on each device"
     lines = [f"{topology}: {plan.devices} devices ({plan.kind}), mesh {'x'.join(map(str, plan.mesh))}, {rows}"]
+    if plan.run.model.global_stack.attention != "auto":
+        lines.append(f"attention: {plan.run.model.global_stack.attention} (a GPU would use cuDNN's, which needs less)")
     needs = f"needs {plan.needs_gib:.2f} of {plan.chip.memory_gib} GiB"
     if not plan.fits:
         return "\n".join([*lines, f"does not fit: {needs}"])

@@ -85,12 +85,19 @@ def make_plan(run: RunConfig, devices: list[Any], rows_per_device: int | None) -
     shape = mesh_shape(run.mesh, len(devices))
     if rows_per_device is not None:
         run = replace(run, data=replace(run.data, rows=rows_per_device * shape[0] * shape[1]))
+    if devices[0].platform != "tpu" and run.model.global_stack.attention == "auto":
+        run = replace(run, model=with_attention(run.model, "blocked"))
     mesh = plan_mesh(run.mesh, devices)
     check_rows(mesh, run.data.rows, "data.rows")
     programs = Programs(run.model, run.train, run.optim, mesh)
     plan = Plan(run, devices[0].device_kind, chip_of(devices), shape, [])
     plan.programs += compile_step(run, programs, lambda text: print(text, "…", file=sys.stderr, flush=True))
     return plan
+
+
+def with_attention(model: ModelConfig, kernel: str) -> ModelConfig:
+    """The model with this attention in its global stack: cuDNN's cannot be compiled without a GPU."""
+    return replace(model, global_stack=replace(model.global_stack, attention=kernel))
 
 
 def roomier(plan: Plan) -> RunConfig | None:

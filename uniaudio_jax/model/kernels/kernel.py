@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 MASKED = -1e30
 """Score of a pair that must not be seen: finite, so that a row of padding alone gives no NaN."""
@@ -22,6 +22,8 @@ class Kernel(NamedTuple):
     """(queries, keys, values, segments [B, T] or None) → mixed values: causal, and within each segment alone."""
     cached: Callable[[Array, Array, Array, Array], Array]
     """(queries of one item, cached keys, cached values, visible [B, C]) → mixed values."""
+    platforms: tuple[str, ...] | None = None
+    """Where its rows can be computed; None is everywhere."""
 
 
 def cached_attention(
@@ -34,3 +36,8 @@ def cached_attention(
     scores = jnp.einsum("bqhe,bhek->bhqk", query, keys, preferred_element_type=jnp.float32) * query.shape[-1] ** -0.5
     weights = jax.nn.softmax(jnp.where(visible[:, None, None], scores, MASKED), axis=-1).astype(values.dtype)
     return jnp.einsum("bhqk,bhke->bqhe", weights, values)
+
+
+def pad_frames(x: Shaped[Array, "B T *rest"], frames: int) -> Shaped[Array, "B frames *rest"]:
+    """Rows with zeros at their end up to so many frames; in causal attention no item before them sees them."""
+    return jnp.pad(x, [(0, 0), (0, frames - x.shape[1])] + [(0, 0)] * (x.ndim - 2))
