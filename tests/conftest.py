@@ -21,6 +21,15 @@ def pytest_addoption(parser):
     parser.addoption("--fuzz-seed", type=int, default=0, help="which spoilt inputs tests/test_fuzz.py draws")
 
 
+@pytest.fixture
+def tpu_compiler(monkeypatch):
+    """The TPU's compiler; what it compiles stays out of the compile cache, from which it could not be read back."""
+    pytest.importorskip("libtpu", reason="needs the TPU compiler: bash launch/install.sh plan")
+    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
+    monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    monkeypatch.setattr("jax._src.compilation_cache.put_executable_and_time", lambda *_: None)
+
+
 @pytest.fixture(scope="session")
 def encodec_model():
     """The module `encodec.model` of the package; it imports torchaudio, which the parts used here do not need."""

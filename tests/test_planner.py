@@ -1,6 +1,5 @@
 """Laws of the planner: loops are counted, weights travel as often as they must, and what does not fit is told."""
 
-import importlib.util
 from dataclasses import replace
 from functools import partial
 
@@ -20,9 +19,7 @@ from uniaudio_jax.planning.report import describe_plan, plan_table
 from uniaudio_jax.planning.search import make_plan, roomier, search_plans
 from uniaudio_jax.planning.step import step_tflop
 
-needs_libtpu = pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None, reason="needs the TPU compiler: bash launch/install.sh plan"
-)
+needs_libtpu = pytest.mark.usefixtures("tpu_compiler")
 
 LOOP = """HloModule made_by_hand
 

@@ -33,7 +33,7 @@ def start_weights(run: Path, meta: dict[str, Any], definition: ModelDefinition, 
 
     def targets(config: RunConfig, saved: dict[str, Any]) -> Any:
         check_growth(run, saved, meta)
-        return _placed(ModelDefinition(config.model), mesh)
+        return _placed(ModelDefinition(config.model.canonical()), mesh)
 
     known = read_newest(run, targets).weights
 

@@ -32,7 +32,7 @@ class Run:
         self.path = path
         self.step, self.config, self.meta, _ = read_newest(path)
         self.vocabulary = self.config.model.ids
-        self.definition = ModelDefinition(self.config.model)
+        self.definition = ModelDefinition(self.config.model.canonical())  # with kernels of this platform
         self._forward = jax.jit(self.definition.logits)
 
     @cached_property

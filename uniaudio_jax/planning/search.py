@@ -167,7 +167,7 @@ def _divides(model: ModelConfig, fsdp: int, tensor: int) -> bool:
 
 def _rough_gib(run: RunConfig, fsdp: int, tensor: int, rows: int) -> float:
     """State and gradients, what the forward pass keeps, a layer at work, and the whole local weights."""
-    counts = count_parameters(ModelDefinition(run.model).shapes())
+    counts = count_parameters(ModelDefinition(run.model.canonical()).shapes())
     stack, means = run.model.global_stack, 2 if run.optim.state_dtype == "bfloat16" else 4
     stored = sum(counts.values()) * (8 + 2 * means) / (fsdp * tensor)
     vector = rows * run.data.row_frames * stack.width * 2
@@ -177,7 +177,7 @@ def _rough_gib(run: RunConfig, fsdp: int, tensor: int, rows: int) -> float:
 
 def _rough_utilisation(run: RunConfig, chip: Chip, devices: int, tensor: int, rows: int) -> float:
     """The model's share of compute, and of the time in which weights and, between tensor parts, vectors travel."""
-    counts = count_parameters(ModelDefinition(run.model).shapes())
+    counts = count_parameters(ModelDefinition(run.model.canonical()).shapes())
     work = step_tflop(run, devices).values()
     compute = sum(ran for _, ran in work) / chip.tflops
     vectors = 2 * 4 * run.model.global_stack.layers * rows * run.data.row_frames * run.model.global_stack.width * 2

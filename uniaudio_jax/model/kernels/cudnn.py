@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from uniaudio_jax.errors import require
+from uniaudio_jax.model.kernels.blocked import packed_attention
 from uniaudio_jax.model.kernels.kernel import Kernel, cached_attention, pad_frames
 
 FRAMES_MULTIPLE = 128
@@ -25,7 +26,7 @@ def cudnn_attention(
     """Causal attention within each segment of packed rows; without segments, within each row.
 
     Segments cost a mask [B, 1, T, T] and its gradient. `half` is who computes in 16 bits; cuDNN does not take float32,
-    which XLA computes with scores [B, H, T, T]. Raises ValueError for a head width that cuDNN does not take.
+    which the kernel "blocked" then computes. Raises ValueError for a head width that cuDNN does not take.
     """
     frames, _, width = query.shape[1:]
     require(
@@ -34,14 +35,15 @@ def cudnn_attention(
         f"heads {width} wide",
         "a multiple of 8 up to 256; choose attention 'blocked', or another number of heads",
     )
+    if query.dtype == jnp.float32:
+        return packed_attention(query, key, value, segments)
     padded = -(-frames // FRAMES_MULTIPLE) * FRAMES_MULTIPLE
     query, key, value = (pad_frames(x, padded) for x in (query, key, value))
     mask = None
     if segments is not None:
         segments = pad_frames(segments, padded)
         mask = (segments[:, :, None] == segments[:, None])[:, None]
-    implementation = half if query.dtype in (jnp.bfloat16, jnp.float16) else "xla"
-    mixed = jax.nn.dot_product_attention(query, key, value, mask=mask, is_causal=True, implementation=implementation)
+    mixed = jax.nn.dot_product_attention(query, key, value, mask=mask, is_causal=True, implementation=half)
     return mixed[:, :frames]
 
 
