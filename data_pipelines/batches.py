@@ -108,6 +108,11 @@ def stack_rows(rows: Sequence[Batch]) -> Batch:
     return Batch(*(np.stack(field) for field in zip(*rows, strict=True)))
 
 
+def rows_of_batch(batch: int, rows: int, host: int, hosts: int) -> np.ndarray:
+    """The numbers of the global rows that item `batch` of `make_batches` holds on this host, [rows / hosts]."""
+    return batch * rows + np.arange(host, rows, hosts)
+
+
 class BatchStream:
     """Batches one after the other; `step` is the number of the next one, and all there is to save."""
 
@@ -131,6 +136,16 @@ class TrainingData:
     batches: grain.MapDataset
     rows: Rows
     views: list[View]
+
+    def examples(self, row: int) -> list[dict[str, str]]:
+        """Dataset and id of each example of a global row, in their order, and the id that its prompt is cut from."""
+        described = []
+        for member in self.rows.plan.row(row):
+            view = self.views[member.source]
+            described.append({"dataset": view.name, "id": view.about(member.record).id})
+            if member.prompt >= 0:
+                described[-1]["prompt_id"] = view.about(member.prompt).id
+        return described
 
     @property
     def skipped(self) -> int:

@@ -16,6 +16,7 @@ BENCHES = ("train", "generate", "codec", "data", "plan", "builder", "soak")
 REPO = Path(__file__).parents[1]
 COMMANDS = {
     "uniaudio_jax.train": ("TrainOptions",),
+    "uniaudio_jax.replay": ("ReplayOptions",),
     "uniaudio_jax.generate": ("GenerateOptions",),
     "uniaudio_jax.evaluate": ("EvaluateOptions",),
     "uniaudio_jax.export_torch": ("ExportOptions",),

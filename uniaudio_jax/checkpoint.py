@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 from uniaudio_jax.config import ModelConfig, RunConfig
 from uniaudio_jax.config_files import from_dict, to_dict
 from uniaudio_jax.optim import TrainState, all_finite
+from uniaudio_jax.spikes import no_level
 from uniaudio_jax.vocab import grows_from
 
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # what Orbax logs of a failed save, we raise
@@ -220,22 +221,29 @@ def weights_item(meta: dict[str, Any]) -> str:
 
 
 def state_items(state: TrainState) -> dict[str, Any]:
-    """The items of a language model's checkpoint; "ema" is among them where a mean of the weights is kept."""
+    """The items of a language model's checkpoint; "ema" and "level" are among them where these means are kept."""
     counters = {"step": state.step, "skipped": state.skipped}
     items = {"params": state.params, "optimizer": state.optimizer, "counters": counters}
-    return items if state.ema is None else items | {"ema": state.ema}
+    return items | {name: mean for name, mean in (("ema", state.ema), ("level", state.level)) if mean is not None}
 
 
 def restore_state(checkpoints: Checkpoints, shapes: TrainState, meta: dict[str, Any]) -> TrainState:
-    """The newest state of a language model; a mean of the weights that was not kept so far begins with the weights.
+    """The newest state of a language model; a mean of the weights that was not kept so far begins with the weights,
+    the level of the loss without any.
 
     Raises ValueError when the checkpoint's model, vocabulary or codec is not that of `meta`.
     """
     saved = checkpoints.read_meta()
     check_same(checkpoints.folder / str(checkpoints.latest()), saved, meta)
     new_mean = shapes.ema is not None and weights_item(saved) == "params"
-    items = checkpoints.restore(state_items(shapes._replace(ema=None) if new_mean else shapes))
-    state = TrainState(items["params"], items["optimizer"], **items["counters"], ema=items.get("ema"))
+    new_level = shapes.level is not None and saved["config"]["train"].get("spike_deviations") is None
+    wanted = shapes._replace(ema=None) if new_mean else shapes
+    items = checkpoints.restore(state_items(wanted._replace(level=None) if new_level else wanted))
+    means = {name: items.get(name) for name in ("ema", "level")}
+    state = TrainState(items["params"], items["optimizer"], **items["counters"], **means)
+    if new_level:
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes.level)
+        state = state._replace(level=jax.device_put(jax.device_get(no_level()), shardings))
     return state.start_ema() if new_mean else state
 
 

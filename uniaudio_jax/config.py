@@ -334,14 +334,23 @@ class TrainConfig(Checked):
     log_every_steps: int = 10
     """Updates between two lines of metrics."""
     most_skipped_updates: int = 20
-    """Updates in a row that may be skipped for a loss or gradient that is not finite; the training stops at the first
-    line of metrics after so many."""
+    """Updates in a row that may be skipped for a loss or gradient that is not finite or a spike of the loss; the
+    training stops at the first line of metrics after so many."""
+    spike_deviations: float | None = None
+    """An update is skipped where its loss is so many standard deviations above the running mean of the losses before
+    it, such as 10; None skips only what is not finite."""
+    most_incidents: int = 3
+    """Skipped updates whose weights, batch and gradient norms are saved in the folder incidents of the run, each time
+    that the training is started; 0 for none."""
     evaluate_every_steps: int | None = None
     """Updates between two measurements of every task's held-out loss, the first before training; None for none."""
     evaluate_batches: int = 8
     """The most held-out batches of a task that are measured while training."""
     peak_tflops: float | None = None
     """Peak of one device in 1e12 operations a second, for the utilisation; None measures a product of matrices."""
+    profile_steps: tuple[int, int] | None = None
+    """First and last step of a trace by jax's profiler, in the folder profile of the run. The signal SIGUSR1 traces the
+    next steps of a training at any time."""
     sinks: tuple[str, ...] = ("jsonl", "tensorboard")
     """Where metrics go: jsonl, tensorboard, and with their packages wandb, aim, trackio."""
     seed: int = 0
@@ -363,6 +372,11 @@ class TrainConfig(Checked):
         for name in counts:
             count = getattr(self, name)
             require(f"TrainConfig.{name}", count is None or count >= 1, str(count), "at least 1")
+        spike = self.spike_deviations
+        require("TrainConfig.spike_deviations", spike is None or spike > 0, str(spike), "None, or more than 0")
+        require("TrainConfig.most_incidents", self.most_incidents >= 0, str(self.most_incidents), "at least 0")
+        first, last = self.profile_steps or (1, 1)
+        require("TrainConfig.profile_steps", 1 <= first <= last, f"{first} {last}", "1 <= FIRST <= LAST")
         require("TrainConfig.local_share", 0 < self.local_share <= 1, str(self.local_share), "more than 0, at most 1")
         decay = self.ema_decay
         require("TrainConfig.ema_decay", decay is None or 0 < decay < 1, str(decay), "None, or between 0 and 1")

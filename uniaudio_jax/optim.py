@@ -1,4 +1,4 @@
-"""Optimizers by name, and the update that a non-finite loss or gradient leaves out.
+"""Optimizers by name, and the update that is left out for a loss or gradient that is not finite or a spike of the loss.
 
 A new optimizer is a function here and a line in OPTIMIZERS; schedules stand in `schedules.py`.
 """
@@ -14,17 +14,20 @@ from jaxtyping import Array, Bool, Float, Int
 from uniaudio_jax.config import OptimConfig
 from uniaudio_jax.errors import did_you_mean
 from uniaudio_jax.schedules import Schedule, make_schedule
+from uniaudio_jax.spikes import LossLevel, loss_limit, with_loss
 
 
 class TrainState(NamedTuple):
-    """Everything that an update changes. step counts updates, skipped those that a non-finite loss or gradient
-    stopped; ema is the running mean of the weights, None where none is kept."""
+    """Everything that an update changes. step counts updates, skipped those that were left out for a loss or gradient
+    that was not finite or a spike of the loss; ema is the running mean of the weights, level that of the loss, each
+    None where none is kept."""
 
     params: Any
     optimizer: Any
     step: Any
     skipped: Any
     ema: Any = None
+    level: LossLevel | None = None
 
     @property
     def weights(self) -> Any:
@@ -122,18 +125,25 @@ def stored_as(optimizer: optax.GradientTransformation, dtype: Any) -> optax.Grad
 
 
 def guarded_update(
-    optimizer: optax.GradientTransformation, gradients: Any, moments: Any, params: Any, loss: Float[Array, ""]
+    optimizer: optax.GradientTransformation,
+    gradients: Any,
+    moments: Any,
+    params: Any,
+    loss: Float[Array, ""],
+    limit: Float[Array, ""] | None = None,
 ) -> tuple[Any, Any, Float[Array, ""], Bool[Array, ""]]:
-    """The weights and moments after one update, the gradient's norm, and whether it and the loss were finite.
+    """The weights and moments after one update, the gradient's norm, and whether the update was made.
 
-    Where they were not, weights and moments stay as they are.
+    Where the norm or the loss is not finite, or the loss is above a `limit`, weights and moments stay as they are.
     """
     norm = optax.tree.norm(gradients)
-    finite = jnp.isfinite(norm) & jnp.isfinite(loss)
+    good = jnp.isfinite(norm) & jnp.isfinite(loss)
+    if limit is not None:
+        good &= loss <= limit
     updates, new_moments = optimizer.update(gradients, moments, params)
     new = (optax.apply_updates(params, updates), new_moments)
-    params, moments = jax.tree.map(lambda fresh, old: jnp.where(finite, fresh, old), new, (params, moments))
-    return params, moments, norm, finite
+    params, moments = jax.tree.map(lambda fresh, old: jnp.where(good, fresh, old), new, (params, moments))
+    return params, moments, norm, good
 
 
 def apply_gradients(
@@ -142,15 +152,22 @@ def apply_gradients(
     gradients: Any,
     tokens: Float[Array, ""],
     loss: Float[Array, ""],
+    spike_deviations: float | None = None,
 ) -> tuple[TrainState, Float[Array, ""]]:
     """The state after one update, and the gradient's norm.
 
-    loss, gradients: summed over `tokens` tokens. A step whose loss or gradient is not finite still counts, so that the
-    data moves on.
+    loss, gradients: summed over `tokens` tokens. A step whose update is skipped still counts, so that the data moves
+    on; its loss does not enter the level of the loss.
     """
     gradients = jax.tree.map(lambda g: g / jnp.maximum(tokens, 1.0), gradients)
-    params, moments, norm, finite = guarded_update(optimizer, gradients, state.optimizer, state.params, loss)
-    return TrainState(params, moments, state.step + 1, state.skipped + jnp.where(finite, 0, 1), state.ema), norm
+    level, limit = state.level, None
+    if level is not None:
+        loss = loss / jnp.maximum(tokens, 1.0)
+        limit = loss_limit(level, spike_deviations)
+    params, moments, norm, good = guarded_update(optimizer, gradients, state.optimizer, state.params, loss, limit)
+    if level is not None:
+        level = jax.tree.map(lambda new, old: jnp.where(good, new, old), with_loss(level, loss), level)
+    return TrainState(params, moments, state.step + 1, state.skipped + jnp.where(good, 0, 1), state.ema, level), norm
 
 
 @jax.jit
@@ -181,7 +198,8 @@ class SkippedInARow:
         """Raises ValueError, which tells the `step` and what was `seen`, when too many were skipped in a row."""
         if self.in_a_row() >= self.most:
             raise ValueError(
-                f"step {step}: the last {self.count} updates were skipped, as loss or gradient was not finite "
-                f"({seen}); stopped without saving, earlier checkpoints stay. Try a lower peak_learning_rate, more "
-                "warmup_steps or float32, look at the data, or allow more by most_skipped_updates"
+                f"step {step}: the last {self.count} updates were skipped, each for a loss or gradient that was not "
+                f"finite or for a spike of the loss ({seen}); stopped without saving, earlier checkpoints stay. Try a "
+                "lower peak_learning_rate, more warmup_steps or float32, look at the data, or allow more by "
+                "most_skipped_updates"
             )

@@ -31,6 +31,7 @@ from uniaudio_jax.model.uniaudio import ModelDefinition, Params
 from uniaudio_jax.optim import TrainState, apply_gradients, make_optimizer, mean_weights
 from uniaudio_jax.sequence import Batch
 from uniaudio_jax.sharding import axes_sharding, on_each_device, place_stack, replicated, rows_sharding, tree_shardings
+from uniaudio_jax.spikes import no_level
 
 
 class Metrics(NamedTuple):
@@ -69,11 +70,19 @@ class Programs:
 
     def step(self, state: TrainState, batches: Sequence[Batch]) -> tuple[TrainState, Metrics]:
         """One update from the gradients of all `batches`, which count as one batch."""
+        return self.apply(state, *self.measure(state.params, state.step, batches))
+
+    def measure(self, params: Params, step: Int[Array, ""], batches: Sequence[Batch]) -> tuple[Params, Tally]:
+        """What update number `step` is made of: the gradients of the summed loss of all `batches`, and their tally."""
         if self.train.local_share < 1:
-            batches = [self.draw(batch, state.step) for batch in batches]
-        gradients, tally = self.gradients(state.params, batches[0])
+            batches = [self.draw(batch, step) for batch in batches]
+        gradients, tally = self.gradients(params, batches[0])
         for batch in batches[1:]:
-            gradients, tally = self.add((gradients, tally), self.gradients(state.params, batch))
+            gradients, tally = self.add((gradients, tally), self.gradients(params, batch))
+        return gradients, tally
+
+    def apply(self, state: TrainState, gradients: Params, tally: Tally) -> tuple[TrainState, Metrics]:
+        """One update from what `measure` returned."""
         state, norm, skipped = self.update(state, gradients, tally)
         return state, Metrics(tally, norm, skipped)
 
@@ -101,7 +110,8 @@ class Programs:
             transform_non_params=lambda _: whole,
             is_leaf=lambda node: isinstance(node, optax.MaskedNode),  # a weight that is another optimizer's
         )
-        return TrainState(params, moments, whole, whole, None if self.train.ema_decay is None else params)
+        level = None if self.train.spike_deviations is None else jax.tree.map(lambda _: whole, no_level())
+        return TrainState(params, moments, whole, whole, None if self.train.ema_decay is None else params, level)
 
     def state_shapes(self) -> TrainState:
         """A TrainState of ShapeDtypeStructs with their shardings: the targets of a restore."""
@@ -114,7 +124,9 @@ class Programs:
 
     def _init(self, key: Array) -> TrainState:
         params = self.definition.init(key)
-        state = TrainState(params, self.optimizer.init(params), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+        level = None if self.train.spike_deviations is None else no_level()
+        zero = jnp.zeros((), jnp.int32)
+        state = TrainState(params, self.optimizer.init(params), zero, zero, level=level)
         return state if self.train.ema_decay is None else state.start_ema()
 
     def _draw(self, batch: Batch, step: Int[Array, ""]) -> Batch:
@@ -225,7 +237,8 @@ class Programs:
         return chunks, -(-each // chunks)
 
     def _update(self, state: TrainState, gradients: Params, tally: Tally) -> tuple[TrainState, Array, Array]:
-        new, norm = apply_gradients(self.optimizer, state, gradients, tally.tokens.sum(), tally.loss.sum())
+        tokens, loss = tally.tokens.sum(), tally.loss.sum()
+        new, norm = apply_gradients(self.optimizer, state, gradients, tokens, loss, self.train.spike_deviations)
         if self.train.ema_decay is not None:
             new = new._replace(ema=mean_weights(new.ema, new.params, new.step, self.train.ema_decay))
         return new, norm, new.skipped - state.skipped

@@ -45,14 +45,15 @@ class HoursSeen:
     """Hours of audio that a run has trained on, of each of its datasets, over all processes."""
 
     def __init__(self, names: list[str], clock: FrameClock, mesh: Mesh):
-        self.names, self.clock = names, clock
-        self.frames = np.zeros(len(names))
+        self.names, self.clock, self.devices = names, clock, mesh.size
+        self.frames, self.frames_before = np.zeros(len(names)), 0.0
         self._count = jax.jit(lambda frames: frames.sum(axis=0), out_shardings=replicated(mesh))
         self._waiting: list[jax.Array] = []
 
     def start_from(self, hours: dict[str, float]) -> None:
         """Goes on from what a checkpoint had counted."""
         self.frames = np.rint(np.array([hours.get(name, 0.0) for name in self.names]) / self.clock.hours(1))
+        self.frames_before = float(self.frames.sum())
 
     def add(self, batches: list[Batch]) -> None:
         """Counts the rows of these batches; nothing waits for it."""
@@ -63,6 +64,11 @@ class HoursSeen:
         self.frames += sum((np.asarray(counts, np.float64) for counts in self._waiting), np.zeros(len(self.names)))
         self._waiting = []
         return dict(zip(self.names, (self.frames * self.clock.hours(1)).tolist(), strict=True))
+
+    def per_chip_hour(self, seconds: float) -> float:
+        """Hours of audio for each hour of each device, since the start, which was `seconds` ago."""
+        hours = sum(self.by_dataset().values()) - self.clock.hours(self.frames_before)
+        return hours / (self.devices * seconds / 3600)
 
     def report(self) -> dict[str, float]:
         """Hours by dataset and by task, by TensorBoard tag."""

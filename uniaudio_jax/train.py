@@ -3,8 +3,8 @@
     python -m uniaudio_jax.train configs/quickstart.py --out runs/mine --train.steps 1000
 
 Any field of the config can be given on the command line. A run folder that holds checkpoints is resumed, exactly;
-SIGTERM and Ctrl-C save and exit with 0, or with 143 and 130 where nothing is saved. `configs/finetune.py` goes on from
-a finished run, with new tasks.
+SIGTERM and Ctrl-C save and exit with 0, or with 143 and 130 where nothing is saved; SIGUSR1 traces the next steps.
+`configs/finetune.py` goes on from a finished run, with new tasks.
 """
 
 import sys
@@ -20,8 +20,9 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from data_pipelines.batches import BatchStream, TrainingData, open_training_data
+from data_pipelines.batches import BatchStream, TrainingData, open_training_data, rows_of_batch
 from data_pipelines.heldout import HeldOut
+from uniaudio_jax.blackbox import BlackBox
 from uniaudio_jax.checkpoint import Checkpoints, describe, restore_state, state_items
 from uniaudio_jax.cli import main_guard, parse_with_config, use_compile_cache
 from uniaudio_jax.clock import FrameClock
@@ -29,14 +30,17 @@ from uniaudio_jax.codec.codec import load_codec
 from uniaudio_jax.config import RunConfig, check_codec
 from uniaudio_jax.distributed import DistributedOptions, ProcessInfo, join
 from uniaudio_jax.flops import forward_flops
+from uniaudio_jax.goodput import Goodput
 from uniaudio_jax.growth import first_state
 from uniaudio_jax.locks import hold_run
 from uniaudio_jax.loss import Tally, add_tallies
 from uniaudio_jax.optim import SkippedInARow, TrainState
+from uniaudio_jax.profiling import FOLDER as PROFILE
+from uniaudio_jax.profiling import Profiler
 from uniaudio_jax.programs import Metrics, Programs
 from uniaudio_jax.schedules import make_schedule
 from uniaudio_jax.sequence import Batch
-from uniaudio_jax.sharding import check_rows, make_mesh, place_batch, row_share
+from uniaudio_jax.sharding import check_rows, make_mesh, place_batch, row_share, rows_sharding
 from uniaudio_jax.sinks import Log
 from uniaudio_jax.stopping import Stop, StopOnSignal, exit_code
 from uniaudio_jax.tasks import get_task
@@ -71,7 +75,9 @@ class Trainer:
     """A run: its programs, data, checkpoints and log."""
 
     def __init__(self, config: RunConfig, out: Path, process: ProcessInfo):
-        self.config, self.process = config, process
+        self.config, self.process, self.goodput = config, process, Goodput()
+        own = "" if process.count == 1 else f"process_{process.index}"  # processes of one host would share a file
+        self.profiler = Profiler(out / PROFILE / own, config.train.profile_steps)
         codec = load_codec(config.codec_of_tokens()).passport()
         check_codec(config.model, codec)
         self.mesh = make_mesh(config.mesh)
@@ -90,6 +96,7 @@ class Trainer:
         names = [view.name for view in self.data.views]
         self.hours = HoursSeen(names, FrameClock.from_passport(codec), self.mesh)
         self.skipped = SkippedInARow(min(config.train.most_skipped_updates, config.train.steps))
+        self.box = BlackBox(config, out, self.programs, process, self._batches_of, self._rows_of, self.data.examples)
 
     def _open_data(self, codec: dict[str, Any]) -> TrainingData:
         config = self.config
@@ -104,13 +111,14 @@ class Trainer:
 
     def start(self) -> TrainState:
         """The newest checkpoint's state, or a fresh one, or one with the weights of another run."""
-        if self.resumed_from is not None:
+        with self.goodput.part("restore"):
+            if self.resumed_from is None:
+                return first_state(self.config, self.meta, self.programs)
             meta = self.checkpoints.read_meta()
             self.hours.start_from(meta.get("hours_seen", {}))
             if "plan" in meta:
                 self.data.rows.plan.start_at(meta["plan"])
             return restore_state(self.checkpoints, self.programs.state_shapes(), self.meta)
-        return first_state(self.config, self.meta, self.programs)
 
     def run(self, stop: Stop) -> TrainState:
         """Trains to the last step or to a signal; the state is saved either way.
@@ -120,17 +128,22 @@ class Trainer:
         """
         train, state = self.config.train, self.start()
         first = step = saved = int(state.step)
-        stream, window = self._stream(step * train.accumulate), Window(step)
-        with self._bar(step) as bar, closing(self.log), closing(self.checkpoints):
+        stream, window = self._stream(step), Window(step)
+        with (
+            closing(self.goodput),
+            closing(self.profiler),
+            self._bar(step) as bar,
+            closing(self.log),
+            closing(self.checkpoints),
+        ):
             if not step and not stop.asked_by:
                 self._evaluate(0, state, bar)
             while step < train.steps and not stop.before(step):
-                batches = [next(stream) for _ in range(train.accumulate)]
-                state, metrics = self.programs.step(state, batches)
-                self.hours.add(batches)
-                self.skipped.add(metrics.skipped)
-                window.add(metrics.tally)
                 step += 1
+                self.profiler.before(step)
+                state, metrics = self._step(step, state, stream)
+                self.profiler.after(step, metrics)
+                window.add(metrics.tally)
                 bar.update()
                 if step % train.log_every_steps == 0 or step in (first + 1, train.steps):
                     self._report(step, state, metrics, window, bar)
@@ -141,9 +154,28 @@ class Trainer:
                 if train.evaluate_every_steps and (step % train.evaluate_every_steps == 0 or step == train.steps):
                     self._evaluate(step, state, bar)
                     window.start = time.perf_counter()
+            self.box.look_back(state, self.log)
             if step != saved:
                 self._save(step, state)
         return state
+
+    def _step(self, step: int, state: TrainState, stream: Iterator[list[Batch]]) -> tuple[TrainState, Metrics]:
+        """Update number `step`. While its gradients are computed, the host looks whether the one before was skipped."""
+        with self.goodput.part("input"):
+            batches = next(stream)
+        with self.goodput.part("step"):
+            measured = self.programs.measure(state.params, state.step, batches)
+            if self.box.is_due():
+                del measured  # the incident is measured in its place
+                with self.goodput.part("other"):
+                    self.box.look_back(state, self.log)
+                measured = self.programs.measure(state.params, state.step, batches)
+            state, metrics = self.programs.apply(state, *measured)
+        self.goodput.working_on(metrics.skipped)
+        self.box.expect(step, metrics)
+        self.skipped.add(metrics.skipped)
+        self.hours.add(batches)
+        return state, metrics
 
     def _bar(self, step: int) -> tqdm:
         steps = self.config.train.steps
@@ -153,9 +185,12 @@ class Trainer:
         )
 
     def _report(self, step: int, state: TrainState, metrics: Metrics, window: Window, bar: tqdm) -> None:
-        """Logs the losses and the speed of a window, and shows them in the bar."""
+        """Logs the losses and the speed of a window, and shows them in the bar; a skipped update gets its incident."""
+        self.box.look_back(state, self.log)
         report = tally_report(jax.device_get(window.tally))
         report |= self._speed(step - window.step, time.perf_counter() - window.start) | self.hours.report()
+        report |= {f"goodput/{part}": share for part, share in self.goodput.shares().items()}
+        report["audio_hours_per_chip_hour"] = self.hours.per_chip_hour(self.goodput.total_seconds)
         report["gradient_norm"] = float(metrics.gradient_norm)
         report["skipped_updates"] = int(state.skipped)
         report["learning_rate"] = float(self.learning_rate(np.float32(step - 1)))
@@ -166,25 +201,40 @@ class Trainer:
     def _save(self, step: int, state: TrainState) -> None:
         row = step * self.config.train.accumulate * self.config.data.rows
         progress = {"hours_seen": self.hours.by_dataset(), "plan": self.data.rows.plan.anchor_of(row)}
-        self.checkpoints.save(step, state_items(state), self.meta | progress)
+        with self.goodput.part("save"):
+            self.checkpoints.save(step, state_items(state), self.meta | progress)
 
     def _evaluate(self, step: int, state: TrainState, bar: tqdm) -> None:
         """Logs the held-out loss of every task, and prints them as one line."""
         report, batches = {}, self.config.train.evaluate_batches
-        for name, heldout in self.heldout.items():
-            tally = heldout_tally(self.programs, state.weights, heldout.batches(), most_batches=batches)
-            report[f"heldout/{name}"] = losses_of(get_task(name), tally)["loss"]
+        with self.goodput.part("evaluation"):
+            for name, heldout in self.heldout.items():
+                tally = heldout_tally(self.programs, state.weights, heldout.batches(), most_batches=batches)
+                report[f"heldout/{name}"] = losses_of(get_task(name), tally)["loss"]
         if report:
             self.log.scalars(step, report)
             if self.process.is_first:
                 losses = ", ".join(f"{tag.removeprefix('heldout/')} {value:.3f}" for tag, value in report.items())
                 bar.write(f"held out at step {step}: {losses}")
 
-    def _stream(self, batch: int) -> Iterator[Batch]:
-        """Batches on the mesh from number `batch` on; the next one is made while the step before it runs."""
-        source = BatchStream(self.data.batches, batch)
+    def _stream(self, update: int) -> Iterator[list[Batch]]:
+        """The batches of each update on the mesh, from number `update` on, counted from 0; the next ones are made while
+        the step before them runs."""
+        accumulate = self.config.train.accumulate
+        source = BatchStream(self.data.batches, update * accumulate)
         while True:
-            yield place_batch(next(source), self.mesh)
+            yield [place_batch(next(source), self.mesh) for _ in range(accumulate)]
+
+    def _batches_of(self, update: int) -> list[Batch]:
+        """The batches of an update once more."""
+        return next(self._stream(update))
+
+    def _rows_of(self, update: int) -> list[jax.Array]:
+        """The numbers of the rows in each of these batches."""
+        accumulate, place = self.config.train.accumulate, rows_sharding(self.mesh)
+        hosts = (self.config.data.rows, *row_share(self.mesh))
+        numbers = [rows_of_batch(update * accumulate + each, *hosts) for each in range(accumulate)]
+        return [jax.make_array_from_process_local_data(place, each.astype(np.int32)) for each in numbers]
 
     def _frames_of_step(self) -> tuple[int, int]:
         """All frames of a step, and those that the local stack learns from, padding included."""
@@ -211,6 +261,8 @@ def main() -> None:
             state = trainer.run(stop)
         if process.is_first:
             print(closing_line(trainer, state, options.out, stop))
+            audio = trainer.hours.per_chip_hour(trainer.goodput.total_seconds)
+            print(f"{trainer.goodput.in_words()}; {audio:.3g} hours of audio per device and hour")
     sys.stdout.flush()
     if stop.asked_by and nothing_saved(trainer, state):
         raise SystemExit(exit_code(stop.asked_by))
@@ -237,8 +289,8 @@ def closing_line(trainer: Trainer, state: TrainState, out: Path, stop: Stop) -> 
     if stop.asked_by and nothing_saved(trainer, state):
         return f"stopped by {stop.asked_by} before the first step; nothing is saved"
     end = f"stopped by {stop.asked_by} and saved at" if stop.asked_by else "trained to"
-    count = int(state.skipped)
-    skipped = f", {count} updates skipped for a loss or gradient that was not finite" if count else ""
+    count, reason = int(state.skipped), "a loss or gradient that was not finite or a spike of the loss"
+    skipped = f", {count} updates skipped for {reason}" if count else ""
     metrics = f", {out}/metrics.jsonl" if "jsonl" in trainer.config.train.sinks else ""
     return f"{end} step {int(state.step)} of {trainer.config.train.steps}{skipped}; {out}/checkpoints{metrics}"
 
