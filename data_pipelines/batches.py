@@ -1,9 +1,9 @@
-"""Grain batches: the plan's rows → this host's share → Batch. The whole state is the next step's number."""
+"""Batches by grain: the plan's rows → this host's share, read ahead → Batch. The state is the next step's number."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import grain
 import numpy as np
@@ -18,6 +18,9 @@ from uniaudio_jax.vocab import Vocabulary
 
 ENDLESS = 1 << 48
 """Length that a source of rows claims: a plan goes on with the next epoch for ever."""
+READERS = 16
+"""Threads that make rows. Where records lie in memory one is enough; from a disk or network that takes milliseconds for
+each, the rate grows with them."""
 
 
 class Records(Protocol):
@@ -97,11 +100,22 @@ def limits_of(config: DataConfig, loss_on: str, clock: FrameClock) -> Limits:
     )
 
 
-def make_batches(source: Rows, rows: int, host: int, hosts: int) -> grain.MapDataset:
-    """Batches of `rows` global rows as a grain MapDataset: item k is what this host holds of step k."""
+@dataclass(frozen=True)
+class Batches:
+    """What one host holds of each step: item k is its batch of step k, `size` of its rows (a grain.MapDataset)."""
+
+    rows: Any
+    size: int
+
+    def __getitem__(self, step: int) -> Batch:
+        return stack_rows([self.rows[number] for number in range(step * self.size, (step + 1) * self.size)])
+
+
+def make_batches(source: Rows, rows: int, host: int, hosts: int) -> Batches:
+    """Batches of `rows` global rows, of which this host makes its own alone."""
     if rows % hosts:
         raise ValueError(f"data.rows={rows} is not a multiple of the {hosts} processes; choose one that is")
-    return grain.MapDataset.source(source)[host::hosts].batch(rows // hosts, batch_fn=stack_rows)
+    return Batches(grain.MapDataset.source(source)[host::hosts], rows // hosts)
 
 
 def stack_rows(rows: Sequence[Batch]) -> Batch:
@@ -114,26 +128,40 @@ def rows_of_batch(batch: int, rows: int, host: int, hosts: int) -> np.ndarray:
 
 
 class BatchStream:
-    """Batches one after the other; `step` is the number of the next one, and all there is to save."""
+    """Batches one after the other; `step` is the number of the next one, and all there is to save.
 
-    def __init__(self, dataset: grain.MapDataset, step: int = 0):
-        options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-        self.iterator = iter(dataset.to_iter_dataset(options))
-        self.iterator.set_state({"next_index": step})
+    READERS threads make the rows of the next batch and READERS more ahead; what fails there is raised where its batch
+    is asked for. Close it, or leave its `with`, and they make no more.
+    """
+
+    def __init__(self, batches: Batches, step: int = 0):
+        self.size = batches.size
+        options = grain.ReadOptions(num_threads=READERS, prefetch_buffer_size=self.size + READERS)
+        self.rows = iter(batches.rows.to_iter_dataset(options))
+        self.rows.set_state({"next_index": step * self.size})
+
+    def __enter__(self) -> "BatchStream":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.rows.close()
 
     @property
     def step(self) -> int:
-        return int(self.iterator.get_state()["next_index"])
+        return int(self.rows.get_state()["next_index"]) // self.size
 
     def __next__(self) -> Batch:
-        return next(self.iterator)
+        return stack_rows([next(self.rows) for _ in range(self.size)])
 
 
 @dataclass(frozen=True)
 class TrainingData:
     """What a run trains on: its batches on this host, the rows that they are made of, and the views in their order."""
 
-    batches: grain.MapDataset
+    batches: Batches
     rows: Rows
     views: list[View]
 

@@ -8,13 +8,15 @@ and a resumed plan goes on from there. Memory does not grow with the examples, a
 of its next row.
 """
 
+import threading
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+from numba import njit, vectorize
 
 from data_pipelines.views import Index
 from uniaudio_jax.sequence import frame_count, target_count
@@ -142,7 +144,7 @@ class Packed(NamedTuple):
 
 
 class Plan:
-    """The rows of a mixture of datasets, endless.
+    """The rows of a mixture of datasets, endless. Several threads may ask for rows.
 
     shares: of the frames of the rows that go to each dataset, up to a common factor.
     """
@@ -152,27 +154,31 @@ class Plan:
         rates = np.array(shares) / [source.mean_frames for source in sources]
         self.quota = BLOCK * rates / rates.sum()
         self.cache: OrderedDict[int, Packed] = OrderedDict()
+        self.lock = threading.RLock()
         self.start_at({"block": 0, "first_row": 0})
 
     def start_at(self, anchor: Mapping[str, int]) -> None:
         """Finds rows from an anchor on, which `anchor_of` a plan of the same sources returned."""
-        self.first_block = anchor["block"]
-        self.starts = [anchor["first_row"]]
+        with self.lock:
+            self.first_block = anchor["block"]
+            self.starts = [anchor["first_row"]]
 
     def anchor_of(self, row: int) -> dict[str, int]:
         """The number and first row of the last block, of those that were packed, that begins at `row` or before."""
-        number = int(np.searchsorted(self.starts, row, side="right")) - 1
-        return {"block": self.first_block + number, "first_row": self.starts[number]}
+        with self.lock:
+            number = bisect_right(self.starts, row) - 1
+            return {"block": self.first_block + number, "first_row": self.starts[number]}
 
     def row(self, number: int) -> list[Member]:
         """The members of row `number`."""
-        if number < self.starts[0]:
-            self.start_at({"block": 0, "first_row": 0})
-        while self.starts[-1] <= number:
-            packed = self._packed(self.first_block + len(self.starts) - 1)
-            self.starts.append(self.starts[-1] + len(packed))
-        anchor = self.anchor_of(number)
-        return self._packed(anchor["block"]).row(number - anchor["first_row"])
+        with self.lock:
+            if number < self.starts[0]:
+                self.start_at({"block": 0, "first_row": 0})
+            while self.starts[-1] <= number:
+                packed = self._packed(self.first_block + len(self.starts) - 1)
+                self.starts.append(self.starts[-1] + len(packed))
+            anchor = self.anchor_of(number)
+            return self._packed(anchor["block"]).row(number - anchor["first_row"])
 
     def fill(self, blocks: int) -> float:
         """Real frames over all frames of the rows of the first `blocks` blocks."""
@@ -220,28 +226,39 @@ def one_epoch(examples: Examples) -> list[list[Member]]:
 
 def splitmix64(value: np.ndarray | int, key: np.ndarray | np.uint64 | int) -> Any:
     """Hash of unsigned 64-bit values under a key (the finaliser of splitmix64)."""
-    with np.errstate(over="ignore"):
-        x = np.asarray(value, np.uint64) + np.asarray(key, np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(1)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return x ^ (x >> np.uint64(31))
+    return _mixed(np.asarray(value, np.uint64), np.asarray(key, np.uint64))
+
+
+@vectorize(["uint64(uint64, uint64)"], cache=True)
+def _mixed(value: Any, key: Any) -> Any:
+    x = value + key * np.uint64(0x9E3779B97F4A7C15) + np.uint64(1)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
 
 
 def permute(places: np.ndarray, size: int, key: np.ndarray | np.uint64 | int) -> np.ndarray:
     """Where a keyed permutation of range(size) sends `places`: a Feistel network, walked until it lands inside."""
     half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
-    low = np.uint64((1 << half) - 1)
+    return _permuted(places, np.uint64(size), np.uint64(half), splitmix64(np.arange(4), key))
 
-    def once(x: np.ndarray) -> np.ndarray:
-        left, right = x >> np.uint64(half), x & low
-        for turn in range(4):
-            left, right = right, left ^ (splitmix64(right, splitmix64(turn, key)) & low)
-        return (left << np.uint64(half)) | right
 
-    x = once(places.astype(np.uint64))
-    while (outside := x >= size).any():
-        x[outside] = once(x[outside])
-    return x.astype(np.int64)
+@njit(cache=True)
+def _permuted(places: np.ndarray, size: np.uint64, half: np.uint64, turns: np.ndarray) -> np.ndarray:
+    """half: bits of each half of a place; turns: the key of each round, [4]."""
+    low = (np.uint64(1) << half) - np.uint64(1)
+    sent = np.empty(len(places), np.int64)
+    for number in range(len(places)):
+        x = np.uint64(places[number])
+        while True:
+            left, right = x >> half, x & low
+            for turn in turns:
+                left, right = right, left ^ (_mixed(right, turn) & low)
+            x = (left << half) | right
+            if x < size:
+                break
+        sent[number] = x
+    return sent
 
 
 @njit(cache=True)
@@ -251,18 +268,19 @@ def first_fit(sizes: np.ndarray, most: np.ndarray) -> np.ndarray:
     sizes: [n, k], what an example takes of each limit; most: [k], what a row may hold.
     """
     rows = np.empty(len(sizes), np.int64)
-    used = np.zeros((len(sizes), len(most)), np.int64)
+    room = np.empty((len(sizes), len(most)), np.int64)
+    room[:] = most
     count = 0
     for number in range(len(sizes)):
         row = 0
         while row < count:
-            fits = True
-            for limit in range(len(most)):
-                fits = fits and used[row, limit] + sizes[number, limit] <= most[limit]
-            if fits:
+            limit = 0
+            while limit < len(most) and sizes[number, limit] <= room[row, limit]:
+                limit += 1
+            if limit == len(most):
                 break
             row += 1
         count = max(count, row + 1)
-        used[row] += sizes[number]
+        room[row] -= sizes[number]
         rows[number] = row
     return rows

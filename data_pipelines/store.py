@@ -13,6 +13,7 @@ its lengths, speakers, counts and rejects, out of which the index is made withou
 import contextlib
 import hashlib
 import json
+import resource
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
+from numba import njit
 
 from data_pipelines.corpora import SPLITS, Split
 from uniaudio_jax.files import atomic_write, read_json, write_json
@@ -35,6 +37,8 @@ NOTED = ("corpus_place", "licence", "source")
 """Keys of a passport for what a column's records do not depend on."""
 RECORDS_PER_SHARD = 8192
 """A read from ArrayRecord takes time in proportion to the records of its file: 5 ms at a million, .03 at this size."""
+OTHER_FILES = 200
+"""Files that a training has open beside its shards, at most."""
 ONE_RECORD_A_GROUP = "group_size:1"
 NOT_WRITTEN = "room and the right to write there; make room on the disk and run the same command again"
 NOT_READ = "a whole column; copy it again, or delete the folder and run `python -m data_pipelines.builder`"
@@ -128,6 +132,9 @@ class ColumnWriter:
     def part_path(self, split: Split, number: int) -> Path:
         return self.folder / "parts" / f"{split}-{number:06d}.npz"
 
+    def shard_path(self, split: Split, shard: int) -> Path:
+        return self.folder / f"{self.column}-{split}.array_record-{shard:05d}-of-{self.shards[split]:05d}"
+
     def _listing_path(self, split: Split, shard: int) -> Path:
         return self.folder / "listings" / f"{split}-{shard:05d}.npz"
 
@@ -137,8 +144,8 @@ class ColumnWriter:
     @contextlib.contextmanager
     def open_shard(self, split: Split, shard: int) -> Iterator[Callable[[Example], None]]:
         """Yields a function that adds a record to the ArrayRecord file of a shard, which appears when it is whole."""
-        name = f"{self.column}-{split}.array_record-{shard:05d}-of-{self.shards[split]:05d}"
-        with told(OSError, self.folder / name, NOT_WRITTEN), atomic_write(self.folder / name) as partial:
+        path = self.shard_path(split, shard)
+        with told(OSError, path, NOT_WRITTEN), atomic_write(path) as partial:
             writer = ArrayRecordWriter(str(partial), ONE_RECORD_A_GROUP)
 
             def write(example: Example) -> None:
@@ -261,12 +268,25 @@ class Speakers:
 
 def group_speakers(names: np.ndarray) -> Speakers:
     """The records grouped by speaker, given a name, hash or number for each, [n]."""
-    _, numbers = np.unique(names, return_inverse=True)
-    by_speaker = np.argsort(numbers, kind="stable").astype(np.int32)
-    position = np.empty(len(numbers), np.int32)
-    position[by_speaker] = np.arange(len(numbers), dtype=np.int32)
-    starts = np.searchsorted(numbers[by_speaker], np.arange(numbers.max(initial=-1) + 2)).astype(np.int32)
-    return Speakers(numbers.astype(np.int32), by_speaker, position, starts)
+    return group_numbers(np.unique(names, return_inverse=True)[1].astype(np.int32))
+
+
+def group_numbers(numbers: np.ndarray) -> Speakers:
+    """The records grouped by speaker, given the small number of each one's, [n]. Some speakers may have no record."""
+    starts = np.concatenate([[0], np.cumsum(np.bincount(numbers))]).astype(np.int32)
+    return Speakers(numbers, *_counting_sort(numbers, starts), starts)
+
+
+@njit(cache=True)
+def _counting_sort(numbers: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the records go that are sorted by number, whose groups begin at `starts`: which comes there, and where
+    each stands."""
+    free, sorted_records, position = starts.copy(), np.empty(len(numbers), np.int32), np.empty(len(numbers), np.int32)
+    for record in range(len(numbers)):
+        place = free[numbers[record]]
+        free[numbers[record]] += 1
+        sorted_records[place], position[record] = record, place
+    return sorted_records, position
 
 
 def write_index(folder: Path, clips: np.ndarray, lengths: np.ndarray, speakers: np.ndarray) -> None:
@@ -290,6 +310,11 @@ class Column:
     def __len__(self) -> int:
         return len(self.clips)
 
+    @property
+    def shards(self) -> int:
+        """Files of the split, each of which stays open from its first read on."""
+        return sum(f"-{self.split}." in name for name in self.passport["shards"])
+
     def record(self, row: int) -> Mapping[str, Any]:
         """A record. Raises ValueError where its shard is damaged."""
         with told(ValueError, self.folder, f"record {row} of {self.split} in {NOT_READ}"):
@@ -304,6 +329,18 @@ class Column:
             return np.load(path, mmap_mode="r")
         except (ValueError, EOFError, OSError) as error:
             raise ValueError(f"{path}: got an array that cannot be read ({error}), wanted {NOT_READ}") from error
+
+
+def allow_open_files(root: Path, shards: int) -> None:
+    """Lets this process open as many files as the system allows it. Raises ValueError if so many shards are more."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = shards + OTHER_FILES
+    if most != resource.RLIM_INFINITY and most < wanted:
+        raise ValueError(
+            f"{root}: got a limit of {most} open files (`ulimit -Hn`), wanted {wanted} to read "
+            f"{shards} shards; raise it, in a container with `docker run --ulimit nofile=1048576`"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def write_passport(folder: Path, passport: dict[str, Any]) -> None:

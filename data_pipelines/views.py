@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_pipelines.corpora import Split
-from data_pipelines.store import Column, Speakers, column_folder, group_speakers
+from data_pipelines.store import Column, Speakers, allow_open_files, column_folder, group_numbers
 from data_pipelines.streams import mask_codes
 from uniaudio_jax.clock import FrameClock
 from uniaudio_jax.files import write_json
@@ -43,18 +43,28 @@ class View:
     """The examples of one task in one split of a tokenised corpus, by number.
 
     Where all columns hold the same clips nothing is copied into memory; else the rows of each column are listed.
+    opened: the columns of this split that other views have opened, by folder; takes those that this one opens.
     """
 
-    def __init__(self, root: Path, corpus: str, task: Task, split: Split):
+    def __init__(self, root: Path, corpus: str, task: Task, split: Split, opened: dict[Path, Column] | None = None):
         self.corpus, self.task, self.split = corpus, task, split
-        self.columns = {s.key: Column(column_folder(root, corpus, s.key), split) for s in task.columns}
+        opened, places = (
+            {} if opened is None else opened,
+            {s.key: column_folder(root, corpus, s.key) for s in task.columns},
+        )
+        for place in places.values():
+            if place not in opened:
+                opened[place] = Column(place, split)
+        self.columns = {key: opened[place] for key, place in places.items()}
         self.passport = join_passports(task, corpus, self.columns)
         clips = [column.clips for column in self.columns.values()]
         if all(np.array_equal(clips[0], more) for more in clips[1:]):
             self._rows: dict[str, np.ndarray] | None = None
         else:
             shared = functools.reduce(functools.partial(np.intersect1d, assume_unique=True), clips)
-            self._rows = {key: np.searchsorted(column.clips, shared) for key, column in self.columns.items()}
+            self._rows = {
+                key: np.searchsorted(column.clips, shared).astype(np.int32) for key, column in self.columns.items()
+            }
         self.index = self._index()
 
     def __len__(self) -> int:
@@ -93,7 +103,7 @@ class View:
         speakers = self.columns[target].speakers()
         if self._rows is not None:
             lengths = {key: column[self._rows[key]] for key, column in lengths.items()}
-            speakers = group_speakers(speakers.numbers[self._rows[target]])
+            speakers = group_numbers(speakers.numbers[self._rows[target]])
         return Index(lengths | dict.fromkeys(self._masked, lengths[target]), speakers)
 
 
@@ -152,6 +162,7 @@ def open_views(root: Path, tasks: list[str], split: Split) -> dict[str, list[Vie
             "generate and evaluate, --data.root DIR in train"
         )
     views: dict[str, list[View]] = {}
+    columns: dict[Path, Column] = {}
     for name in tasks:
         task = get_task(name)
         corpora = sorted(path.parents[1].name for path in root.glob(f"*/tasks/{task.name}.json"))
@@ -161,7 +172,8 @@ def open_views(root: Path, tasks: list[str], split: Split) -> dict[str, list[Vie
                 f"{root}: no corpus for task {name!r}, there are some for {', '.join(built) or 'no task'}; build one "
                 f"with `python -m data_pipelines.builder --task {name} --out {root} --corpus …`"
             )
-        views[name] = [View(root, corpus, task, split) for corpus in corpora]
+        views[name] = [View(root, corpus, task, split, columns) for corpus in corpora]
+    allow_open_files(root, sum(column.shards for column in columns.values()))
     opened = [view for of_task in views.values() for view in of_task]
     for view in opened[1:]:
         check_agreement(opened[0], view)

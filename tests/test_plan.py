@@ -1,6 +1,9 @@
 """Laws of the packing plan: pure, complete, within its limits, and the same on any number of hosts."""
 
-from typing import Any
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -8,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines import plan as plan_module
-from data_pipelines.batches import BatchStream, Rows, Source, make_batches
-from data_pipelines.plan import Examples, Limits, Plan, one_epoch, permute
+from data_pipelines.batches import READERS, BatchStream, Rows, Source, make_batches
+from data_pipelines.plan import Examples, Limits, Plan, one_epoch, permute, splitmix64
 from data_pipelines.store import group_speakers
 from data_pipelines.views import Index
 from tests.tiny import TEXT_WIDTH, VOCABULARY, random_stream
-from uniaudio_jax.sequence import frame_count, target_count
+from uniaudio_jax.sequence import Batch, frame_count, target_count
 from uniaudio_jax.tasks import TASKS, get_task
 
 LIMITS = Limits(frames=61, loss_frames=37, text_frames=11, prompt_frames=5, loss_on="target")
@@ -178,27 +181,108 @@ def test_examples_that_can_never_be_placed_are_counted():
         Examples(index_of({"phone": np.array([90]), "audio": np.array([4])}, ["a"]), task, LIMITS, 0)
 
 
-@pytest.mark.parametrize("hosts", [2, 4])
-def test_the_examples_of_a_step_are_the_same_on_any_number_of_hosts(hosts):
-    def dataset(host, hosts):
-        return make_batches(make_rows(MIXTURE, SHARES), 4, host, hosts)
-
-    whole: Any = dataset(0, 1)
-    parts: list[Any] = [dataset(host, hosts) for host in range(hosts)]
-    for step in (0, 1, 2, 31, 1009):
-        wanted = sorted(row.tobytes() for row in whole[step].tokens)
-        got = sorted(row.tobytes() for part in parts for row in part[step].tokens)
-        assert wanted == got
+@pytest.mark.parametrize(("rows", "hosts", "steps"), [(4, 2, (0, 1, 2, 31, 1009)), (4, 4, (0, 31)), (128, 64, (3,))])
+def test_the_slices_of_all_hosts_are_together_the_batch_of_one(rows, hosts, steps):
+    whole = make_batches(make_rows(MIXTURE, SHARES), rows, 0, 1)
+    parts = [make_batches(make_rows(MIXTURE, SHARES), rows, host, hosts) for host in range(hosts)]
+    for step in steps:
+        wanted = whole[step]
+        for field in Batch._fields:
+            got = np.stack([getattr(part[step], field) for part in parts], axis=1)
+            np.testing.assert_array_equal(got.reshape(getattr(wanted, field).shape), getattr(wanted, field))
 
 
 def test_a_streams_state_is_one_integer():
-    dataset = make_batches(make_rows(MIXTURE, SHARES), 3, 0, 1)
-    stream = BatchStream(dataset)
-    batches = [next(stream) for _ in range(7)]
-    assert stream.step == 7
-    again = BatchStream(dataset, 5)
-    np.testing.assert_array_equal(next(again).tokens, batches[5].tokens)
-    assert again.step == 6
+    batches = make_batches(make_rows(MIXTURE, SHARES), 3, 0, 1)
+    with BatchStream(batches) as stream, BatchStream(batches, 5) as again:
+        seen = [next(stream) for _ in range(7)]
+        assert stream.step == 7
+        for number in (5, 6):
+            np.testing.assert_array_equal(next(again).tokens, seen[number].tokens)
+        assert again.step == 7
+        for number, batch in enumerate(seen):
+            np.testing.assert_array_equal(batch.tokens, batches[number].tokens)
+
+
+class CountedRows:
+    """Rows by number that are counted as they are made; some fail."""
+
+    def __init__(self, bad=None):
+        self.made, self.bad, self.rows = [], bad, make_rows(MIXTURE, SHARES)
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, number):
+        self.made.append(number)
+        if number == self.bad:
+            raise ValueError(f"row {number} cannot be read")
+        return self.rows[number]
+
+
+def wait_for(holds: Callable[[], bool]) -> bool:
+    end = time.monotonic() + 5
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.01)
+    return holds()
+
+
+def test_a_stream_makes_one_batch_and_some_rows_ahead_and_no_more():
+    rows = CountedRows()
+    with BatchStream(make_batches(cast(Any, rows), 6, 1, 2)) as stream:
+        for step in (1, 2):
+            next(stream)
+            ahead = range(1, 2 * (3 * step + 3 + READERS), 2)
+            assert wait_for(lambda ahead=ahead: len(rows.made) >= len(ahead))
+            time.sleep(0.05)
+            assert sorted(rows.made) == list(ahead)
+
+
+def test_a_row_that_fails_ahead_is_raised_where_its_batch_is_asked_for():
+    rows = CountedRows(bad=7)
+    with BatchStream(make_batches(cast(Any, rows), 3, 0, 1)) as stream:
+        next(stream)
+        assert wait_for(lambda: 7 in rows.made)
+        next(stream)
+        assert stream.step == 2
+        with pytest.raises(ValueError, match="row 7 cannot be read"):
+            next(stream)
+
+
+def test_a_closed_stream_leaves_no_thread_behind():
+    before = set(threading.enumerate())
+    with BatchStream(make_batches(make_rows(MIXTURE, SHARES), 3, 0, 1)) as stream:
+        next(stream)
+        assert set(threading.enumerate()) - before
+    assert wait_for(lambda: not set(threading.enumerate()) - before)
+
+
+def test_a_stream_goes_on_from_the_anchor_of_its_step_though_the_plan_is_ahead(monkeypatch):
+    monkeypatch.setattr(plan_module, "BLOCK", 29)
+    rows, again = make_rows(MIXTURE, SHARES), make_rows(MIXTURE, SHARES)
+    with BatchStream(make_batches(rows, 3, 0, 1)) as stream:
+        for _ in range(11):
+            next(stream)
+        assert wait_for(lambda: len(rows.plan.starts) > 1 and rows.plan.starts[-1] > 3 * 11 + READERS)
+        anchor = rows.plan.anchor_of(3 * 11)
+        again.plan.start_at(anchor)
+        assert anchor["block"] > 0 and again.plan.starts[0] <= 3 * 11
+        with BatchStream(make_batches(again, 3, 0, 1), 11) as resumed:
+            for _ in range(3):
+                np.testing.assert_array_equal(next(resumed).tokens, next(stream).tokens)
+
+
+def test_the_order_of_the_examples_is_that_of_earlier_checkpoints():
+    assert splitmix64(np.array([0, 1, 2**62]), 7).tolist() == [
+        16184226688143867045,
+        13398859234004329862,
+        8877080465617208531,
+    ]
+    assert permute(np.arange(11), 11, 3).tolist() == [2, 4, 0, 1, 3, 5, 7, 9, 8, 10, 6]
+    assert permute(np.array([0, 1, 9_999_999]), 10_000_000, 3).tolist() == [4874606, 7989304, 8107770]
+    rows = make_rows(MIXTURE, SHARES).plan
+    assert rows.row(0) == [(0, 163, 162), (2, 22, -1), (2, 26, -1)]
+    assert rows.row(1009) == [(0, 6, 26), (1, 65, -1), (1, 93, -1), (1, 93, -1)]
 
 
 def test_a_row_says_of_each_counted_frame_its_task_and_weight_and_of_each_dataset_its_audio():

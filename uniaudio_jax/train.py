@@ -9,7 +9,7 @@ SIGTERM and Ctrl-C save and exit with 0, or with 143 and 130 where nothing is sa
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,6 +132,7 @@ class Trainer:
         with (
             closing(self.goodput),
             closing(self.profiler),
+            closing(stream),
             self._bar(step) as bar,
             closing(self.log),
             closing(self.checkpoints),
@@ -217,17 +218,18 @@ class Trainer:
                 losses = ", ".join(f"{tag.removeprefix('heldout/')} {value:.3f}" for tag, value in report.items())
                 bar.write(f"held out at step {step}: {losses}")
 
-    def _stream(self, update: int) -> Iterator[list[Batch]]:
+    def _stream(self, update: int) -> Generator[list[Batch], None, None]:
         """The batches of each update on the mesh, from number `update` on, counted from 0; the next ones are made while
-        the step before them runs."""
+        a step runs."""
         accumulate = self.config.train.accumulate
-        source = BatchStream(self.data.batches, update * accumulate)
-        while True:
-            yield [place_batch(next(source), self.mesh) for _ in range(accumulate)]
+        with BatchStream(self.data.batches, update * accumulate) as source:
+            while True:
+                yield [place_batch(next(source), self.mesh) for _ in range(accumulate)]
 
     def _batches_of(self, update: int) -> list[Batch]:
         """The batches of an update once more."""
-        return next(self._stream(update))
+        with closing(self._stream(update)) as stream:
+            return next(stream)
 
     def _rows_of(self, update: int) -> list[jax.Array]:
         """The numbers of the rows in each of these batches."""

@@ -1,42 +1,42 @@
-"""The loader: frames per second against what the model consumes, and resident memory at a hundredfold set."""
+"""The loader: frames per second against what the model consumes; how it opens, resumes and grows with the records.
+
+The corpus is synthetic (`records.py` says what of it is real); it is opened as a training opens it, each time in a
+process of its own, so that its peak memory is the loader's. With --hosts N the share of the first of N processes is
+loaded, while the plan is made for the rows of all, as each process makes it. All reads find their pages in memory; of
+a disk or network that is slower, a wait of READ_SECONDS before each read gives an idea.
+"""
 
 import json
 import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import grain
 import jax
 import numpy as np
 
-from data_pipelines.batches import BatchStream, Rows, Source, limits_of, make_batches
-from data_pipelines.corpora import SPLITS, Split
-from data_pipelines.plan import Examples
-from data_pipelines.store import (
-    RECORDS_PER_SHARD,
-    ColumnWriter,
-    Example,
-    Listing,
-    column_features,
-    column_folder,
-    speaker_hash,
-)
-from data_pipelines.views import View
+from data_pipelines.batches import BatchStream, Records, TrainingData, open_training_data
+from data_pipelines.plan import BLOCK, Plan
+from data_pipelines.store import RECORDS_PER_SHARD
 from uniaudio_jax.bench.options import RoundsOptions
+from uniaudio_jax.bench.records import DISTINCT, TASKS, write_records
 from uniaudio_jax.bench.synthetic import tts_batch
-from uniaudio_jax.clock import FrameClock
+from uniaudio_jax.bench.timing import side_by_side
 from uniaudio_jax.codec.codec import load_codec
 from uniaudio_jax.config import RunConfig
 from uniaudio_jax.config_files import load_config
 from uniaudio_jax.programs import Programs
 from uniaudio_jax.sharding import make_mesh, place_batch
-from uniaudio_jax.tasks import get_task
-from uniaudio_jax.vocab import PHONES
+from uniaudio_jax.telemetry import forward_flops
+
+POD_HOST = "4 chips of a pod"
+CHIPS_OF_A_HOST, PEAK_OF_A_CHIP, UTILISATION = 4, 197e12, 0.4
+"""A host of a TPU v5e pod: its chips, their bfloat16 operations a second, and the share of them that a run reaches."""
+RESUMED_EPOCH, BLOCKS_PLANNED = 7, 300
+READ_SECONDS, SLOW_ROWS = 0.005, 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,116 +46,147 @@ class Options(RoundsOptions):
     config: str = "configs/quickstart.py"
     """Config file whose rows and model are used."""
     records: int = 1_000_000
-    """Records of the large set; the small one has a hundredth of them."""
+    """Records of the large set; the small one has a tenth of them."""
+    hosts: int = 1
+    """Processes that share the rows; the first one's share is loaded. From 2 on the loader is compared to what four
+    chips of a v5e pod consume at 40 % of their peak, and not to a training on this machine."""
     batches: int = 200
-    """Batches that are loaded from each set."""
+    """Batches that are loaded in a round."""
     rounds: int = 3
-    """Training steps that are measured, after the warm-up."""
-
-
-SPEAKERS, CODEBOOKS = 97, 3
-DISTINCT = 1009
-"""Different contents; the records of a set repeat them, each with its own place in the shard."""
+    """Rounds of batches, of which the fastest counts, and training steps, after the warm-up."""
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Frames/s and records/s of the loader and of training, and the loader's resident memory at both sizes."""
-    with tempfile.TemporaryDirectory() as folder:
-        large = write_records(Path(folder) / "large", options.records)
-        small = write_records(Path(folder) / "small", max(DISTINCT, options.records // 100))
-        loads = {name: _load_in_fresh_process(place, options) for name, place in (("large", large), ("small", small))}
-    step = _train_frames_per_second(load_config(options.config, RunConfig), options.rounds)
-    loader = loads["large"]
-    ratio = loader["frames_per_second"] / step
+    """Frames/s of the loader and of training; at both sizes the loader's rates, seconds to open and resume, memory."""
+    config, sizes = load_config(options.config, RunConfig), {}
+    codec = load_codec(config.codec_of_tokens()).passport()
+    for records in (max(DISTINCT, options.records // 10), options.records):
+        with tempfile.TemporaryDirectory() as folder:
+            write_records(Path(folder), records, config.model, codec)
+            sizes[f"{records} records"] = _measure("load", folder, options) | _measure("resume", folder, options)
+    loader = sizes[f"{options.records} records"]["frames/s"]
+    alone = options.hosts == 1
+    rival, consumed = (
+        ("training", _train_frames_per_second(config, options.rounds)) if alone else (POD_HOST, need(config))
+    )
+    ratio = loader / consumed
     return {
         "unit": "frames/s",
-        "rates": {"loader": loader["frames_per_second"], "training": step},
-        "ratios": {"training": {"median": ratio, "min": ratio, "max": ratio}},
+        "rates": {"loader": loader, rival: consumed},
+        "ratios": {rival: {"median": ratio, "min": ratio, "max": ratio}},
         "rounds": options.rounds,
-        "records_per_second": loader["records_per_second"],
-        "seconds_to_open_and_plan": loader["open_seconds"],
-        "resident_megabytes": {name: load["megabytes"] for name, load in loads.items()},
-        "resident_megabytes_without_mapped_files": {name: load["own_megabytes"] for name, load in loads.items()},
-        "resident_ratio_large_to_small": loads["large"]["megabytes"] / loads["small"]["megabytes"],
-        "records": options.records,
+        "hosts": options.hosts,
+        "variants": sizes,
     }
 
 
-def write_records(root: Path, count: int) -> Path:
-    """A corpus for task tts with `count` clips of random tokens, as the builder lays one out."""
-    rng = np.random.default_rng(0)
-    contents = {
-        "phone": [rng.integers(0, PHONES, length).astype(np.int16) for length in rng.integers(5, 40, DISTINCT)],
-        "audio": [
-            rng.integers(0, 1024, (length, CODEBOOKS)).astype(np.int16) for length in rng.integers(25, 150, DISTINCT)
-        ],
-    }
-    speakers = np.array([speaker_hash(str(number % SPEAKERS)) for number in range(DISTINCT)])
-    codec = load_codec("tiny_16k").passport()
-    for key, tokens in contents.items():
-        passport = {
-            "stream": key,
-            "corpus": "random",
-            "corpus_sha256": "",
-            "frame_rate_hz": FrameClock.from_passport(codec).frame_rate_hz,
-            "codec": codec if key == "audio" else None,
-            "tokenizer": {},
-            "licence": "",
-            "source": "",
-        }
-        shards: dict[Split, int] = {"train": -(-count // RECORDS_PER_SHARD), "heldout": 1}
-        place = column_folder(root, "random", key)
-        writer = ColumnWriter(place, passport, shards, column_features(key, CODEBOOKS, None))
-        lengths = np.array([len(array) for array in tokens], np.int32)
-        for split, clips in zip(SPLITS, (np.arange(count), np.arange(1)), strict=True):
-            for shard in range(shards[split]):
-                numbers = clips[shard * RECORDS_PER_SHARD : (shard + 1) * RECORDS_PER_SHARD].astype(np.int32)
-                with writer.open_shard(split, shard) as write:
-                    for clip in numbers.tolist():
-                        write(Example(clip, str(clip), str(clip % SPEAKERS), "", tokens[clip % DISTINCT]))
-                content = numbers % DISTINCT
-                listing = Listing(numbers, lengths[content], speakers[content], [], Counter())
-                writer.finish_shard(split, shard, listing)
-        writer.finish()
-    return root
-
-
-def _load_in_fresh_process(place: Path, options: Options) -> dict[str, float]:
-    """What `load` measures, in a process of its own so that its peak memory is the loader's."""
-    command = [sys.executable, "-m", "uniaudio_jax.bench.data", str(place), options.config, str(options.batches)]
+def _measure(what: str, folder: str, options: Options) -> dict[str, float]:
+    """What `load` or `resume` measures, in a fresh process."""
+    words = [what, folder, options.config, options.hosts]
+    words += [options.batches, options.rounds] if what == "load" else []
+    command = [sys.executable, "-m", "uniaudio_jax.bench.data", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ValueError(f"the loader's process failed: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def load(root: Path, config: RunConfig, batches: int) -> dict[str, float]:
-    """Opens the corpus, makes `batches` batches, and says how fast and at what peak memory."""
+def open_records(root: Path, config: RunConfig, hosts: int) -> tuple[TrainingData, float]:
+    """The first process's training data of the corpus at `root`; and when it began to open it."""
+    data = replace(config.data, root=str(root), tasks=dict.fromkeys(TASKS, 1.0), loss_weights={})
+    model, codec = config.model, load_codec(config.codec_of_tokens()).passport()
     start = time.perf_counter()
-    view = View(root, "random", get_task("tts"), "train")
-    limits = limits_of(config.data, "target", FrameClock.from_passport(view.passport["codec"]))
-    examples = Examples(view.index, view.task, limits, 0)
-    rows = Rows([Source(examples, view)], [1.0], limits, 0, config.model.ids, config.model.text_width)
-    source: grain.MapDataset = make_batches(rows, config.data.rows, 0, 1)
-    stream = BatchStream(source)
-    next(stream)
-    opened, frames, seen = time.perf_counter() - start, 0, 0
-    start = time.perf_counter()
+    return open_training_data(data, config.train.loss_on, model.ids, model.text_width, codec, 0, hosts), start
+
+
+def load(root: Path, config: RunConfig, hosts: int, batches: int, rounds: int) -> dict[str, float]:
+    """Opens the corpus, makes `batches` batches in each round, and says how fast and at what peak memory."""
+    data, start = open_records(root, config, hosts)
+    opened = time.perf_counter()
+    with BatchStream(data.batches) as stream:
+        next(stream)
+        first = time.perf_counter()
+        rates = np.array([_rates_of(stream, batches) for _ in range(rounds)])
+    planned = _frames_planned_per_second(data.rows.plan, rounds)
+    _touch_every_shard(data)
+    megabytes = {"resident MB": _megabytes("VmHWM"), "MB without mapped files": _megabytes("RssAnon")}
+    frames, examples = rates.max(axis=0)
+    return {
+        "frames/s": frames,
+        "examples/s": examples,
+        "frames/s planned, rows of all hosts": planned,
+        "seconds to open": opened - start,
+        "seconds to the first batch": first - start,
+        **megabytes,
+        "frames/s, reads that wait 5 ms": _slow_rate(data),
+    }
+
+
+def resume(root: Path, config: RunConfig, hosts: int) -> dict[str, float]:
+    """Seconds until the first batch of a training that is opened again in its RESUMED_EPOCH.
+
+    The plan's anchor is a block of that epoch; the number of its first row, which alone a training would have to run to
+    know, is estimated. It changes no work.
+    """
+    data, start = open_records(root, config, hosts)
+    block = RESUMED_EPOCH * sum(len(source.examples) for source in data.rows.sources) // BLOCK
+    step = block * BLOCK // config.data.rows
+    data.rows.plan.start_at({"block": block, "first_row": step * config.data.rows})
+    with BatchStream(data.batches, step) as stream:
+        next(stream)
+        return {"seconds to the first batch, resumed": time.perf_counter() - start}
+
+
+def need(config: RunConfig) -> float:
+    """Frames a second that the chips of one host of a pod train on, padding included."""
+    data = config.data
+    counted = config.train.local_frames(data.row_frames if config.train.loss_on == "all" else data.target_frames)
+    flops = 3 * forward_flops(config.model, data.row_frames, counted, data.row_frames)
+    return UTILISATION * CHIPS_OF_A_HOST * PEAK_OF_A_CHIP * data.row_frames / flops
+
+
+def _rates_of(stream: BatchStream, batches: int) -> tuple[float, float]:
+    """Frames and examples a second."""
+    start, frames, examples = time.perf_counter(), 0, 0
     for _ in range(batches):
         batch = next(stream)
         frames += int((batch.segments > 0).sum())
-        seen += int(batch.segments.max(axis=1).sum())
+        examples += int(batch.segments.max(axis=1).sum())
     seconds = time.perf_counter() - start
-    last = len(examples) * examples.mean_frames / config.data.row_frames / config.data.rows
-    for far in np.linspace(0, last, 20).astype(int):
-        source[int(far)]
-    return {
-        "frames_per_second": frames / seconds,
-        "records_per_second": seen / seconds,
-        "open_seconds": opened,
-        "megabytes": _megabytes("VmHWM"),
-        "own_megabytes": _megabytes("RssAnon"),
-    }
+    return frames / seconds, examples / seconds
+
+
+def _frames_planned_per_second(plan: Plan, rounds: int) -> float:
+    """How fast the plan packs rows, without reading a record, in the fastest round."""
+    seconds = side_by_side({"plan": lambda: plan.fill(BLOCKS_PLANNED)}, rounds, warmup=0)["plan"]
+    frames = plan.quota @ [source.mean_frames for source in plan.sources]
+    return BLOCKS_PLANNED * float(frames) / min(seconds)
+
+
+@dataclass(frozen=True)
+class _SlowRecords:
+    """Records, each of which comes after READ_SECONDS."""
+
+    records: Records
+
+    def tokens(self, number: int, key: str) -> np.ndarray:
+        time.sleep(READ_SECONDS)
+        return self.records.tokens(number, key)
+
+
+def _slow_rate(data: TrainingData) -> float:
+    """Frames a second where each read waits, as it does for a disk or a network."""
+    data.rows.sources = [replace(source, records=_SlowRecords(source.records)) for source in data.rows.sources]
+    with BatchStream(data.batches) as stream:
+        return _rates_of(stream, -(-SLOW_ROWS // stream.size))[0]
+
+
+def _touch_every_shard(data: TrainingData) -> None:
+    """Reads a record of each shard, so that all are open, as they are after a while of training."""
+    for view in data.views:
+        for key in view.columns:
+            for number in range(0, len(view), RECORDS_PER_SHARD):
+                view.tokens(number, key)
 
 
 def _megabytes(field: str) -> float:
@@ -181,5 +212,6 @@ def _train_frames_per_second(config: RunConfig, rounds: int) -> float:
 
 
 if __name__ == "__main__":
-    folder, config_path, number = sys.argv[1:]
-    print(json.dumps(load(Path(folder), load_config(config_path, RunConfig), int(number))))
+    what, folder, config_path, *numbers = sys.argv[1:]
+    measured = {"load": load, "resume": resume}[what]
+    print(json.dumps(measured(Path(folder), load_config(config_path, RunConfig), *map(int, numbers))))
