@@ -11,10 +11,11 @@ from uniaudio_jax.checkpoint import check_same, describe
 from uniaudio_jax.clock import FrameClock
 from uniaudio_jax.config import MeshConfig, RunConfig
 from uniaudio_jax.config_files import load_config
+from uniaudio_jax.flops import forward_flops
 from uniaudio_jax.loss import Tally
 from uniaudio_jax.sharding import make_mesh
 from uniaudio_jax.tasks import TASK_NUMBERS, TASKS
-from uniaudio_jax.telemetry import HoursSeen, forward_flops, tally_report
+from uniaudio_jax.telemetry import HoursSeen, tally_report
 from uniaudio_jax.vocab import Vocabulary
 
 CONFIGS = Path(__file__).parents[1] / "configs"

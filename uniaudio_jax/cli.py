@@ -8,7 +8,7 @@ import traceback
 import typing
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 import tyro
@@ -88,7 +88,7 @@ def parse_with_config(options: type[Options], field: str, example: str, descript
     if named:
         check_local("config", words[0])
     default = load_config(words[0] if named else CONFIGS / example, kind)
-    needed = {one.name: tyro.MISSING_NONPROP for one in dataclasses.fields(options) if _has_no_default(one)}
+    needed = {one.name: tyro.MISSING_NONPROP for one in dataclasses.fields(cast(Any, options)) if _has_no_default(one)}
     start = options(**{**needed, field: default})
     parsed: Any = checked(tyro.cli(options, default=start, description=description, args=words))
     if hasattr(parsed, "out"):

@@ -117,8 +117,8 @@ def stored_as(optimizer: optax.GradientTransformation, dtype: Any) -> optax.Grad
     def init(params: Any) -> Any:
         return cast(optimizer.init(params), jnp.float32, dtype)
 
-    def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        updates, state = optimizer.update(gradients, cast(state, dtype, jnp.float32), params)
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = optimizer.update(updates, cast(state, dtype, jnp.float32), params)
         return updates, cast(state, jnp.float32, dtype)
 
     return optax.GradientTransformation(init, update)

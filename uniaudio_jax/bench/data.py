@@ -28,9 +28,9 @@ from uniaudio_jax.bench.timing import side_by_side
 from uniaudio_jax.codec.codec import load_codec
 from uniaudio_jax.config import RunConfig
 from uniaudio_jax.config_files import load_config
+from uniaudio_jax.flops import forward_flops
 from uniaudio_jax.programs import Programs
 from uniaudio_jax.sharding import make_mesh, place_batch
-from uniaudio_jax.telemetry import forward_flops
 
 POD_HOST = "4 chips of a pod"
 CHIPS_OF_A_HOST, PEAK_OF_A_CHIP, UTILISATION = 4, 197e12, 0.4

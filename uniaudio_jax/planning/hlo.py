@@ -167,7 +167,7 @@ def _add_collective(instruction: Instruction, scattered: bool, times: float, dep
     kind = instruction.opcode.removesuffix("-start")
     started = instruction.opcode.endswith("-start")
     size = _started_bytes(instruction) if started else array_bytes(instruction.shape)
-    if kind == "reduce-scatter":
+    if kind == "reduce-scatter" and not started:
         size *= _group_size(instruction)
     if kind == "all-reduce" and scattered:
         kind = "reduce-scatter"
@@ -177,10 +177,12 @@ def _add_collective(instruction: Instruction, scattered: bool, times: float, dep
 
 
 def _started_bytes(instruction: Instruction) -> float:
-    """Bytes of the results of an instruction that starts a collective; its tuple may hold the operands before them."""
+    """Bytes of the whole arrays that an instruction starts to move; its tuple may hold operands, then results."""
     arrays = [array_bytes(match.group(0)) for match in _ARRAY.finditer(instruction.shape)]
     if instruction.opcode == "all-gather-start":
         return sum(arrays[len(arrays) // 2 :])
+    if instruction.opcode == "reduce-scatter-start":
+        return sum(arrays[: len(arrays) // 2])
     return arrays[1] if instruction.opcode == "collective-permute-start" else sum(arrays)
 
 
