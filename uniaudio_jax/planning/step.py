@@ -1,9 +1,11 @@
 """A training step compiled ahead of time: what each program holds, moves and computes on one device."""
 
 import re
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -135,7 +137,7 @@ def _compile(
 ) -> tuple[ProgramPlan, Any]:
     start = time.perf_counter()
     try:
-        compiled = function.lower(*arguments).compile()
+        compiled, text = _compile_and_dump(function.lower(*arguments))
     except jax.errors.JaxRuntimeError as error:
         needed = re.search(r"\(([\d.]+)G\) exceeds available|Used ([\d.]+)G of", str(error))
         if "RESOURCE_EXHAUSTED" not in str(error) or needed is None:
@@ -143,11 +145,20 @@ def _compile(
         gib = float(needed.group(1) or needed.group(2))
         seconds = time.perf_counter() - start
         return ProgramPlan(name, seconds, gib + beside_gib, gib, *work, refused=True), None
-    sizes, text = compiled.memory_analysis(), compiled.as_text()
+    sizes = compiled.memory_analysis()
     used = sizes.argument_size_in_bytes + sizes.output_size_in_bytes + sizes.temp_size_in_bytes
     needs = (used - sizes.alias_size_in_bytes) / GIB + beside_gib
     seconds = time.perf_counter() - start
     return ProgramPlan(name, seconds, needs, sizes.temp_size_in_bytes / GIB, *work, read_moved(text)), compiled
+
+
+def _compile_and_dump(lowered: Any) -> tuple[Any, str]:
+    """The compiled program, and its text as the compiler itself writes it: `as_text` has to understand what may be a
+    newer compiler's program (libtpu 0.0.52 for v5p), and then fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        compiled = lowered.compile(compiler_options={"xla_dump_to": folder, "xla_dump_hlo_as_text": True})
+        texts = [path.read_text() for path in Path(folder).glob("*after_optimizations.txt")]
+    return compiled, max(texts, key=len)
 
 
 def _with_shardings(function: Any, compiled: Any, arguments: tuple) -> Any:
