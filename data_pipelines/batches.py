@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import grain
@@ -12,6 +11,7 @@ from data_pipelines.plan import Examples, Limits, Member, Plan
 from data_pipelines.views import View, open_views
 from uniaudio_jax.clock import FrameClock
 from uniaudio_jax.config import DataConfig
+from uniaudio_jax.paths import to_place
 from uniaudio_jax.sequence import Batch, Frames, audio_frames, pack, to_frames
 from uniaudio_jax.tasks import DRAWN, KINDS, Stream, Task, get_task
 from uniaudio_jax.vocab import Vocabulary
@@ -201,7 +201,7 @@ def open_training_data(
     sources: list[Source] = []
     shares: list[float] = []
     opened: list[View] = []
-    for name, views in open_views(Path(config.root), list(config.tasks), "train").items():
+    for name, views in open_views(to_place(config.root), list(config.tasks), "train").items():
         check_ranges(get_task(name), vocabulary)
         of_task = []
         for view in views:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from data_pipelines.plan import Examples, Member, one_epoch
 from data_pipelines.views import open_views
 from uniaudio_jax.clock import FrameClock
 from uniaudio_jax.config import RunConfig
+from uniaudio_jax.paths import to_place
 from uniaudio_jax.sequence import Batch, from_frames
 from uniaudio_jax.tasks import KINDS, get_task
 
@@ -34,7 +34,7 @@ class HeldOut:
         self.vocabulary = config.model.ids
         clock = FrameClock.from_passport(codec_passport)
         limits = limits_of(config.data, "items", clock)
-        self.views = open_views(Path(config.data.root), [task], "heldout")[task]
+        self.views = open_views(to_place(config.data.root), [task], "heldout")[task]
         self.rows = []
         for view in self.views:
             check_codec(view, codec_passport)
@@ -72,7 +72,7 @@ class HeldOut:
 def target_histogram(config: RunConfig, task: str, most_records: int = 20_000) -> np.ndarray:
     """How often each code came at each level of the target in the training split, [Q, entries], or each id, [1, ids]
     (at most `most_records` records of a corpus, evenly spaced)."""
-    views = open_views(Path(config.data.root), [task], "train")[task]
+    views = open_views(to_place(config.data.root), [task], "train")[task]
     vocabulary, target = config.model.ids, get_task(task).target
     codes = KINDS[target.kind].form == "codes"
     entries = vocabulary.entries if codes else len(vocabulary.span(KINDS[target.kind].span or ""))

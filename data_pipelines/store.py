@@ -28,7 +28,9 @@ from etils import epath
 from numba import njit
 
 from data_pipelines.corpora import SPLITS, Split
+from uniaudio_jax.copies import local_copy
 from uniaudio_jax.files import atomic_write, read_json, write_json
+from uniaudio_jax.paths import AnyPlace, Place, file_sizes
 from uniaudio_jax.tasks import KINDS, MASKED, STREAMS
 
 VERSION = "1.0.0"
@@ -77,7 +79,7 @@ def speaker_hash(name: str) -> np.uint64:
     return np.frombuffer(hashlib.blake2b(name.encode(), digest_size=8).digest(), np.uint64)[0]
 
 
-def column_folder(root: Path, corpus: str, column: str) -> Path:
+def column_folder(root: AnyPlace, corpus: str, column: str) -> AnyPlace:
     return root / corpus / column / VERSION
 
 
@@ -96,19 +98,19 @@ def column_features(column: str, codebooks: int, text_width: int | None) -> tfds
     return tfds.features.FeaturesDict({"id": text, "speaker": text, "text": text, "tokens": tokens})
 
 
-def replaced_folder(place: Path) -> Path:
+def replaced_folder(place: AnyPlace) -> AnyPlace:
     """Where the old column at `place` is while a new one takes its place."""
     return place.with_name(f".replaced-{VERSION}")
 
 
-def present_folder(place: Path) -> Path:
+def present_folder(place: AnyPlace) -> AnyPlace:
     """Where a column is read: at `place`, or where a build that was cut off as it replaced the old one left that."""
     replaced = replaced_folder(place)
     return replaced if replaced.is_dir() and not place.is_dir() else place
 
 
 @contextlib.contextmanager
-def told(kind: type[ValueError | OSError], place: Path, remedy: str) -> Iterator[None]:
+def told(kind: type[ValueError | OSError], place: Place, remedy: str) -> Iterator[None]:
     """Gives errors of the disk, which ArrayRecord raises as plain RuntimeErrors, their place and a remedy."""
     try:
         yield
@@ -297,14 +299,18 @@ def write_index(folder: Path, clips: np.ndarray, lengths: np.ndarray, speakers: 
 
 
 class Column:
-    """One split of a finished column: its passport, its index, memory-mapped, and its records by number."""
+    """One split of a finished column: its passport, its index, memory-mapped, and its records by number.
 
-    def __init__(self, folder: Path, split: Split):
+    Of a column in a bucket the files of the split are copied to this machine first.
+    """
+
+    def __init__(self, folder: Place, split: Split):
         folder = present_folder(folder)
-        self.folder, self.split, self.passport = folder, split, read_passport(folder)
+        self.split, self.passport = split, read_passport(folder)
+        self.folder = folder if isinstance(folder, Path) else _copied(folder, split, self.passport)
         self.clips, self.lengths = self._array("clips"), self._array("lengths")
-        builder: Any = tfds.builder_from_directory(str(folder))
-        with told(ValueError, folder, NOT_READ):
+        builder: Any = tfds.builder_from_directory(str(self.folder))
+        with told(ValueError, self.folder, NOT_READ):
             self.records = builder.as_data_source(split)
 
     def __len__(self) -> int:
@@ -331,7 +337,7 @@ class Column:
             raise ValueError(f"{path}: got an array that cannot be read ({error}), wanted {NOT_READ}") from error
 
 
-def allow_open_files(root: Path, shards: int) -> None:
+def allow_open_files(root: Place, shards: int) -> None:
     """Lets this process open as many files as the system allows it. Raises ValueError if so many shards are more."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = shards + OTHER_FILES
@@ -343,13 +349,22 @@ def allow_open_files(root: Path, shards: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
+def _copied(folder: epath.Path, split: Split, passport: Mapping[str, Any]) -> Path:
+    """The copy of a column in a bucket, with the files of one split: its index, its shards and the metadata of TFDS."""
+    shards = {name: size for name, size in passport["shards"].items() if f"-{split}.array_record" in name}
+    metadata = {name: size for name, size in file_sizes(folder).items() if name not in passport["shards"]}
+    index = Path("index", split)
+    indexed = {str(index / name): size for name, size in file_sizes(folder / index).items()}
+    return local_copy(folder, metadata | indexed | shards, json.dumps(passport, sort_keys=True))
+
+
 def write_passport(folder: Path, passport: dict[str, Any]) -> None:
     """Writes the passport, which marks a column complete; adds the size of every shard."""
     sizes = {path.name: path.stat().st_size for path in sorted(folder.glob("*.array_record*"))}
     write_json(folder / PASSPORT, {**passport, "shards": sizes})
 
 
-def read_passport(folder: Path) -> dict[str, Any]:
+def read_passport(folder: Place) -> dict[str, Any]:
     """The passport of a column. Raises ValueError when it is incomplete or a shard does not have its size."""
     path = folder / PASSPORT
     if not path.is_file():
@@ -361,12 +376,12 @@ def read_passport(folder: Path) -> dict[str, Any]:
     passport = read_json(
         path, wanted, ("shards", "codec", "corpus_sha256", "frame_rate_hz", "tokenizer", "licence", "source")
     )
+    sizes = file_sizes(folder)
     for name, size in passport["shards"].items():
-        shard = folder / name
-        present = f"{shard.stat().st_size} bytes" if shard.is_file() else "no file"
+        present = f"{sizes[name]} bytes" if name in sizes else "no file"
         if present != f"{size} bytes":
             raise ValueError(
-                f"{shard}: got {present}, wanted {size} bytes as when it was written; copy the shard again, or "
+                f"{folder / name}: got {present}, wanted {size} bytes as when it was written; copy the shard again, or "
                 "delete the folder and run `python -m data_pipelines.builder`"
             )
     return passport

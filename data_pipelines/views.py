@@ -16,6 +16,7 @@ from data_pipelines.store import Column, Speakers, allow_open_files, column_fold
 from data_pipelines.streams import mask_codes
 from uniaudio_jax.clock import FrameClock
 from uniaudio_jax.files import write_json
+from uniaudio_jax.paths import Place, check_reachable
 from uniaudio_jax.sequence import audio_frames
 from uniaudio_jax.tasks import MASKED, Task, get_task
 
@@ -46,7 +47,7 @@ class View:
     opened: the columns of this split that other views have opened, by folder; takes those that this one opens.
     """
 
-    def __init__(self, root: Path, corpus: str, task: Task, split: Split, opened: dict[Path, Column] | None = None):
+    def __init__(self, root: Place, corpus: str, task: Task, split: Split, opened: dict[Place, Column] | None = None):
         self.corpus, self.task, self.split = corpus, task, split
         opened, places = (
             {} if opened is None else opened,
@@ -149,12 +150,13 @@ def write_task(root: Path, corpus: str, task: Task) -> None:
     write_json(task_file(root, corpus, task.name), {"task": task.name, "columns": [s.key for s in task.columns]})
 
 
-def open_views(root: Path, tasks: list[str], split: Split) -> dict[str, list[View]]:
+def open_views(root: Place, tasks: list[str], split: Split) -> dict[str, list[View]]:
     """The views of these tasks in every corpus below `root` that is for them, by task.
 
     Raises ValueError when `root` is no folder, when a task has no corpus, or when two views were made with different
     codecs or tokenizers.
     """
+    check_reachable("data.root", root)
     if not root.is_dir():
         relative = "" if root.is_absolute() else f" (relative to {Path.cwd()}); go to the directory of the training, or"
         raise ValueError(
@@ -162,7 +164,7 @@ def open_views(root: Path, tasks: list[str], split: Split) -> dict[str, list[Vie
             "generate and evaluate, --data.root DIR in train"
         )
     views: dict[str, list[View]] = {}
-    columns: dict[Path, Column] = {}
+    columns: dict[Place, Column] = {}
     for name in tasks:
         task = get_task(name)
         corpora = sorted(path.parents[1].name for path in root.glob(f"*/tasks/{task.name}.json"))

@@ -7,6 +7,7 @@
 #   bash launch/install.sh dev                test, and the commit hooks
 #   bash launch/install.sh voices metrics     neural voices for the corpora, and Whisper and PESQ for the evaluations
 #   bash launch/install.sh plan               the TPU compiler, for python -m uniaudio_jax.planner; or plan_gpu
+#   bash launch/install.sh buckets            runs and tokens in gs:// and s3://
 #   bash launch/install.sh wandb              a sink for metrics; or aim, or trackio
 #   bash launch/install.sh beam               Apache Beam for the builder (brings its own, older protobuf and pyarrow)
 #   bash launch/install.sh tpu | cuda         drivers of an accelerator
@@ -84,8 +85,8 @@ main() {
       quickstart) with_no_deps=yes ;;
       beam) with_beam=yes with_no_deps=yes; continue ;;
       voices) with_kokoro=yes ;;
-      metrics | plan | plan_gpu | wandb | aim | trackio | tpu | cuda) ;;
-      *) fail "unknown extra '$extra'; known: quickstart torch test dev voices metrics plan plan_gpu wandb aim trackio beam tpu cuda" ;;
+      metrics | buckets | plan | plan_gpu | wandb | aim | trackio | tpu | cuda) ;;
+      *) fail "unknown extra '$extra'; known: quickstart torch test dev voices metrics buckets plan plan_gpu wandb aim trackio beam tpu cuda" ;;
     esac
     extras+="${extras:+,}$extra"
   done

@@ -19,7 +19,7 @@ COMMANDS = [path for folder in ("uniaudio_jax", "data_pipelines") for path in (R
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inner:
-    root: str = "tokens"
+    codec: str = "tiny_16k"
     folders: tuple[str, ...] = ()
 
 
@@ -32,7 +32,7 @@ class Options:
 
 
 @pytest.mark.parametrize(
-    "words", [["--out", ADDRESS], ["--inner.root", ADDRESS], ["--inner.folders", "a", ADDRESS], ["--out", "file"]]
+    "words", [["--out", ADDRESS], ["--inner.codec", ADDRESS], ["--inner.folders", "a", ADDRESS], ["--out", "file"]]
 )
 def test_a_place_that_cannot_be_used_ends_a_command_before_it_begins(words, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
@@ -49,7 +49,9 @@ def test_an_address_may_stand_in_words(monkeypatch, tmp_path):
     assert parse(Options, None).source == ADDRESS and {"text", "source"} <= FREE_TEXT
 
 
-@pytest.mark.parametrize("words", [["--data.root", ADDRESS], ["--codec", ADDRESS], ["--start-from", ADDRESS]])
+@pytest.mark.parametrize(
+    "words", [["--codec", ADDRESS], ["--data.root", "hdfs://host/x"], ["--start-from", "hdfs://host/x"]]
+)
 def test_a_config_with_an_address_is_refused(words, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["train", str(REPO / "configs/quickstart.py"), "--out", str(tmp_path), *words])
     with pytest.raises(ValueError, match="an address of remote storage"):

@@ -10,7 +10,20 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).parents[1]
-BASE = {"config", "config_files", "checked", "vocab", "tasks", "sequence", "clock", "files", "errors", "packages"}
+BASE = {
+    "config",
+    "config_files",
+    "checked",
+    "vocab",
+    "tasks",
+    "sequence",
+    "clock",
+    "files",
+    "errors",
+    "packages",
+    "paths",
+    "copies",
+}
 PACKAGES = ("uniaudio_jax", "data_pipelines", "configs", "tests")
 PRODUCT = sorted(path for package in PACKAGES[:3] for path in (REPO / package).rglob("*.py"))
 

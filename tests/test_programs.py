@@ -138,7 +138,7 @@ def test_no_collective_stands_in_the_loop_over_chunks(remat):
     batch = place_batch(random_batch(), programs.mesh)
     vectors = jax.device_put(jnp.zeros((8, 61, 48)), rows_sharding(programs.mesh))
     moved = read_moved(
-        programs.local_loss.lower(programs.state_shapes().params["local"], vectors, batch).compile().as_text()
+        str(programs.local_loss.lower(programs.state_shapes().params["local"], vectors, batch).compile().as_text())
     )
     weights = sum(leaf.size * 4 for leaf in jax.tree.leaves(programs.definition.shapes()["local"]))
     assert sum(moved.bytes.values()) > weights and sum(moved.in_loops.values()) == 0

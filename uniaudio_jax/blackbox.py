@@ -9,7 +9,6 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -38,6 +37,7 @@ from uniaudio_jax.files import write_json
 from uniaudio_jax.loss import Tally
 from uniaudio_jax.model.uniaudio import Params
 from uniaudio_jax.optim import TrainState
+from uniaudio_jax.paths import Place, absolute
 from uniaudio_jax.programs import Metrics, Programs
 from uniaudio_jax.sequence import MASK_CODE, Batch, Frames, from_frames
 from uniaudio_jax.sinks import Log
@@ -64,7 +64,7 @@ class BlackBox:
     def __init__(
         self,
         config: RunConfig,
-        out: Path,
+        out: Place,
         programs: Programs,
         process: ProcessInfo,
         batches_of: Callable[[int], list[Batch]],
@@ -111,13 +111,13 @@ class BlackBox:
         if self.process.is_first:
             tqdm.write(told)
 
-    def _write(self, folder: Path, step: int, tally: Tally, params: Params, numbers: dict[str, float]) -> None:
+    def _write(self, folder: Place, step: int, tally: Tally, params: Params, numbers: dict[str, float]) -> None:
         """Measures the update again and writes its folder; each process takes part, the first one writes the files."""
         batches, mesh = self.batches_of(step - 1), self.programs.mesh
         again = measure(self.programs, params, step - 1, batches)
         batches, rows = whole(batches, mesh), whole(self.rows_of(step - 1), mesh)
         with closing(ocp.Checkpointer(ocp.StandardCheckpointHandler())) as checkpointer:
-            checkpointer.save((folder / WEIGHTS).resolve(), args=ocp.args.StandardSave(params), force=True)
+            checkpointer.save(absolute(folder / WEIGHTS), args=ocp.args.StandardSave(params), force=True)
         if not self.process.is_first:
             return
         then = again | {f"tally.{name}": value for name, value in jax.device_get(tally)._asdict().items()}
@@ -150,7 +150,7 @@ class BlackBox:
             described.append({**example._asdict(), "row_of_data": row, **of_row[row][example.segment - 1]})
         return described
 
-    def _write_audio(self, folder: Path, frames: Frames) -> list[str]:
+    def _write_audio(self, folder: Place, frames: Frames) -> list[str]:
         """Writes each stream of codes of an example as a wav file; returns their names."""
         task, streams = from_frames(frames, self.config.model.ids)
         codec, names = load_codec(self.config.codec_of_tokens()), []
@@ -171,5 +171,5 @@ def _reason(numbers: Mapping[str, float]) -> str:
     return f"loss {loss:.5g}, gradient norm {norm:.5g}"
 
 
-def _replay_command(folder: Path) -> str:
+def _replay_command(folder: Place) -> str:
     return shlex.join(["python", "-m", "uniaudio_jax.replay", str(folder)])

@@ -4,7 +4,6 @@ import errno
 import json
 import logging
 import os
-import re
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -16,14 +15,15 @@ import orbax.checkpoint as ocp
 
 from uniaudio_jax.config import ModelConfig, RunConfig
 from uniaudio_jax.config_files import from_dict, to_dict
+from uniaudio_jax.errors import first_line
 from uniaudio_jax.optim import TrainState, all_finite
+from uniaudio_jax.orbax_storage import storage_options
+from uniaudio_jax.paths import Place, absolute
 from uniaudio_jax.spikes import no_level
 from uniaudio_jax.vocab import grows_from
 
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # what Orbax logs of a failed save, we raise
 FOLDER = "checkpoints"
-SPECIFICATION = re.compile(r"\. See full TensorStore details| \[\w+(?:\[\d+\])?='")
-"""Where an error of Orbax or TensorStore turns from words to the specification of an array."""
 MOST_READS = 5
 """How often a reader begins anew because the training deleted the checkpoint that it was reading."""
 REMEDIES = {
@@ -46,13 +46,14 @@ class CheckpointReader:
     A checkpoint is a set of named items, trees of arrays, and `meta`, JSON values beside them.
     """
 
-    def __init__(self, run: Path):
-        self.folder = (run / FOLDER).resolve()
+    def __init__(self, run: Place):
+        self.folder = absolute(run / FOLDER)
+        self._formats = storage_options(self.folder)
         self.manager = ocp.CheckpointManager(self.folder, options=self._options())
 
     def _options(self) -> ocp.CheckpointManagerOptions:
         # Lightweight: the steps are listed by their names alone, as each of them may vanish at any time.
-        return ocp.CheckpointManagerOptions(read_only=True, lightweight_initialize=True)
+        return ocp.CheckpointManagerOptions(read_only=True, lightweight_initialize=True, **self._formats)
 
     def latest(self) -> int | None:
         """The newest complete step."""
@@ -98,12 +99,12 @@ class Checkpoints(CheckpointReader):
     Saving happens in the background; a step that was cut off never counts, and is cleared away.
     """
 
-    def __init__(self, run: Path, keep: int = 2):
+    def __init__(self, run: Place, keep: int = 2):
         self.keep = keep
         super().__init__(run)
 
     def _options(self) -> ocp.CheckpointManagerOptions:
-        return ocp.CheckpointManagerOptions(max_to_keep=self.keep, cleanup_tmp_directories=True)
+        return ocp.CheckpointManagerOptions(max_to_keep=self.keep, cleanup_tmp_directories=True, **self._formats)
 
     def save(self, step: int, items: Mapping[str, Any], meta: dict[str, Any]) -> None:
         """Starts to save. Earlier checkpoints stay when that fails.
@@ -124,7 +125,7 @@ class Checkpoints(CheckpointReader):
             raise self._failed(step, error) from error
 
     def _check_room(self, needed: int) -> None:
-        free = shutil.disk_usage(self.folder).free
+        free = shutil.disk_usage(self.folder).free if isinstance(self.folder, Path) else needed
         if free < needed:
             full = OSError(f"{needed / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free")
             full.errno = errno.ENOSPC
@@ -153,11 +154,6 @@ class Checkpoints(CheckpointReader):
         )
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of what an error says, without TensorStore's specifications, or its type where it says nothing."""
-    return next(iter(SPECIFICATION.split(str(error))[0].strip().splitlines()), type(error).__name__)
-
-
 def remedy(error: BaseException) -> str:
     """What a user can do about a save that failed; its cause is told by number, or in the words of another library."""
     causes: list[BaseException] = []
@@ -182,7 +178,7 @@ class Saved(NamedTuple):
 
 
 def read_newest(
-    run: Path, shapes: Callable[[RunConfig, dict[str, Any]], Any] = lambda *_: None, wanted: int | None = None
+    run: Place, shapes: Callable[[RunConfig, dict[str, Any]], Any] = lambda *_: None, wanted: int | None = None
 ) -> Saved:
     """The checkpoint of step `wanted`, or else the newest complete one, of a run folder, which may be in training.
 
@@ -247,7 +243,7 @@ def restore_state(checkpoints: Checkpoints, shapes: TrainState, meta: dict[str, 
     return state.start_ema() if new_mean else state
 
 
-def check_same(where: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+def check_same(where: Place, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Raises ValueError that names both sides when model, vocabulary or codec differ."""
     pairs = {
         "model": (_model(saved, where), _model(wanted, where)),
@@ -268,7 +264,7 @@ def _known(saved: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
     return newer if newer == wanted and grows_from(wanted, saved) else saved
 
 
-def check_growth(where: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+def check_growth(where: Place, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Raises ValueError unless a run described by `wanted` can go on with the weights of `saved`: the same codec, the
     same sizes but for the vocabulary, and every old id with its old meaning."""
     models = [_model(meta, where) for meta in (saved, wanted)]
@@ -293,7 +289,7 @@ def check_growth(where: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> 
         )
 
 
-def _model(meta: dict[str, Any], where: Path) -> dict[str, Any]:
+def _model(meta: dict[str, Any], where: Place) -> dict[str, Any]:
     """The model's config as a dict that is equal for checkpoints that state the same sizes in other ways."""
     return to_dict(from_dict(ModelConfig, meta["config"]["model"], f"{where}, config, model").canonical())
 

@@ -7,20 +7,24 @@ import sys
 import traceback
 import typing
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import jax
 import tyro
+from etils import epath
 
 from uniaudio_jax.config_files import CONFIGS, load_config
-from uniaudio_jax.files import check_folder, check_local
+from uniaudio_jax.copies import cache_folder
+from uniaudio_jax.files import check_folder, check_local, check_place
 from uniaudio_jax.interrupted import begin
 from uniaudio_jax.leaving import leave
+from uniaudio_jax.paths import Place
 
 Options = TypeVar("Options")
 FREE_TEXT = {"text", "language", "instruction", "licence", "source", "beam_options"}
 """Fields of options that hold words; every other string may name a place."""
+IN_BUCKETS = {"root", "start_from"}
+"""Fields of configs that hold a place, which may be in a bucket."""
 
 
 @contextlib.contextmanager
@@ -45,8 +49,7 @@ def main_guard(kept: str = "files that are written stay whole; run the same comm
 
 def use_compile_cache() -> None:
     """Keeps compiled programs in UNIAUDIO_CACHE (default ~/.cache/uniaudio_jax), so that the next start is quick."""
-    folder = os.environ.get("UNIAUDIO_CACHE") or os.path.join(os.path.expanduser("~"), ".cache", "uniaudio_jax")
-    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
@@ -60,20 +63,22 @@ def parse(options: type[Options], description: str | None) -> Options:
 
 
 def checked(options: Options) -> Options:
-    """The same options. Raises ValueError where one is the address of remote storage, at any depth."""
+    """The same options. Raises ValueError where one is the address of remote storage, at any depth, but for those that
+    may be in a bucket, where that can be reached."""
     for name, place in _places(options):
-        check_local(name, place)
+        check = check_place if name in IN_BUCKETS or isinstance(place, epath.Path) else check_local
+        check(name, place)
     return options
 
 
-def _places(options: Any) -> Iterator[tuple[str, str | Path]]:
+def _places(options: Any) -> Iterator[tuple[str, str | Place]]:
     """The name and value of every option that may be a place."""
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         if dataclasses.is_dataclass(value):
             yield from _places(value)
         for item in value if isinstance(value, tuple) else (value,):
-            if isinstance(item, Path) or (isinstance(item, str) and field.name not in FREE_TEXT):
+            if isinstance(item, Place) or (isinstance(item, str) and field.name not in FREE_TEXT):
                 yield field.name, item
 
 

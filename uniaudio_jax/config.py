@@ -214,7 +214,7 @@ class DataConfig(Checked):
     """Packed rows of frames out of tokenised corpora."""
 
     root: str
-    """Folder that holds the tokenised corpora."""
+    """Folder that holds the tokenised corpora; may be in a bucket, gs://… or s3://…, whose shards are copied here."""
     tasks: TaskWeights
     """Weight of each task: its share of the rows' frames, up to a common factor."""
     row_frames: int
@@ -400,8 +400,8 @@ class RunConfig(Checked):
     optim: OptimConfig = field(default_factory=OptimConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     start_from: str | None = None
-    """A run folder whose newest weights a fresh training begins with (fine-tuning); its ids must mean the same here,
-    further ranges and tasks may be added."""
+    """A run folder, perhaps in a bucket, whose newest weights a fresh training begins with (fine-tuning); its ids must
+    mean the same here, further ranges and tasks may be added."""
 
     def __post_init__(self):
         super().__post_init__()

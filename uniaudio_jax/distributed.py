@@ -25,6 +25,7 @@ from uniaudio_jax.config_files import to_dict
 from uniaudio_jax.errors import require
 from uniaudio_jax.files import file_sha256
 from uniaudio_jax.leaving import watch
+from uniaudio_jax.paths import Place
 from uniaudio_jax.rendezvous import differences, meet
 
 # What jax's own detection reads in a SLURM step. A batch script outside srun has only some of them.
@@ -135,7 +136,7 @@ def _is_tpu_vm(environment: Mapping[str, str]) -> bool:
 
 
 def join(
-    options: DistributedOptions, out: Path, config: Any, environment: Mapping[str, str] = os.environ
+    options: DistributedOptions, out: Place, config: Any, environment: Mapping[str, str] = os.environ
 ) -> ProcessInfo:
     """Joins the other processes, if any, and says which one this is. Call it before anything touches a device.
 
@@ -213,7 +214,7 @@ def _check_devices(counts: Mapping[int, int]) -> None:
         raise ValueError(verdict)
 
 
-def facts(out: Path, config: Any) -> dict[str, Any]:
+def facts(out: Place, config: Any) -> dict[str, Any]:
     """What must be equal in all processes of a run, by name: versions, hashes of the source files, options, config."""
     root = Path(__file__).parents[1]
     sources = sorted(path for package in ("uniaudio_jax", "data_pipelines") for path in (root / package).rglob("*.py"))

@@ -1,6 +1,7 @@
 """What errors about a user's input share, and how one item that fails is kept from ending the work on the others."""
 
 import difflib
+import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import ParamSpec, TypeVar
@@ -8,6 +9,8 @@ from typing import ParamSpec, TypeVar
 Arguments = ParamSpec("Arguments")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+SPECIFICATION = re.compile(r"\. See full TensorStore details| \[\w+(?:\[\d+\])?='")
+"""Where an error of Orbax or TensorStore turns from words to the specification of an array."""
 
 
 def require(where: str, good: bool, got: str, wanted: str) -> None:
@@ -21,6 +24,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     spelled = {one.casefold(): one for one in known}
     near = difflib.get_close_matches(name.casefold(), spelled, n=1)
     return f"; did you mean {spelled[near[0]]!r}?" if near else ""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, without TensorStore's specifications, or its type where it says nothing."""
+    return next(iter(SPECIFICATION.split(str(error))[0].strip().splitlines()), type(error).__name__)
 
 
 class Refused(str):

@@ -13,7 +13,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -29,6 +28,7 @@ from uniaudio_jax.metrics.registry import installed_metrics, scores_of
 from uniaudio_jax.metrics.sample import NO_SCORE, Sample, Scores, mean_score
 from uniaudio_jax.metrics.tables import cell, markdown_table
 from uniaudio_jax.model.uniaudio import Params
+from uniaudio_jax.paths import PlaceOption
 from uniaudio_jax.programs import Programs
 from uniaudio_jax.run import Run, load_run
 from uniaudio_jax.sampling import Sampling
@@ -46,11 +46,11 @@ ALL = 10**9
 class EvaluateOptions:
     """What to evaluate."""
 
-    run: Path
+    run: PlaceOption
     """Folder of a training."""
     task: tuple[str, ...] = ()
     """Tasks to evaluate, by default all of the run."""
-    data_root: Path | None = None
+    data_root: PlaceOption | None = None
     """Folder of the tokenised corpora, where it is not that of the run's config (data.root)."""
     count: int = 8
     """Held-out examples of each task to generate for the metrics."""

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +14,7 @@ from uniaudio_jax import __version__
 from uniaudio_jax.files import atomic_write
 from uniaudio_jax.loss import Tally
 from uniaudio_jax.model.uniaudio import Params
+from uniaudio_jax.paths import Place
 from uniaudio_jax.programs import Programs
 from uniaudio_jax.sequence import Batch, Frames
 from uniaudio_jax.sharding import replicated
@@ -117,7 +117,7 @@ def batch_arrays(batches: Sequence[Batch]) -> Arrays:
     return {f"{number}.{name}": v for number, batch in enumerate(batches) for name, v in batch._asdict().items()}
 
 
-def save_arrays(path: Path, arrays: Arrays) -> None:
+def save_arrays(path: Place, arrays: Arrays) -> None:
     """Writes arrays by name as an .npz file."""
     with atomic_write(path) as partial, partial.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)

@@ -18,8 +18,9 @@ from safetensors.numpy import save_file
 from uniaudio_jax.cli import main_guard, parse
 from uniaudio_jax.codec.exchange import export_codec
 from uniaudio_jax.convert import config_to_json, to_torch_names
-from uniaudio_jax.files import atomic_write, write_json
+from uniaudio_jax.files import atomic_write, check_local, write_json
 from uniaudio_jax.packages import load_package
+from uniaudio_jax.paths import PlaceOption
 from uniaudio_jax.pytorch.load import INSTALL, load_torch_model
 from uniaudio_jax.run import Run, load_run
 from uniaudio_jax.vocab import CONTINUOUS
@@ -32,7 +33,7 @@ TOLERANCE = 1e-4
 class ExportOptions:
     """What to export, and where to."""
 
-    run: Path
+    run: PlaceOption
     """Folder of a training, or of a codec."""
     out: Path
     """Folder of the exported files."""
@@ -71,7 +72,8 @@ def logits_difference(run: Run, frames: int = 48) -> float:
 
 
 def export_codec_files(options: ExportOptions) -> None:
-    state, sizes = export_codec(options.run)
+    check_local("run", str(options.run))
+    state, sizes = export_codec(Path(options.run))
     write_files(state, sizes, options.out)
     print(f"export: {len(state)} tensors of codec {sizes['name']}, read back bit-equal: {options.out}")
 

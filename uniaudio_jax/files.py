@@ -7,10 +7,13 @@ import json
 import math
 import os
 import re
+import tempfile
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from uniaudio_jax.paths import IN_BUCKET, Place, check_reachable, to_place, upload
 
 MOST_NAME_BYTES = 100
 """Of a name made out of data: an ending and the mark of a partial file still fit beside it on every file system."""
@@ -21,12 +24,18 @@ ADDRESS = re.compile(r"(^|:)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Place) -> Iterator[Path]:
     """Yields the path of a partial file beside `path`, which takes that name when the block ends without an error.
 
-    The folder is made where it is missing. After an error the partial file is removed and `path` is as it was.
+    The folder is made where it is missing. After an error the partial file is removed and `path` is as it was. For an
+    address in a bucket the partial file is on this machine.
     """
-    path = Path(path)
+    path = to_place(path)
+    if not isinstance(path, Path):
+        with tempfile.TemporaryDirectory() as folder:
+            yield (partial := Path(folder) / path.name)
+            upload(partial, path)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -36,18 +45,18 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def write_json(path: str | Path, value: Any) -> None:
+def write_json(path: str | Place, value: Any) -> None:
     """Writes `value` as a JSON file by `atomic_write`; JSON has no NaN and no infinity, so these become null."""
     with atomic_write(path) as partial:
         partial.write_text(json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
 
 
-def read_json(path: str | Path, wanted: str, keys: Collection[str] = (), kind: type = dict) -> Any:
+def read_json(path: str | Place, wanted: str, keys: Collection[str] = (), kind: type = dict) -> Any:
     """The JSON value in a file, by default an object, with these keys.
 
     wanted: what the file should be, and what to do where it is not. Raises ValueError with it that names the file.
     """
-    path = Path(path)
+    path = to_place(path)
     if not path.is_file():
         raise ValueError(f"{path}: got no file, wanted {wanted}")
     return parse_json(path.read_bytes(), str(path), wanted, keys, kind)
@@ -121,18 +130,28 @@ def check_name(option: str, name: str) -> None:
         )
 
 
-def check_local(option: str, place: str | Path) -> None:
+def check_local(option: str, place: str | Place, wanted: str = "a path on this machine") -> None:
     """Raises ValueError for the address of remote storage, such as gs://bucket/folder."""
-    text = str(place).replace(":/", "://", 1) if isinstance(place, Path) else place
+    text = str(place).replace(":/", "://", 1) if isinstance(place, Path) else str(place)
     if ADDRESS.search(text):
         raise ValueError(
-            f"{option}: got {text}, an address of remote storage, wanted a path on this machine; copy what is there, "
-            "or mount it as a folder"
+            f"{option}: got {text}, an address of remote storage, wanted {wanted}; copy what is there, or mount it as "
+            "a folder"
         )
 
 
-def check_folder(option: str, folder: Path) -> None:
+def check_place(option: str, place: str | Place) -> None:
+    """Raises ValueError for an address of remote storage, but for that of a bucket that can be reached."""
+    if not isinstance(place, Path) and IN_BUCKET.match(str(place)):
+        check_reachable(option, to_place(place))
+    else:
+        check_local(option, place, "a path on this machine, gs://BUCKET/… or s3://BUCKET/…")
+
+
+def check_folder(option: str, folder: Place) -> None:
     """Raises ValueError where `folder` is no folder and cannot become one, or cannot be written into."""
+    if not isinstance(folder, Path):
+        return  # a bucket has no folders, and says of a file whether it may be written
     nearest = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         got = "a folder that may not be written into" if nearest.is_dir() else "a file"

@@ -30,6 +30,7 @@ from uniaudio_jax.conditions import Conditions, Line, read_lines
 from uniaudio_jax.decoding import ROWS, Prompt
 from uniaudio_jax.errors import Refused, attempt
 from uniaudio_jax.files import atomic_write, name_key, read_json, safe_name, write_json
+from uniaudio_jax.paths import PlaceOption
 from uniaudio_jax.run import Run, load_run
 from uniaudio_jax.sampling import Sampling
 from uniaudio_jax.tasks import KINDS, Task, get_task
@@ -42,7 +43,7 @@ MOST_REASONS = 3
 class GenerateOptions(Conditions, Checked):
     """What to generate, and where to."""
 
-    run: Path
+    run: PlaceOption
     """Folder of a training."""
     task: tuple[str, ...]
     """The task to generate for; with --split any number of tasks, each into a folder of its own."""
@@ -52,7 +53,7 @@ class GenerateOptions(Conditions, Checked):
     """The longest audio to generate; by default as long as the model's positions allow."""
     split: Literal["heldout"] | None = None
     """Takes the conditions from this split of the run's data, not from the command line."""
-    data_root: Path | None = None
+    data_root: PlaceOption | None = None
     """Folder of the tokenised corpora, where it is not that of the run's config (data.root)."""
     count: int = 1
     """Examples to take from the split."""

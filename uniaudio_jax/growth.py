@@ -1,6 +1,5 @@
 """Weights of a finished run as the start of another one, whose vocabulary may have grown."""
 
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,6 +10,7 @@ from uniaudio_jax.checkpoint import check_growth, read_newest
 from uniaudio_jax.config import RunConfig
 from uniaudio_jax.model.uniaudio import ModelDefinition, Params
 from uniaudio_jax.optim import TrainState
+from uniaudio_jax.paths import Place, to_place
 from uniaudio_jax.programs import Programs
 from uniaudio_jax.sharding import tree_shardings
 
@@ -20,12 +20,12 @@ def first_state(config: RunConfig, meta: dict[str, Any], programs: Programs) -> 
     state = programs.init(jax.random.key(config.train.seed))
     if config.start_from is None:
         return state
-    weights = start_weights(Path(config.start_from), meta, programs.definition, state.params, programs.mesh)
+    weights = start_weights(to_place(config.start_from), meta, programs.definition, state.params, programs.mesh)
     state = state._replace(params=weights)
     return state if state.ema is None else state.start_ema()
 
 
-def start_weights(run: Path, meta: dict[str, Any], definition: ModelDefinition, fresh: Params, mesh: Mesh) -> Params:
+def start_weights(run: Place, meta: dict[str, Any], definition: ModelDefinition, fresh: Params, mesh: Mesh) -> Params:
     """The newest weights of `run` in the shapes of `fresh`; ids that only the new vocabulary has keep fresh values.
 
     Raises ValueError when codec, sizes or the meaning of old ids differ between the run and `meta`.

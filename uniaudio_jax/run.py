@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +15,7 @@ from uniaudio_jax.codec.codec import Codec, load_codec
 from uniaudio_jax.config import check_codec
 from uniaudio_jax.decoding import ROWS, Generator, Prompt, fitting
 from uniaudio_jax.model.uniaudio import ModelDefinition, Params
+from uniaudio_jax.paths import Place, to_place
 from uniaudio_jax.sampling import Sampling
 from uniaudio_jax.sequence import MASK_CODE, to_prefix, unscored
 from uniaudio_jax.tasks import DRAWN, Task, get_task
@@ -28,7 +28,7 @@ SPARE = 1.3
 class Run:
     """The newest checkpoint of a run folder, on the first device."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Place):
         self.path = path
         self.step, self.config, self.meta, _ = read_newest(path)
         self.vocabulary = self.config.model.ids
@@ -231,9 +231,9 @@ class Run:
         return None if seconds is None else max(1, self.codec.clock.frames(seconds))
 
 
-def load_run(path: str | Path, data_root: str | Path | None = None) -> Run:
+def load_run(path: str | Place, data_root: str | Place | None = None) -> Run:
     """The run in folder `path`: its newest checkpoint, config and codec. data_root: where its corpora lie now."""
-    run = Run(Path(path))
+    run = Run(to_place(path))
     if data_root is not None:
         run.config = replace(run.config, data=replace(run.config.data, root=str(data_root)))
     return run

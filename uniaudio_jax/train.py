@@ -28,6 +28,7 @@ from uniaudio_jax.cli import main_guard, parse_with_config, use_compile_cache
 from uniaudio_jax.clock import FrameClock
 from uniaudio_jax.codec.codec import load_codec
 from uniaudio_jax.config import RunConfig, check_codec
+from uniaudio_jax.copies import folder_here
 from uniaudio_jax.distributed import DistributedOptions, ProcessInfo, join
 from uniaudio_jax.flops import forward_flops
 from uniaudio_jax.goodput import Goodput
@@ -35,6 +36,7 @@ from uniaudio_jax.growth import first_state
 from uniaudio_jax.locks import hold_run
 from uniaudio_jax.loss import Tally, add_tallies
 from uniaudio_jax.optim import SkippedInARow, TrainState
+from uniaudio_jax.paths import Place, PlaceOption
 from uniaudio_jax.profiling import FOLDER as PROFILE
 from uniaudio_jax.profiling import Profiler
 from uniaudio_jax.programs import Metrics, Programs
@@ -54,8 +56,8 @@ class TrainOptions:
 
     config: tyro.conf.Positional[Path]
     """A Python file whose get_config() returns a RunConfig."""
-    out: Path
-    """The run folder."""
+    out: PlaceOption
+    """The run folder; may be in a bucket: gs://BUCKET/… or s3://BUCKET/…."""
     run: Annotated[RunConfig, tyro.conf.arg(name="")]
     distributed: DistributedOptions = field(default_factory=DistributedOptions)
 
@@ -74,10 +76,10 @@ class Window:
 class Trainer:
     """A run: its programs, data, checkpoints and log."""
 
-    def __init__(self, config: RunConfig, out: Path, process: ProcessInfo):
+    def __init__(self, config: RunConfig, out: Place, process: ProcessInfo):
         self.config, self.process, self.goodput = config, process, Goodput()
         own = "" if process.count == 1 else f"process_{process.index}"  # processes of one host would share a file
-        self.profiler = Profiler(out / PROFILE / own, config.train.profile_steps)
+        self.profiler = Profiler(folder_here(out) / PROFILE / own, config.train.profile_steps)
         codec = load_codec(config.codec_of_tokens()).passport()
         check_codec(config.model, codec)
         self.mesh = make_mesh(config.mesh)
@@ -200,6 +202,7 @@ class Trainer:
         self.skipped.check(step, f"loss {report['loss/all']:.4g}, gradient norm {report['gradient_norm']:.4g}")
 
     def _save(self, step: int, state: TrainState) -> None:
+        self.log.upload()  # first: a resumed run repeats what was logged after its checkpoint, and nothing before it
         row = step * self.config.train.accumulate * self.config.data.rows
         progress = {"hours_seen": self.hours.by_dataset(), "plan": self.data.rows.plan.anchor_of(row)}
         with self.goodput.part("save"):
@@ -214,6 +217,7 @@ class Trainer:
                 report[f"heldout/{name}"] = losses_of(get_task(name), tally)["loss"]
         if report:
             self.log.scalars(step, report)
+            self.log.upload()
             if self.process.is_first:
                 losses = ", ".join(f"{tag.removeprefix('heldout/')} {value:.3f}" for tag, value in report.items())
                 bar.write(f"held out at step {step}: {losses}")
@@ -286,7 +290,7 @@ def nothing_saved(trainer: Trainer, state: TrainState) -> bool:
     return not int(state.step) and trainer.resumed_from is None
 
 
-def closing_line(trainer: Trainer, state: TrainState, out: Path, stop: Stop) -> str:
+def closing_line(trainer: Trainer, state: TrainState, out: Place, stop: Stop) -> str:
     """Where the run stands, and where its results are."""
     if stop.asked_by and nothing_saved(trainer, state):
         return f"stopped by {stop.asked_by} before the first step; nothing is saved"

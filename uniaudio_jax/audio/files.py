@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from uniaudio_jax.audio.headers import Header, read_header
 from uniaudio_jax.files import atomic_write
+from uniaudio_jax.paths import Place
 
 BYTES_PER_SAMPLE = 2
 MOST_FRAMES = 2**62
@@ -234,7 +235,7 @@ def _kind_of(path: Path) -> str:
     return next((kind for is_it, kind in kinds.items() if is_it(path)), "no file")
 
 
-def write_audio(path: str | Path, samples: Float[np.ndarray, " S *C"], sample_rate_hz: int) -> None:
+def write_audio(path: str | Place, samples: Float[np.ndarray, " S *C"], sample_rate_hz: int) -> None:
     """Writes 16-bit PCM wav, atomically; samples beyond ±1 are clipped."""
     samples = np.asarray(samples)
     if samples.ndim not in (1, 2) or not np.isfinite(samples).all():
@@ -244,7 +245,7 @@ def write_audio(path: str | Path, samples: Float[np.ndarray, " S *C"], sample_ra
     write_pieces(path, [samples], sample_rate_hz)
 
 
-def write_pieces(path: str | Path, pieces: Iterable[Float[np.ndarray, " S *C"]], sample_rate_hz: int) -> int:
+def write_pieces(path: str | Place, pieces: Iterable[Float[np.ndarray, " S *C"]], sample_rate_hz: int) -> int:
     """As `write_audio`, from a stream; returns the number of samples."""
     with atomic_write(path) as partial:
         return write_growing(partial, pieces, sample_rate_hz)

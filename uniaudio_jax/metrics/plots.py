@@ -1,6 +1,7 @@
 """Pictures: of an evaluation (losses, and what was generated beside its reference), and of metrics by step."""
 
 import importlib.util
+import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,15 @@ import soundfile
 
 from uniaudio_jax.files import atomic_write
 from uniaudio_jax.packages import load_package
+from uniaudio_jax.paths import AnyPlace, Place
 
 
-def shown_files(run: Path, task: str) -> tuple[Path, Path]:
+def shown_files(run: AnyPlace, task: str) -> tuple[AnyPlace, AnyPlace]:
     """The wav files of a task's sample in an evaluation: the reference and what was generated."""
     return run / "evaluation" / f"{task}.reference.wav", run / "evaluation" / f"{task}.generated.wav"
 
 
-def draw_evaluation(run: Path, tasks: dict[str, dict[str, Any]], lines: list[dict[str, Any]]) -> Path | None:
+def draw_evaluation(run: Place, tasks: dict[str, dict[str, Any]], lines: list[dict[str, Any]]) -> Place | None:
     """Writes RUN/evaluation.png and returns its path; None without matplotlib, an optional extra.
 
     lines: of the run's metrics. A row for each task: its losses, and the spectrograms of its `shown_files`, if any.
@@ -61,7 +63,7 @@ def _pyplot() -> Any:
     return load_package("matplotlib.pyplot", "pictures", install)
 
 
-def _save(plt: Any, figure: Any, path: Path) -> Path:
+def _save(plt: Any, figure: Any, path: AnyPlace) -> AnyPlace:
     with atomic_write(path) as partial:
         figure.savefig(partial, format="png", dpi=80)
     plt.close(figure)
@@ -78,9 +80,9 @@ def _draw_losses(axis: Any, lines: list[dict[str, Any]], name: str, entry: dict[
     axis.legend()
 
 
-def _draw_spectrograms(axes: list[Any], name: str, files: tuple[Path, Path]) -> None:
+def _draw_spectrograms(axes: list[Any], name: str, files: tuple[Place, Place]) -> None:
     """The reference and the estimate over the same time, the shorter one followed by silence."""
-    (reference, rate_hz), (estimate, _) = (soundfile.read(path) for path in files)
+    (reference, rate_hz), (estimate, _) = (soundfile.read(io.BytesIO(path.read_bytes())) for path in files)
     samples = max(len(reference), len(estimate))
     signals = {"codec's resynthesis": reference, "generated": estimate}
     for axis, (title, signal) in zip(axes, signals.items(), strict=True):

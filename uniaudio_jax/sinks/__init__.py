@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from uniaudio_jax.copies import Spool
 from uniaudio_jax.errors import did_you_mean
+from uniaudio_jax.paths import Place
 from uniaudio_jax.sinks.aim import AimSink
 from uniaudio_jax.sinks.base import Sink
 from uniaudio_jax.sinks.jsonl import JsonlSink
@@ -30,9 +32,10 @@ class Log:
     What was logged after it is taken back, or not logged a second time, so that each step stands once in every curve.
     """
 
-    def __init__(self, names: Iterable[str], run: Path, last_step: int, active: bool = True):
+    def __init__(self, names: Iterable[str], run: Place, last_step: int, active: bool = True):
         check_sinks(names)
-        self.sinks = [SINKS[name](run, last_step) for name in names] if active else []
+        self.spool = Spool(run) if active else None
+        self.sinks = [SINKS[name](self.spool.folder, last_step) for name in names] if self.spool else []
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         for sink in self.sinks:
@@ -48,9 +51,18 @@ class Log:
         for sink in self.sinks:
             sink.image(step, tag, pixels)
 
+    def upload(self) -> None:
+        """Copies what was logged so far into the bucket of a run that is in one. Raises OSError where that fails."""
+        if self.spool:
+            for sink in self.sinks:
+                sink.flush()
+            self.spool.upload()
+
     def close(self) -> None:
         for sink in self.sinks:
             sink.close()
+        if self.spool:
+            self.spool.upload()
 
 
 def check_sinks(names: Iterable[str]) -> None:

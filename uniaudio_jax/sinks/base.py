@@ -23,8 +23,11 @@ class Sink:
     def image(self, step: int, tag: str, pixels: np.ndarray) -> None:
         """Logs a grey picture [rows, columns] of 0 to 255."""
 
-    def close(self) -> None:
+    def flush(self) -> None:
         """Writes what is still waiting."""
+
+    def close(self) -> None:
+        """Writes what is still waiting, and ends."""
 
 
 class AppendOnlySink(Sink, ABC):

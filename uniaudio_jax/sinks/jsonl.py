@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from uniaudio_jax.files import atomic_write
+from uniaudio_jax.paths import Place
 from uniaudio_jax.sinks.base import Sink
 
 FILE = "metrics.jsonl"
@@ -31,7 +32,7 @@ class JsonlSink(Sink):
         self._lines.close()
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: Place) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl, in order; one that a kill has torn is left out, and what is no number is None."""
     if not path.is_file():
         return []

@@ -26,6 +26,9 @@ class TensorboardSink(Sink):
     def image(self, step: int, tag: str, pixels: np.ndarray) -> None:
         self._writer.add_image(tag, pixels, step, dataformats="HW")
 
+    def flush(self) -> None:
+        self._writer.flush()
+
     def close(self) -> None:
         self._writer.close()
 
