@@ -28,6 +28,7 @@ def tpu_compiler(monkeypatch):
     monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
     monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     monkeypatch.setattr("jax._src.compilation_cache.put_executable_and_time", lambda *_: None)
+    monkeypatch.setattr("jax._src.compilation_cache.get_executable_and_time", lambda *_: (None, None))
 
 
 @pytest.fixture(scope="session")

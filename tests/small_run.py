@@ -42,7 +42,7 @@ from uniaudio_jax.config import OptimConfig, StackConfig
 
 def get_config():
     run = base.get_config()
-    stack = StackConfig(layers=2, width=30, heads=5)
+    stack = StackConfig(layers=2, width=30, heads=6)
     return replace(run, name="small", codec="{codec}",
         model=replace(run.model, context_frames=151, text_width={text_width}, global_stack=stack, local_stack=stack),
         data=replace(run.data, root="{root}", row_frames=101, target_frames=53, rows=4, text_frames=13,

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from data_pipelines import batches
 from tests.small_run import write_run
 from tests.training_in_process import NEVER, make_trainer, small_config, stopping, train_in_process
 from uniaudio_jax.goodput import PARTS, Goodput
@@ -72,7 +73,8 @@ def slowly(row):
     return row
 
 
-def test_a_slow_input_shows_as_a_wait_for_input(config, tmp_path):
+def test_a_slow_input_shows_as_a_wait_for_input(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(batches, "READERS", 1)  # rows are slow one after the other, and few are made ahead
     trainer = make_trainer(config, tmp_path, dict.fromkeys(range(2, 7), slowly))
     trainer.run(NEVER)
     slept = 5 * config.data.rows * 0.03

@@ -154,3 +154,24 @@ def test_a_gradient_is_taken_per_token_and_cut_to_the_clip_norm():
     for tokens, wanted in ((10.0, [1.2, 1.6]), (100.0, [0.3, 0.4])):
         (_, (adam, *_)) = apply_gradients(optimizer, state, gradients, jnp.float32(tokens), jnp.float32(3))[0].optimizer
         np.testing.assert_allclose(adam.mu["bias"][:2], (1 - CONFIG.beta1) * np.array(wanted), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_means_kept_in_bfloat16_take_half_the_memory_and_lead_to_nearly_the_same_weights(name):
+    weights = {"blocks": {"kernel": jax.random.normal(jax.random.key(0), (3, 7, 11))}, "bias": jnp.ones(13)}
+    after, sizes = {}, {}
+    for dtype in ("float32", "bfloat16"):
+        optimizer = make_optimizer(replace(CONFIG, name=name, state_dtype=dtype), 100)
+        params, state = weights, optimizer.init(weights)
+        for step in range(31):
+            gradients = jax.tree.map(lambda w, step=step: jnp.sin(w + 0.1 * step), params)
+            updates, state = optimizer.update(gradients, state, params)
+            params = jax.tree.map(jnp.add, params, updates)
+        means = [leaf for leaf in jax.tree.leaves(state) if leaf.ndim]
+        assert {leaf.dtype.name for leaf in means} == {dtype}
+        after[dtype], sizes[dtype] = params, sum(leaf.nbytes for leaf in means)
+    assert sizes["float32"] == 2 * sizes["bfloat16"]
+    moved = jax.tree.map(lambda new, old: float(jnp.abs(new - old).max()), after["float32"], weights)
+    apart = jax.tree.map(lambda one, other: float(jnp.abs(one - other).max()), after["float32"], after["bfloat16"])
+    for distance, difference in zip(jax.tree.leaves(moved), jax.tree.leaves(apart), strict=True):
+        assert 0 < difference < 0.02 * distance

@@ -21,6 +21,7 @@ from uniaudio_jax.sequence import pack
 from uniaudio_jax.sharding import axes_sharding, check_rows, place_batch, rows_sharding
 from uniaudio_jax.tasks import get_task
 from uniaudio_jax.telemetry import tally_report
+from uniaudio_jax.trees import flatten
 
 TOKENS = jnp.asarray(np.random.default_rng(2).integers(0, 23, (7, 3)))
 
@@ -150,15 +151,20 @@ def test_parameters_and_moments_are_born_sharded():
     programs = make_programs(8, MeshConfig(data=1, fsdp=2, tensor=4), WIDE)
     state = programs.init(jax.random.key(0))
     moments = state.optimizer[1][0]
+    up = state.params["global"]["blocks"]["mlp"]["up"]["kernel"]
+    assert up.shape == (3, 48, 192) and up.addressable_shards[0].data.shape == (3, 24, 48)
+    names = flatten(programs.definition.axes())
     for tree in (state.params, moments.mu, moments.nu):
-        up = tree["global"]["blocks"]["mlp"]["up"]["kernel"]
-        assert up.shape == (3, 48, 192) and up.addressable_shards[0].data.shape == (3, 24, 48)
+        for name, leaf in flatten(tree).items():
+            parts = {"embed": 2, "heads": 4, "mlp": 4, "vocab": 4}
+            wanted = tuple(size // parts.get(axis, 1) for axis, size in zip(names[name], leaf.shape, strict=True))
+            assert leaf.addressable_shards[0].data.shape == wanted, name
 
 
 @pytest.mark.parametrize(
     ("model", "mesh", "message"),
     [
-        (MODEL, MeshConfig(fsdp=4, tensor=2), r"weight global\.\S+: axis 'embed' of size 30 .* fsdp=4; .* 32 "),
+        (MODEL, MeshConfig(fsdp=4), r"weight global\.\S+: axis 'embed' of size 30 .* fsdp=4; .* 32 "),
         (
             replace(WIDE, vocabulary=1217),
             MeshConfig(fsdp=4, tensor=2),

@@ -14,8 +14,10 @@ from typing import NamedTuple
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 _BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "bf16": 2, "f16": 2, "token": 0, "opaque": 0}
 _ARRAY = re.compile(r"([a-z][a-z0-9]*)\[([0-9,]*)\](\{[^}]*\})?")
-_FREE = {"parameter", "tuple", "get-tuple-element", "bitcast", "constant", "while", "conditional", "call", "after-all",
-         "partition-id", "replica-id", "iota", "optimization-barrier", "copy-start", "copy-done"}  # fmt: skip
+_FREE = set(
+    "parameter tuple get-tuple-element bitcast constant while conditional call after-all partition-id replica-id iota "
+    "optimization-barrier copy-start copy-done".split()
+)
 """Instructions that move no bytes of their own, or whose parts are counted."""
 
 

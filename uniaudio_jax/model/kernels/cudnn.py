@@ -28,6 +28,8 @@ def cudnn_attention(
     Segments cost a mask [B, 1, T, T] and its gradient. `half` is who computes in 16 bits; cuDNN does not take float32,
     which the kernel "blocked" then computes. Raises ValueError for a head width that cuDNN does not take.
     """
+    if query.dtype == jnp.float32:
+        return packed_attention(query, key, value, segments)
     frames, _, width = query.shape[1:]
     require(
         "attention 'cudnn'",
@@ -35,8 +37,6 @@ def cudnn_attention(
         f"heads {width} wide",
         "a multiple of 8 up to 256; choose attention 'blocked', or another number of heads",
     )
-    if query.dtype == jnp.float32:
-        return packed_attention(query, key, value, segments)
     padded = -(-frames // FRAMES_MULTIPLE) * FRAMES_MULTIPLE
     query, key, value = (pad_frames(x, padded) for x in (query, key, value))
     mask = None
