@@ -139,7 +139,7 @@ def test_cudnn_is_called_with_the_mask_of_packed_rows(packed, monkeypatch):
 
 @pytest.mark.parametrize("width", [12, 264])
 def test_cudnn_refuses_other_head_widths(width):
-    x = jnp.ones((1, 3, 2, width))
+    x = jnp.ones((1, 3, 2, width), jnp.bfloat16)
     with pytest.raises(ValueError, match=f"'cudnn': got heads {width} wide, wanted a multiple of 8 .*'blocked'"):
         cudnn_attention(x, x, x, None)
 
