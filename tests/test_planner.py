@@ -170,7 +170,7 @@ def test_what_does_not_fit_is_an_answer_and_names_what_would():
         train=replace(RUN.train, local_remat="none", local_chunk_frames=499 * 512),
     )
     plan = make_plan(large, find_devices("v5e:2x4"), None)
-    assert not plan.fits
+    assert plan.fits is False
     assert f"does not fit: needs {plan.needs_gib:.2f} of 15.75 GiB" in describe_plan(plan, "v5e:2x4", None, 0.4)
     changed = roomier(plan)
     assert changed is not None and changed.train.local_remat == "full" and changed.data.rows == large.data.rows

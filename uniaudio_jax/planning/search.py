@@ -115,9 +115,9 @@ def search_plans(run: RunConfig, devices: list[Any], rows_per_device: int | None
 
     Raises ValueError when none of those that were compiled fits.
     """
-    candidates = sorted(_candidates(run, devices, rows_per_device), key=lambda pair: -pair[0])
+    candidates = sorted(_candidates(run, devices, rows_per_device), key=lambda one: (-round(one[0], 2), one[1]))
     tried, fitting = [], []
-    for estimate, candidate in candidates[:MOST_COMPILED]:
+    for estimate, _, candidate in candidates[:MOST_COMPILED]:
         plan = make_plan(candidate, devices, None)
         tried.append(plan)
         verdict = f"utilisation {plan.utilisation:.2f}" if plan.fits else "does not fit"
@@ -128,7 +128,8 @@ def search_plans(run: RunConfig, devices: list[Any], rows_per_device: int | None
             file=sys.stderr,
             flush=True,
         )
-        fitting += [plan] * plan.fits
+        if plan.fits:
+            fitting.append(plan)
         if len(fitting) == WANTED:
             break
     if not fitting:
@@ -140,8 +141,10 @@ def search_plans(run: RunConfig, devices: list[Any], rows_per_device: int | None
     return max(fitting, key=lambda plan: plan.utilisation)
 
 
-def _candidates(run: RunConfig, devices: list[Any], rows_per_device: int | None) -> Iterator[tuple[float, RunConfig]]:
-    """Runs that may fit by a rough estimate of memory, with a rough estimate of their utilisation."""
+def _candidates(
+    run: RunConfig, devices: list[Any], rows_per_device: int | None
+) -> Iterator[tuple[float, float, RunConfig]]:
+    """Rough estimates of the utilisation and the memory in GiB of runs that may fit, and the runs."""
     chip, count = chip_of(devices), len(devices)
     sizes = [2**power for power in range(count.bit_length()) if count % 2**power == 0]
     all_rows = [rows_per_device] if rows_per_device else [2, 4, 8, 16]
@@ -155,8 +158,9 @@ def _candidates(run: RunConfig, devices: list[Any], rows_per_device: int | None)
             train=replace(run.train, global_remat=remat),
             mesh=MeshConfig(data=data, fsdp=fsdp, tensor=tensor),
         )
-        if _rough_gib(candidate, fsdp, tensor, rows) < 1.1 * chip.memory_gib:
-            yield _rough_utilisation(candidate, chip, count, tensor, rows), candidate
+        gib = _rough_gib(candidate, fsdp, tensor, rows)
+        if gib < 1.1 * chip.memory_gib:
+            yield _rough_utilisation(candidate, chip, count, tensor, rows), gib, candidate
 
 
 def _divides(model: ModelConfig, fsdp: int, tensor: int) -> bool:

@@ -1,5 +1,6 @@
 """A training step compiled ahead of time: what each program holds, moves and computes on one device."""
 
+import math
 import re
 import tempfile
 import time
@@ -10,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import NamedSharding
 
 from uniaudio_jax.config import RunConfig
@@ -173,10 +173,5 @@ def _with_shardings(function: Any, compiled: Any, arguments: tuple) -> Any:
 
 def _gib(tree: Any) -> float:
     """GiB of one device's parts of a tree of shapes."""
-    return (
-        sum(
-            np.prod(leaf.sharding.shard_shape(leaf.shape), dtype=float) * leaf.dtype.itemsize
-            for leaf in jax.tree.leaves(tree)
-        )
-        / GIB
-    )
+    parts = [(leaf.sharding.shard_shape(leaf.shape), leaf.dtype.itemsize) for leaf in jax.tree.leaves(tree)]
+    return sum(math.prod(shape) * size for shape, size in parts) / GIB
