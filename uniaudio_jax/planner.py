@@ -5,7 +5,8 @@
 Compiles every program of a training step ahead of time, by the accelerator's own compiler, on a machine without one.
 Prints for each device memory, collectives, operations, the least time at the chip's figures and what bounds it, and the
 days and chip-hours that a number of hours of audio takes. Sizes and collectives are read off the compiled programs;
-times are estimates. `--search` looks for the mesh, rows and recomputation with the most utilisation that fit.
+times are estimates. `--search` compiles the most promising meshes, rows and ways to compute again, up to six, and keeps
+the one with the most utilisation that fits.
 
 Needs `bash launch/install.sh plan` (TPUs: libtpu) or `plan_gpu` (H100s). Any field of the config can be given.
 """

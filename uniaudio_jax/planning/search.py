@@ -2,21 +2,19 @@
 
 import itertools
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from uniaudio_jax.config import MeshConfig, ModelConfig, RunConfig
+from uniaudio_jax.config import MeshConfig, ModelConfig, Remat, RunConfig
 from uniaudio_jax.model.uniaudio import ModelDefinition, count_parameters
 from uniaudio_jax.planning.chips import Chip, chip_of, plan_mesh
 from uniaudio_jax.planning.step import GIB, ProgramPlan, compile_step, step_tflop
 from uniaudio_jax.programs import Programs
 from uniaudio_jax.sharding import check_rows, mesh_shape
 
-MOST_COMPILED = 6
-"""Candidates that a search compiles."""
-WANTED = 2
-"""Of them, those that fit after which it ends; the better one wins."""
+TENSOR = (1, 2)
+"""Parts of heads and MLP that a search tries; more of them make each product small, and vectors travel more."""
+REMATS: tuple[Remat, ...] = ("none", "dots", "full")
 
 
 @dataclass
@@ -111,27 +109,23 @@ def roomier(plan: Plan) -> RunConfig | None:
 
 
 def search_plans(run: RunConfig, devices: list[Any], rows_per_device: int | None) -> Plan:
-    """The plan with the most utilisation among the first few, by estimate, that fit.
+    """The plan with the most utilisation: for each number of tensor parts and each way to compute again, the most
+    promising mesh and rows by a rough estimate are compiled.
 
     Raises ValueError when none of those that were compiled fits.
     """
-    candidates = sorted(_candidates(run, devices, rows_per_device), key=lambda one: (-round(one[0], 2), one[1]))
-    tried, fitting = [], []
-    for estimate, _, candidate in candidates[:MOST_COMPILED]:
+    tried = []
+    for candidate in _most_promising(run, devices, rows_per_device):
         plan = make_plan(candidate, devices, None)
         tried.append(plan)
         verdict = f"utilisation {plan.utilisation:.2f}" if plan.fits else "does not fit"
         print(
             f"mesh {'x'.join(map(str, plan.mesh))}, {plan.rows_per_device:g} rows a device, global_remat "
-            f"{candidate.train.global_remat}: estimated {estimate:.2f}; needs {plan.needs_gib:.1f} of "
-            f"{plan.chip.memory_gib} GiB, {verdict}",
+            f"{candidate.train.global_remat}: needs {plan.needs_gib:.1f} of {plan.chip.memory_gib} GiB, {verdict}",
             file=sys.stderr,
             flush=True,
         )
-        if plan.fits:
-            fitting.append(plan)
-        if len(fitting) == WANTED:
-            break
+    fitting = [plan for plan in tried if plan.fits]
     if not fitting:
         least = min((plan.needs_gib for plan in tried), default=float("nan"))
         raise ValueError(
@@ -141,14 +135,14 @@ def search_plans(run: RunConfig, devices: list[Any], rows_per_device: int | None
     return max(fitting, key=lambda plan: plan.utilisation)
 
 
-def _candidates(
-    run: RunConfig, devices: list[Any], rows_per_device: int | None
-) -> Iterator[tuple[float, float, RunConfig]]:
-    """Rough estimates of the utilisation and the memory in GiB of runs that may fit, and the runs."""
+def _most_promising(run: RunConfig, devices: list[Any], rows_per_device: int | None) -> list[RunConfig]:
+    """Of the runs that may fit by a rough estimate of memory, the one with the best rough estimate of utilisation, and
+    then with the least to send, for each number of tensor parts and each way to compute again."""
     chip, count = chip_of(devices), len(devices)
     sizes = [2**power for power in range(count.bit_length()) if count % 2**power == 0]
+    best: dict[tuple[int, str], tuple[tuple[float, float], RunConfig]] = {}
     all_rows = [rows_per_device] if rows_per_device else [2, 4, 8, 16]
-    for fsdp, tensor, rows, remat in itertools.product(sizes, (1, 2, 4), all_rows, ("none", "dots", "full")):
+    for fsdp, tensor, rows, remat in itertools.product(sizes, TENSOR, all_rows, REMATS):
         if count % (fsdp * tensor) or not _divides(run.model, fsdp, tensor):
             continue
         data = count // (fsdp * tensor)
@@ -158,9 +152,13 @@ def _candidates(
             train=replace(run.train, global_remat=remat),
             mesh=MeshConfig(data=data, fsdp=fsdp, tensor=tensor),
         )
-        gib = _rough_gib(candidate, fsdp, tensor, rows)
-        if gib < 1.1 * chip.memory_gib:
-            yield _rough_utilisation(candidate, chip, count, tensor, rows), gib, candidate
+        if _rough_gib(candidate, fsdp, tensor, rows) > 1.1 * chip.memory_gib:
+            continue
+        utilisation, sending = _rough_time(candidate, chip, (data, fsdp, tensor), rows)
+        worth = round(utilisation, 2), -sending
+        if (tensor, remat) not in best or worth > best[tensor, remat][0]:
+            best[tensor, remat] = worth, candidate
+    return [candidate for _, candidate in best.values()]
 
 
 def _divides(model: ModelConfig, fsdp: int, tensor: int) -> bool:
@@ -179,11 +177,16 @@ def _rough_gib(run: RunConfig, fsdp: int, tensor: int, rows: int) -> float:
     return (stored + vector * (kept * stack.layers + 24) + 6 * counts["local"]) / GIB
 
 
-def _rough_utilisation(run: RunConfig, chip: Chip, devices: int, tensor: int, rows: int) -> float:
-    """The model's share of compute, and of the time in which weights and, between tensor parts, vectors travel."""
+def _rough_time(run: RunConfig, chip: Chip, mesh: tuple[int, int, int], rows: int) -> tuple[float, float]:
+    """The model's share of the time in which it computes, or weights and, between tensor parts, vectors travel; and the
+    time of travelling by that of computing."""
+    (data, fsdp, tensor), stack = mesh, run.model.global_stack
     counts = count_parameters(ModelDefinition(run.model.canonical()).shapes())
-    work = step_tflop(run, devices).values()
+    work = step_tflop(run, data * fsdp * tensor).values()
+    vectors = 2 * 4 * stack.layers * rows * run.data.row_frames * stack.width * 2 if tensor > 1 else 0
+    reduced = 1 if data > 1 or tensor > 1 else 2  # over a whole slice libtpu reduces to all, not to parts
+    copies = 4 * 2 * sum(counts.values()) / fsdp if data > 1 else 0
+    sent = ((4 + 2 * reduced) * counts["global"] / tensor + (2 + 4 * reduced) * counts["local"]) * (fsdp > 1)
+    seconds = (sent + copies + vectors) / (chip.link_gb_s * 1e9)
     compute = sum(ran for _, ran in work) / chip.tflops
-    vectors = 2 * 4 * run.model.global_stack.layers * rows * run.data.row_frames * run.model.global_stack.width * 2
-    wire = 6 * counts["global"] / tensor + 6 * counts["local"] + (vectors if tensor > 1 else 0)
-    return sum(needed for needed, _ in work) / chip.tflops / max(compute, wire / (chip.link_gb_s * 1e9))
+    return sum(needed for needed, _ in work) / chip.tflops / max(compute, seconds), seconds / compute
