@@ -1,5 +1,6 @@
 """Laws of the planner: loops are counted, weights travel as often as they must, and what does not fit is told."""
 
+import math
 from dataclasses import replace
 from functools import partial
 
@@ -9,15 +10,15 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, PartitionSpec
 
-from tests.tiny import OPTIM, TRAIN, WIDE
+from tests.tiny import OPTIM, TRAIN, WIDE, make_programs, random_batch
 from uniaudio_jax.config import DataConfig, MeshConfig, ModelConfig, RunConfig, StackConfig
 from uniaudio_jax.flops import forward_flops
 from uniaudio_jax.model.uniaudio import ModelDefinition, count_parameters
-from uniaudio_jax.planning.chips import find_devices
+from uniaudio_jax.planning.chips import SHAPES, chip_of, find_devices
 from uniaudio_jax.planning.hlo import array_bytes, read_moved
 from uniaudio_jax.planning.report import describe_plan, plan_table
 from uniaudio_jax.planning.search import make_plan, roomier, search_plans
-from uniaudio_jax.planning.step import step_tflop
+from uniaudio_jax.planning.step import batch_shapes, step_tflop
 
 needs_libtpu = pytest.mark.usefixtures("tpu_compiler")
 
@@ -187,6 +188,21 @@ def test_a_search_ends_with_a_plan_that_fits():
 def test_a_topology_of_no_generation_is_refused_with_those_that_are_known(topology):
     with pytest.raises(ValueError, match=rf"--topology: got '{topology}', .* v5e: 1x1, 2x2"):
         find_devices(topology)
+
+
+@needs_libtpu
+@pytest.mark.parametrize(("generation", "sizes"), [pair for pair in SHAPES.items() if pair[0] != "h100"])
+def test_every_size_that_an_error_names_is_known_to_the_compiler(generation, sizes):
+    for size in sizes.split():
+        devices = find_devices(f"{generation}:{size}")
+        assert len(devices) == math.prod(map(int, size.split("x"))) * chip_of(devices).devices
+
+
+def test_a_step_is_planned_for_batches_as_the_loader_makes_them():
+    shapes = batch_shapes(RUN, make_programs(8, MeshConfig(fsdp=4), RUN.model))
+    for name, field in random_batch(rows=8, frames=256, loss_frames=131)._asdict().items():
+        planned = getattr(shapes, name)
+        assert (planned.shape, planned.dtype) == (field.shape, field.dtype), name
 
 
 @needs_libtpu

@@ -3,6 +3,7 @@
 Axes of the mesh with a single device need no exchange, and get none.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -35,7 +36,7 @@ def sum_over_devices(tree: Any, mesh: Mesh) -> Any:
 
 def shares_of_row(mesh: Mesh) -> int:
     """Devices that hold the same rows; each takes an equal share of their counted frames."""
-    return mesh.size // _size(mesh, RULES["act_rows"])
+    return math.prod(mesh.shape[axis] for axis in _share_axes(mesh))
 
 
 def take_share(frames: jax.Array, mesh: Mesh) -> jax.Array:
@@ -65,10 +66,3 @@ def _share_axes(mesh: Mesh) -> tuple[str, ...]:
 
 def _real(mesh: Any, axes: Any) -> tuple[str, ...]:
     return tuple(axis for axis in ((axes,) if isinstance(axes, str) else axes) if mesh.shape[axis] > 1)
-
-
-def _size(mesh: Mesh, axes: tuple[str, ...]) -> int:
-    size = 1
-    for axis in axes:
-        size *= mesh.shape[axis]
-    return size

@@ -14,7 +14,7 @@ from uniaudio_jax.sharding import MESH_AXES, mesh_shape
 
 
 class Chip(NamedTuple):
-    """One device as jax counts them: a chip, but a core of TPU v3, v4 and 7x.
+    """One device as jax counts them: a chip, but a core of TPU v3 and v4.
 
     tflops: 1e12 bfloat16 operations a second; memory_gib: what the compiler lets a program use; memory_gb_s,
     link_gb_s: 1e9 bytes a second of the main memory, and of both directions of one axis of the interconnect.
@@ -33,7 +33,6 @@ CHIPS = {
     "TPU v5 lite": Chip(197, 15.75, 819, 90),
     "TPU v5": Chip(459, 95.73, 2765, 180),
     "TPU v6 lite": Chip(918, 31.24, 1640, 180),
-    "TPU7x": Chip(1153, 94.74, 3690, 180, 2),
     "NVIDIA H100 80GB HBM3": Chip(989, 79.1, 3350, 450),
 }
 """By jax's name of the device. Sources: cloud.google.com/tpu/docs (operations, memory), the scaling book
@@ -74,19 +73,18 @@ def find_devices(topology: str) -> list[Any]:
     generation, _, size = topology.partition(":")
     if generation not in SHAPES or not size:
         raise ValueError(f"--topology: got {topology!r}, wanted a generation and a size; {_known()}")
+    if generation == "h100":
+        load_package("jax_plugins.xla_cuda12", "a plan for GPUs", "bash launch/install.sh plan_gpu")
+    else:
+        load_package("libtpu", "a plan for TPUs", "bash launch/install.sh plan")
     try:
-        if generation == "h100":
-            return _h100s(int(size))
-        return _tpus(topology)
+        return _h100s(int(size)) if generation == "h100" else _tpus(topology)
     except (jax.errors.JaxRuntimeError, ValueError) as error:
-        if "package" in str(error):
-            raise
         reason = str(error).splitlines()[0].removeprefix("INVALID_ARGUMENT: ")
         raise ValueError(f"--topology: got {topology!r}, which the compiler refuses ({reason}); {_known()}") from error
 
 
 def _tpus(topology: str) -> list[Any]:
-    load_package("libtpu", "a plan for TPUs", "bash launch/install.sh plan")
     # libtpu looks for the machine that it is on, and for other processes that use it; there is none.
     quiet = {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_WORKER_HOSTNAMES": "localhost"}
     for name, value in {**quiet, "TPU_ACCELERATOR_TYPE": "v5litepod-1", "TPU_WORKER_ID": "0"}.items():
@@ -95,7 +93,6 @@ def _tpus(topology: str) -> list[Any]:
 
 
 def _h100s(count: int) -> list[Any]:
-    load_package("jax_plugins.xla_cuda12", "a plan for GPUs", "bash launch/install.sh plan_gpu")
     shape = f"1x{-(-count // 8)}x{min(count, 8)}"
     description = topologies.get_topology_desc(
         topology_name="h100", platform="cuda", target_config=H100, topology=shape

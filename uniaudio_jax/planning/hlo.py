@@ -80,10 +80,7 @@ def array_bytes(shape: str, main_memory_only: bool = False) -> float:
     for kind, sizes, layout in _ARRAY.findall(shape):
         if main_memory_only and "S(" in layout:
             continue
-        each = (
-            _BYTES[kind] if kind in _BYTES else int(re.sub(r"\D.*", "", kind.lstrip("abcdefghijklmnopqrstuvwxyz"))) / 8
-        )
-        total += each * math.prod(int(size) for size in sizes.split(",") if size)
+        total += _item_bytes(kind) * math.prod(int(size) for size in sizes.split(",") if size)
     return total
 
 
@@ -124,11 +121,8 @@ def _walk(computations: Mapping[str, list[Instruction]], name: str, times: float
         if instruction.opcode == "while":
             trips = _trips(computations, instruction)
             _walk(computations, _called(instruction, "body")[0], times * trips, depth + 1, moved)
-        for key in ("to_apply", "true_computation", "false_computation") * (
-            instruction.opcode in ("call", "conditional")
-        ):
-            for called in _called(instruction, key):
-                _walk(computations, called, times, depth, moved)
+        for called in _branches(instruction):
+            _walk(computations, called, times, depth, moved)
         for collective, scattered in _collectives(computations, instruction):
             _add_collective(collective, scattered, times, depth, moved)
         if instruction.opcode not in _FREE:
