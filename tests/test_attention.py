@@ -11,14 +11,14 @@ from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from tests.tiny import MODEL, WIDE, random_batch
-from uniaudio_jax.model import kernels, positions
+from uniaudio_jax.config import MODERN, PAPER, LayoutConfig
+from uniaudio_jax.model import kernels
 from uniaudio_jax.model.attention import Cache
 from uniaudio_jax.model.block import unstack
 from uniaudio_jax.model.kernels import KERNELS, choose_kernel
 from uniaudio_jax.model.kernels.cudnn import cudnn_attention
 from uniaudio_jax.model.kernels.kernel import MASKED, Kernel, cached_attention
 from uniaudio_jax.model.kernels.splash import LANES, LARGEST_TILE, splash_attention, tiles
-from uniaudio_jax.model.positions.kind import Positions
 from uniaudio_jax.model.uniaudio import ModelDefinition
 from uniaudio_jax.sequence import Batch, unscored
 
@@ -31,27 +31,6 @@ def plain_rows(query, key, value, segments):
         visible = visible & (segments[:, :, None] == segments[:, None])
     weights = jax.nn.softmax(jnp.where(visible[:, None], scores, MASKED), axis=-1)
     return jnp.einsum("bhqk,bkhe->bqhe", weights, value)
-
-
-class Rotary(Positions):
-    """Turns pairs of a head's channels by an angle that grows with the position."""
-
-    def turn(self, queries, keys, positions):
-        half = queries.shape[-1] // 2
-        angles = positions[..., None, None] * 0.3 ** jnp.arange(1, half + 1)
-
-        def turned(x):
-            one, other, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
-            cos, sin = jnp.cos(angles), jnp.sin(angles)
-            return jnp.concatenate([one * cos - other * sin, one * sin + other * cos, rest], axis=-1)
-
-        return turned(queries), turned(keys)
-
-
-@pytest.fixture
-def rotary(monkeypatch):
-    """A kind of positions that is registered by one line."""
-    monkeypatch.setitem(positions.POSITIONS, "rotary", Rotary())
 
 
 ROWS_HERE = {name: kernel.rows for name, kernel in KERNELS.items()} | {
@@ -190,12 +169,13 @@ def test_a_kernel_of_another_platform_is_refused():
         choose_kernel("cudnn", "local", "tpu")
 
 
-@pytest.mark.parametrize("kind", ["learned", "rotary"])
-def test_fill_step_and_grow_equal_the_full_forward(kind, rotary):
-    definition = ModelDefinition(replace(MODEL, positions=kind))
+@pytest.mark.parametrize("layout", [PAPER, MODERN], ids=["paper", "modern"])
+def test_fill_step_and_grow_equal_the_full_forward(layout):
+    definition = ModelDefinition(replace(MODEL, layout=layout))
     params = definition.init(jax.random.key(0))
+    params = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), params)
     stack, local = (definition.merge(part, params[part]) for part in ("global", "local"))
-    assert (kind == "rotary") == ("positions" not in params["global"])
+    assert (layout == MODERN) == ("positions" not in params["global"])
     rows, frames, prefix = 2, 11, 5
     batch = on_device(random_batch(rows=rows))
     places = jnp.tile(jnp.arange(frames), (rows, 1))
@@ -216,17 +196,21 @@ def test_fill_step_and_grow_equal_the_full_forward(kind, rotary):
         position = jnp.full(rows, frame)
         vectors, caches = stack.step(unstack(stack.blocks), batch.tokens[:, frame - 1], caches, position)
         np.testing.assert_allclose(vectors, whole[:, frame], rtol=1e-5, atol=1e-5)
-    tokens = tokens[:, 0]
-    logits, linked = local(whole[:, 0], tokens), local.linked(whole[:, 0])
+    starts = [MODEL.ids.level(level).start for level in range(MODEL.codebooks)]
+    tokens = jax.random.randint(jax.random.key(1), (rows, MODEL.codebooks), 0, MODEL.entries) + jnp.array(starts)
+    linked = jnp.broadcast_to(local.linked(whole[:, 0]), (rows, MODEL.codebooks, whole.shape[-1]))
+    logits = local.logits(whole[:, 0], tokens)
     past, before = [None] * MODEL.local_stack.layers, jnp.full(rows, 24)
     for level in range(MODEL.codebooks):
         x, past = local.step(unstack(local.blocks), before, linked[:, level], past, level)
-        np.testing.assert_allclose(local.head(x), logits[:, level], rtol=1e-5, atol=1e-5)
+        ids = jnp.array(MODEL.ids.level(level))
+        stepped = x @ local.head.columns(level, ids)
+        np.testing.assert_allclose(stepped, logits[:, level, ids], rtol=1e-5, atol=1e-5)
         before = tokens[:, level]
 
 
-def test_rotary_positions_tell_orders_apart_and_restart_in_each_segment(rotary):
-    definition = ModelDefinition(replace(MODEL, positions="rotary"))
+def test_rotary_positions_tell_orders_apart_and_restart_in_each_segment():
+    definition = ModelDefinition(replace(MODEL, layout=LayoutConfig(positions="rotary")))
     params = definition.init(jax.random.key(0))
     batch = on_device(random_batch(rows=1))
     logits = definition.logits(params, batch)
@@ -246,8 +230,8 @@ def test_rotary_positions_tell_orders_apart_and_restart_in_each_segment(rotary):
 def test_unknown_names_are_refused_with_a_suggestion():
     with pytest.raises(ValueError, match="global_stack.attention: got 'blokked'.*did you mean 'blocked'"):
         choose_kernel("blokked", "global")
-    with pytest.raises(ValueError, match="model.positions: got 'lernd'.*did you mean 'learned'"):
-        ModelDefinition(replace(MODEL, positions="lernd"))
+    with pytest.raises(ValueError, match="model.layout.positions: got 'lernd'.*did you mean 'learned'"):
+        ModelDefinition(replace(MODEL, layout=LayoutConfig(positions="lernd")))
 
 
 def test_the_pairwise_kernel_refuses_packed_rows():

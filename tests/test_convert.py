@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uniaudio_jax.config import ModelConfig, StackConfig
+from uniaudio_jax.config import MODERN, PAPER, ModelConfig, StackConfig
 from uniaudio_jax.convert import (
     config_from_json,
     config_to_json,
@@ -22,7 +22,7 @@ from uniaudio_jax.convert import (
     tree_shapes,
 )
 from uniaudio_jax.pytorch.modeling_uniaudio import TorchUniAudio
-from uniaudio_jax.vocab import Vocabulary
+from uniaudio_jax.vocab import PUBLIC_RANGES, Vocabulary
 
 FORMAT = Path(__file__).parent / "golden" / "uniaudio_v1_format.json"
 CONFIG = ModelConfig(
@@ -34,6 +34,8 @@ CONFIG = ModelConfig(
     global_stack=StackConfig(layers=3, width=30, heads=5),
     local_stack=StackConfig(layers=2, width=30, heads=5),
 )
+
+MODERN_CONFIG = replace(CONFIG, vocabulary=Vocabulary(3, 3).size, ranges=PUBLIC_RANGES, entries=3, layout=MODERN)
 
 
 @st.composite
@@ -50,6 +52,7 @@ def configs(draw) -> ModelConfig:
         context_frames=draw(st.sampled_from((7, 11))),
         codebooks=codebooks,
         text_width=draw(st.sampled_from((1, 13))),
+        layout=draw(st.sampled_from((PAPER, MODERN))) if codebooks > 1 else PAPER,
         global_stack=StackConfig(layers=draw(layers), width=width, heads=heads),
         local_stack=StackConfig(layers=draw(layers), width=width, heads=heads),
     )
@@ -98,9 +101,10 @@ def test_names_and_shapes_are_the_published_ones():
     assert set(from_torch_names(state, config)) == {"global", "local"}
 
 
-def test_the_torch_model_has_the_names_and_shapes():
-    state = TorchUniAudio(CONFIG).state_dict()
-    assert {name: tuple(tensor.shape) for name, tensor in state.items()} == torch_shapes(CONFIG)
+@pytest.mark.parametrize("config", [CONFIG, MODERN_CONFIG], ids=["paper", "modern"])
+def test_the_torch_model_has_the_names_and_shapes(config):
+    state = TorchUniAudio(config).state_dict()
+    assert {name: tuple(tensor.shape) for name, tensor in state.items()} == torch_shapes(config)
 
 
 def test_kernels_are_turned_and_layers_are_stacked():
@@ -195,9 +199,12 @@ def test_a_json_that_does_not_fit_is_refused(change, message):
         config_from_json(values)
 
 
-def test_positions_of_another_kind_have_no_published_format():
-    with pytest.raises(ValueError, match="model.positions: got 'rotary', wanted 'learned'"):
-        torch_shapes(replace(CONFIG, positions="rotary"))
+def test_a_layout_is_in_the_json_where_it_is_not_the_papers():
+    assert "layout" not in config_to_json(CONFIG)
+    assert config_to_json(MODERN_CONFIG)["layout"]["positions"] == "rotary"
+    assert config_from_json(json.loads(json.dumps(config_to_json(MODERN_CONFIG)))) == MODERN_CONFIG
+    with pytest.raises(ValueError, match="model JSON, layout: got the fields colour, wanted a LayoutConfig with"):
+        config_from_json(config_to_json(CONFIG) | {"layout": {"colour": 3}})
 
 
 def test_the_text_width_comes_from_the_weights():
@@ -289,8 +296,9 @@ def test_packed_examples_have_the_logits_of_each_alone(model):
 def test_a_text_vector_takes_the_place_of_the_frame_vector(model):
     tokens, text = random_tokens(1, 7), random_text(1, 2)
     slots = torch.tensor([[-1, -1, 1, -1, -1, -1, -1]])
-    with_text = model.global_inputs(tokens, None, None, text, slots)
-    without = model.global_inputs(tokens, None, None, None, None)
+    positions = torch.arange(7)[None]
+    with_text = model.global_inputs(tokens, positions, text, slots)
+    without = model.global_inputs(tokens, positions, None, None)
     mapped = model.continuous_mappings["text_t5"](text[0, 1])
     assert_close(with_text[0, 3], mapped + model.g_pos.weight[3])
     assert torch.equal(with_text[0, [0, 1, 2, 4, 5, 6]], without[0, [0, 1, 2, 4, 5, 6]])

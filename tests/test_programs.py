@@ -14,7 +14,8 @@ from uniaudio_jax.bench.fused import fused_loss_and_gradients
 from uniaudio_jax.checkpoint import Checkpoints, describe, one_device, read_newest, restore_state, state_items
 from uniaudio_jax.config import DataConfig, MeshConfig, OptimConfig, RunConfig, StackConfig, TrainConfig
 from uniaudio_jax.loss import cross_entropy
-from uniaudio_jax.model.block import gelu, normalise
+from uniaudio_jax.model.mlps import gelu
+from uniaudio_jax.model.norms import normalise
 from uniaudio_jax.planning.hlo import read_moved
 from uniaudio_jax.programs import Programs
 from uniaudio_jax.sequence import pack

@@ -5,6 +5,7 @@ import datetime
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -12,15 +13,20 @@ import numpy as np
 import pytest
 
 from tests.small_run import REPO, environment, finish, python, write_run
-from tests.tiny import MODEL, make_programs, random_batch
+from tests.test_modern import LAYOUTS
+from tests.tiny import MODEL, make_programs, random_batch, random_stream
 from uniaudio_jax import load_run
 from uniaudio_jax.codec.exchange import config_from_json as codec_config_from_json
 from uniaudio_jax.codec.exchange import config_to_json as codec_config_to_json
 from uniaudio_jax.codec.public import public_codec
-from uniaudio_jax.config import ModelConfig, StackConfig
+from uniaudio_jax.config import MODERN, PAPER, ModelConfig, StackConfig
 from uniaudio_jax.convert import config_to_json, to_torch_names
+from uniaudio_jax.decoding import Generator
 from uniaudio_jax.import_torch import convert_sizes, read_model
 from uniaudio_jax.model.uniaudio import ModelDefinition
+from uniaudio_jax.sampling import Sampling
+from uniaudio_jax.sequence import to_prefix
+from uniaudio_jax.tasks import get_task
 
 torch = pytest.importorskip("torch")
 
@@ -33,8 +39,12 @@ def torch_model(config, params):
     return model.eval()
 
 
-@pytest.mark.parametrize("codebooks", [1, 2, 3, 5])
-def test_logits_agree_with_pytorch_on_packed_rows(codebooks):
+@pytest.mark.parametrize(
+    ("codebooks", "layout"),
+    [(1, PAPER), (2, PAPER), (3, PAPER), (5, PAPER), (3, MODERN)]
+    + [pytest.param(3, layout, id=name, marks=pytest.mark.slow) for name, layout in LAYOUTS.items()],
+)
+def test_logits_agree_with_pytorch_on_packed_rows(codebooks, layout):
     stacks = [StackConfig(layers=layers, width=30, heads=5) for layers in (3, 2)]
     config = ModelConfig(
         vocabulary=1223,
@@ -42,6 +52,7 @@ def test_logits_agree_with_pytorch_on_packed_rows(codebooks):
         context_frames=61,
         codebooks=codebooks,
         text_width=7,
+        layout=layout,
         global_stack=stacks[0],
         local_stack=stacks[1],
     )
@@ -66,11 +77,13 @@ def test_logits_agree_with_pytorch_on_packed_rows(codebooks):
     np.testing.assert_allclose(np.asarray(ours)[real], theirs[real], atol=1e-4, rtol=1e-4)
 
 
-def test_one_training_step_has_the_gradients_of_pytorch():
-    programs, batch = make_programs(), random_batch(rows=2)
+@pytest.mark.parametrize("layout", [PAPER, MODERN], ids=["paper", "modern"])
+def test_one_training_step_has_the_gradients_of_pytorch(layout):
+    config = replace(MODEL, layout=layout)
+    programs, batch = make_programs(model=config), random_batch(rows=2)
     params = programs.init(jax.random.key(0)).params
     gradients, tally = programs.gradients(params, jax.tree.map(np.asarray, batch))
-    model = torch_model(MODEL, jax.device_get(params))
+    model = torch_model(config, jax.device_get(params))
     mask = np.zeros(batch.segments.shape, bool)
     for row, (frames, weights) in enumerate(zip(batch.loss_frames, batch.loss_weights, strict=True)):
         mask[row, frames[weights > 0]] = True
@@ -83,12 +96,29 @@ def test_one_training_step_has_the_gradients_of_pytorch():
         text_slots=torch.from_numpy(batch.text_slots.astype(np.int64)),
     ).backward()
     tokens = float(tally.tokens.sum())
-    ours = to_torch_names(jax.device_get(gradients), MODEL)
+    ours = to_torch_names(jax.device_get(gradients), config)
     for name, weight in model.named_parameters():
         theirs = np.zeros(weight.shape, np.float32) if weight.grad is None else weight.grad.numpy()
         np.testing.assert_allclose(
             ours[name] / tokens, theirs, atol=1e-4 * max(np.abs(theirs).max(), 1e-6), err_msg=name
         )
+
+
+def test_greedy_generation_is_that_of_pytorch():
+    config = replace(MODEL, layout=MODERN)
+    definition = ModelDefinition(config)
+    params = definition.init(jax.random.key(1))
+    params = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), params)
+    task, rng = get_task("enhancement"), np.random.default_rng(0)
+    prefix = to_prefix(task, {s.key: random_stream(s, 7, rng) for s in task.streams}, config.ids, config.text_width)
+    greedy = Sampling(temperature=0, min_frames=11)
+    ours = Generator(definition, params, config.ids).generate(task, [prefix], greedy, 11)[0]
+    allowed = torch.zeros(3, config.vocabulary_size, dtype=torch.bool)
+    for level in range(3):
+        allowed[level, config.ids.level(level)] = True
+    theirs = torch_model(config, jax.device_get(params)).generate(torch.from_numpy(prefix.tokens[None]), 11, allowed)
+    starts = np.array([config.ids.level(level).start for level in range(3)])
+    np.testing.assert_array_equal(ours, theirs.numpy()[0] - starts)
 
 
 @pytest.fixture(scope="module")

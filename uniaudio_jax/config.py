@@ -47,14 +47,64 @@ class StackConfig(Checked):
         return self.width // self.heads
 
     @property
-    def hidden(self) -> int:
-        """Width inside the MLP: 4 D, as in the public checkpoints."""
-        return 4 * self.width
-
-    @property
     def init_std(self) -> float:
         """Spread of fresh weights: the public code's 0.02 at its width 1536, and as 1 / sqrt(width) below."""
         return 0.02 * (1536 / self.width) ** 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayoutConfig(Checked):
+    """How both stacks are built; by default as in the public checkpoints."""
+
+    positions: str = "learned"
+    """How the global stack knows the order of frames, by its name in model/positions: learned or rotary. The levels of
+    a frame have learned vectors in any case."""
+    norm: str = "layer"
+    """Normalisation before each part of a block, by its name in model/norms.py: layer, or rms without biases."""
+    mlp: str = "gelu"
+    """The MLP of a block, by its name in model/mlps.py: gelu, squared_relu or swiglu, of equal size."""
+    biases: bool = True
+    """Whether linear maps of the blocks have biases."""
+    query_key_norm: bool = False
+    """Whether each head's queries and keys are normalised (arXiv 2302.05442)."""
+    zero_outputs: bool = False
+    """Whether a block's output maps start at zero, so that fresh blocks change nothing."""
+    frame_vectors: Literal["concatenated", "summed"] = "concatenated"
+    """How the tokens of a frame become its vector, and its global vector reaches the levels: as Q shares of the width,
+    one for each level, or as one sum, of which each level sees all."""
+    head: str = "shared"
+    """What gives the logits, by its name in model/heads: shared over all ids, or levels, each over the ids that can
+    come there."""
+    logit_cap: float | None = None
+    """Logits stay within this of zero, as cap tanh(logits / cap); None leaves them."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        cap = self.logit_cap
+        require("LayoutConfig.logit_cap", cap is None or cap > 0, str(cap), "None, or more than 0")
+
+    def hidden(self, width: int) -> int:
+        """Width inside the MLP: 4 D, and 8/3 D where three maps share the size of two."""
+        return 8 * width // 3 if self.mlp == "swiglu" else 4 * width
+
+    def output_std(self, stack: StackConfig) -> float:
+        """Spread of the fresh weights of a block's output maps."""
+        return 0.0 if self.zero_outputs else stack.init_std
+
+
+PAPER = LayoutConfig()
+"""The layout of the public checkpoints."""
+MODERN = LayoutConfig(
+    positions="rotary",
+    norm="rms",
+    mlp="squared_relu",
+    biases=False,
+    query_key_norm=True,
+    zero_outputs=True,
+    frame_vectors="summed",
+    head="levels",
+)
+"""The choices that learn more in equal time."""
 
 
 def _pairs(kind: type) -> tyro.constructors.PrimitiveConstructorSpec:
@@ -81,7 +131,7 @@ RangeSizes = Annotated[dict[str, int], _pairs(int)]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(Checked):
-    """The multi-scale Transformer (arXiv 2310.00704 section 2.3), in the layout of the public checkpoints."""
+    """The multi-scale Transformer (arXiv 2310.00704 section 2.3)."""
 
     context_frames: int
     """The most frames of an example, the start frame included: rows of a learned position table."""
@@ -102,8 +152,8 @@ class ModelConfig(Checked):
     vocabulary: int | None = None
     """Ids of the embeddings and the head, where these are more than the ranges need: padding that lets a mesh divide
     them, or the size of an imported checkpoint."""
-    positions: str = "learned"
-    """Kind of positions, by its name in model/positions."""
+    layout: LayoutConfig = PAPER
+    """How the stacks are built."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -118,7 +168,13 @@ class ModelConfig(Checked):
             "ModelConfig.local_stack.width",
             self.local_stack.width == width,
             str(self.local_stack.width),
-            f"the global width {width} (public layout)",
+            f"the global width {width}",
+        )
+        require(
+            "ModelConfig.layout.head",
+            self.layout.head != "levels" or (self.codebooks > 1 and "audio" in self.ranges),
+            f"levels with {self.codebooks} codebooks and the ranges {self.ranges}",
+            "at least 2 codebooks of audio, or the head shared",
         )
         for name, size in {"entries": self.entries, **self.appended}.items():
             require(f"ModelConfig, size of {name}", size >= 1, str(size), "at least 1")
@@ -152,8 +208,14 @@ class ModelConfig(Checked):
 
     @property
     def token_width(self) -> int:
-        """Width of one token's share of a frame vector, D / Q."""
-        return self.global_stack.width // self.codebooks
+        """Width of one token's part of a frame vector: its share D / Q, or all of D where the tokens are summed."""
+        width = self.global_stack.width
+        return width // self.codebooks if self.layout.frame_vectors == "concatenated" else width
+
+    @property
+    def first_ids(self) -> int:
+        """Ids that can come at the first level: all but the codes of later ones."""
+        return self.vocabulary_size - (self.codebooks - 1) * self.entries
 
     def canonical(self) -> "ModelConfig":
         """The same model with its vocabulary stated and automatic kernels: equal where two models share weights."""

@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from uniaudio_jax.config import ModelConfig, StackConfig
+from uniaudio_jax.config import PAPER, LayoutConfig, ModelConfig, StackConfig
+from uniaudio_jax.config_files import from_dict, to_dict
 from uniaudio_jax.trees import WIDENED, check_arrays, flatten, unflatten
 from uniaudio_jax.vocab import ranges_within
 
 TEXT_MAP = "continuous_mappings.text_t5"
 NOTE = " (float16 and bfloat16 are widened to float32, other types are refused)"
 
-OPTIONAL_FIELDS = {"entries": ModelConfig.entries, "appended": {}}
+OPTIONAL_FIELDS = {"entries": ModelConfig.entries, "appended": {}, "layout": {}}
 """Fields that a JSON states only where they differ from those of the public checkpoints."""
 JSON_FIELDS = ("vocab", "context_frames", "width", "heads", "global_layers", "local_layers", "codebooks")
 
@@ -92,26 +93,21 @@ def tree_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 def published_tensors(config: ModelConfig) -> list[Tensor]:
-    """Every tensor of the public UniAudio v1 checkpoint format (arXiv 2310.00704), in the public order.
-
-    Raises ValueError for positions of another kind than the format's learned ones.
-    """
-    if config.positions != "learned":
-        raise ValueError(
-            f"model.positions: got {config.positions!r}, wanted 'learned': the public checkpoint format has no other"
-        )
-    vocabulary, width = config.vocabulary_size, config.global_stack.width
+    """Every tensor of a checkpoint: in the paper's layout those of the public UniAudio v1 format (arXiv 2310.00704), in
+    the public order; other layouts have fewer biases and other tensors in their places."""
+    layout, width = config.layout, config.global_stack.width
+    positions = [Tensor("g_pos.weight", "global.positions", (config.context_frames, width))]
     return [
-        Tensor("g_emb.weight", "global.embedding", (vocabulary, config.token_width)),
-        Tensor("g_pos.weight", "global.positions", (config.context_frames, width)),
-        *_blocks("g_layers", "global.blocks", config.global_stack),
-        *_norm("g_ln", "global.norm", width),
-        Tensor("l_emb.weight", "local.embedding", (vocabulary, width)),
+        Tensor("g_emb.weight", "global.embedding", (config.vocabulary_size, config.token_width)),
+        *(positions if layout.positions == "learned" else []),
+        *_blocks("g_layers", "global.blocks", config.global_stack, layout),
+        *_norm("g_ln", "global.norm", width, layout.norm),
+        Tensor("l_emb.weight", "local.embedding", (config.vocabulary_size, width)),
         Tensor("l_pos.weight", "local.positions", (config.codebooks, width)),
-        *_blocks("l_layers", "local.blocks", config.local_stack),
-        *_norm("l_ln", "local.norm", width),
+        *_blocks("l_layers", "local.blocks", config.local_stack, layout),
+        *_norm("l_ln", "local.norm", width, layout.norm),
         *_linear("g2l_linear", "local.link", config.token_width, width),
-        *_linear("lm_head", "local.head", width, vocabulary, bias=False),
+        *_head(config),
         *_linear(TEXT_MAP, "global.text", config.text_width, width),
     ]
 
@@ -127,7 +123,9 @@ def config_to_json(config: ModelConfig) -> dict[str, Any]:
             f"config_to_json: got {heads[0]} global and {heads[1]} local heads, wanted the same number; "
             "the checkpoint format has one `heads`"
         )
-    optional = {name: getattr(config, name) for name in OPTIONAL_FIELDS}
+    paper = to_dict(PAPER)
+    layout = {name: value for name, value in to_dict(config.layout).items() if value != paper[name]}
+    optional = {"entries": config.entries, "appended": config.appended, "layout": layout}
     return {
         "vocab": config.vocabulary_size,
         "context_frames": config.context_frames,
@@ -151,7 +149,7 @@ def config_from_json(values: Mapping[str, Any], state: Mapping[str, Any] | None 
     values = OPTIONAL_FIELDS | dict(values)
     if "text_width" not in values and state is not None:
         values["text_width"] = _text_width(state)
-    appended = values.pop("appended")
+    appended, layout = values.pop("appended"), values.pop("layout")
     wanted = (*JSON_FIELDS, "text_width", "entries")
     problems = _size_problems(values, wanted)
     if isinstance(appended, dict):
@@ -174,6 +172,7 @@ def config_from_json(values: Mapping[str, Any], state: Mapping[str, Any] | None 
         context_frames=values["context_frames"],
         codebooks=values["codebooks"],
         text_width=values["text_width"],
+        layout=from_dict(LayoutConfig, layout, "model JSON, layout"),
         global_stack=stack(values["global_layers"]),
         local_stack=stack(values["local_layers"]),
     )
@@ -206,21 +205,36 @@ def _linear(name: str, path: str, inputs: int, outputs: int, layer: int | None =
     return [weight, Tensor(f"{name}.bias", f"{path}.bias", (outputs,), layer)] if bias else [weight]
 
 
-def _norm(name: str, path: str, width: int, layer: int | None = None) -> list[Tensor]:
-    return [
-        Tensor(f"{name}.weight", f"{path}.scale", (width,), layer),
-        Tensor(f"{name}.bias", f"{path}.bias", (width,), layer),
+def _norm(name: str, path: str, width: int, kind: str, layer: int | None = None) -> list[Tensor]:
+    weight = Tensor(f"{name}.weight", f"{path}.scale", (width,), layer)
+    return [weight, Tensor(f"{name}.bias", f"{path}.bias", (width,), layer)] if kind == "layer" else [weight]
+
+
+def _head(config: ModelConfig) -> list[Tensor]:
+    width = config.local_stack.width
+    if config.layout.head == "shared":
+        return _linear("lm_head", "local.head", width, config.vocabulary_size, bias=False)
+    first = Tensor("lm_head.first.weight", "local.head.first_kernel", (config.first_ids, width))
+    shape = (config.entries, width)
+    return [first] + [
+        Tensor(f"lm_head.later.{level}.weight", "local.head.later_kernel", shape, level)
+        for level in range(config.codebooks - 1)
     ]
 
 
-def _blocks(name: str, path: str, stack: StackConfig) -> list[Tensor]:
-    width, hidden, tensors = stack.width, stack.hidden, []
+def _blocks(name: str, path: str, stack: StackConfig, layout: LayoutConfig) -> list[Tensor]:
+    width, hidden, tensors = stack.width, layout.hidden(stack.width), []
     for layer in range(stack.layers):
         at = f"{name}.{layer}"
         for part in ("query", "key", "value", "out"):
-            tensors += _linear(f"{at}.attn.{part}", f"{path}.attention.{part}", width, width, layer, part != "key")
-        tensors += _norm(f"{at}.attn_ln", f"{path}.attention_norm", width, layer)
-        tensors += _linear(f"{at}.mlp.0", f"{path}.mlp.up", width, hidden, layer)
-        tensors += _linear(f"{at}.mlp.2", f"{path}.mlp.down", hidden, width, layer)
-        tensors += _norm(f"{at}.mlp_ln", f"{path}.mlp_norm", width, layer)
+            bias = layout.biases and part != "key"
+            tensors += _linear(f"{at}.attn.{part}", f"{path}.attention.{part}", width, width, layer, bias)
+        for part in ("query_norm", "key_norm") if layout.query_key_norm else ():
+            tensors += _norm(f"{at}.attn.{part}", f"{path}.attention.{part}", stack.head_width, "rms", layer)
+        tensors += _norm(f"{at}.attn_ln", f"{path}.attention_norm", width, layout.norm, layer)
+        tensors += _linear(f"{at}.mlp.0", f"{path}.mlp.up", width, hidden, layer, layout.biases)
+        if layout.mlp == "swiglu":
+            tensors += _linear(f"{at}.mlp.gate", f"{path}.mlp.gate", width, hidden, layer, layout.biases)
+        tensors += _linear(f"{at}.mlp.2", f"{path}.mlp.down", hidden, width, layer, layout.biases)
+        tensors += _norm(f"{at}.mlp_ln", f"{path}.mlp_norm", width, layout.norm, layer)
     return tensors

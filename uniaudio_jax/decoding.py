@@ -92,7 +92,7 @@ class PreparedModel(NamedTuple):
 def prepare_for_decoding(definition: ModelDefinition, params: Params, ids: Int[Array, "L A"]) -> PreparedModel:
     """The model with logits over `ids` alone."""
     global_, local = definition.merge("global", params["global"]), definition.merge("local", params["local"])
-    heads = [params["local"]["head"]["kernel"][:, row] for row in ids]
+    heads = [local.head.columns(level, row) for level, row in enumerate(ids)]
     return PreparedModel(global_, local, unstack(global_.blocks), unstack(local.blocks), ids, heads)
 
 
@@ -101,12 +101,12 @@ def local_frame(
 ) -> tuple[Int[Array, "B Q"], Float[Array, "B L A"]]:
     """The tokens that `choose` takes for one frame, level after level, and the logits it chose from."""
     local = model.local
-    linked = local.linked(vectors)
+    linked = jnp.broadcast_to(local.linked(vectors), (len(vectors), local.codebooks, vectors.shape[-1]))
     caches: Sequence[Cache | None] = [None] * len(model.local_blocks)
     tokens, logits = [jnp.full(len(vectors), LOCAL_START)], []
     for level, head in enumerate(model.heads):
         x, caches = local.step(model.local_blocks, tokens[-1], linked[:, level], caches, level)
-        logits.append(x @ head)
+        logits.append(local.head.capped(x @ head))
         tokens.append(choose(logits[-1], level, tokens[min(level, 1)], draws[:, level]))
     tokens += tokens[1:2] * (local.codebooks - len(model.heads))
     return jnp.stack(tokens[1:], axis=1), jnp.stack(logits, axis=1)

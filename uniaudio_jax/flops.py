@@ -23,7 +23,8 @@ def global_flops(model: ModelConfig, frames: int, row_frames: int) -> float:
 def local_flops(model: ModelConfig, loss_frames: int) -> float:
     """Of a forward pass of the local stack over so many frames, with the link and the head."""
     tokens, width = loss_frames * model.codebooks, model.local_stack.width
-    ends = 2 * tokens * width * (model.vocabulary_size + model.token_width)
+    columns = model.codebooks * model.vocabulary_size if model.layout.head == "shared" else model.vocabulary_size
+    ends = 2 * loss_frames * width * (columns + width)
     return sum(_stack(model.local_stack, tokens, (model.codebooks + 1) / 2)) + ends
 
 

@@ -1,11 +1,13 @@
 """Cross-entropy of the tokens that count, tallied by task and codebook level."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from uniaudio_jax.model.heads.head import Scored
 from uniaudio_jax.tasks import TASKS
 
 
@@ -62,14 +64,20 @@ def _cross_entropy_back(kept: tuple[Array, Array, Array], d: tuple[Array, Array]
 cross_entropy.defvjp(_cross_entropy, _cross_entropy_back)
 
 
-def tally_tokens(
-    logits: Float[Array, "F Q V"], tokens: Int[Array, "F Q"], weights: Float[Array, " F"], task: Int[Array, " F"]
-) -> Tally:
+def tally_tokens(scored: Sequence[Scored], weights: Float[Array, " F"], task: Int[Array, " F"]) -> Tally:
     """The tally of these frames, whose weights count; the training differentiates its summed loss."""
     rows = jax.nn.one_hot(task, len(TASKS)) * weights[:, None]
 
     def by_task(values: Array) -> Array:
         return jnp.einsum("fk,fq->kq", rows, values)
 
-    losses, hits = cross_entropy(logits, tokens)
+    groups = [_losses_and_hits(group) for group in scored]
+    losses, hits = (jnp.concatenate(parts, axis=1) for parts in zip(*groups, strict=True))
     return Tally(by_task(losses), by_task(hits), by_task(jnp.ones_like(losses)))
+
+
+def _losses_and_hits(group: Scored) -> tuple[Float[Array, "F n"], Float[Array, "F n"]]:
+    losses, hits = cross_entropy(group.logits, group.targets)
+    if group.certain is None:
+        return losses, hits
+    return jnp.where(group.certain, 0.0, losses), jnp.where(group.certain, 1.0, hits)

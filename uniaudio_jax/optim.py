@@ -80,7 +80,7 @@ OPTIMIZERS: dict[str, Callable[[OptimConfig, Schedule], optax.GradientTransforma
 
 def kernels(params: Any) -> Any:
     """Which weights are the kernels of linear maps, as a tree of booleans."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key.endswith("kernel"), params)
 
 
 def muon_or_adamw(params: Any) -> Any:

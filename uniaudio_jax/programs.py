@@ -206,8 +206,8 @@ class Programs:
 
     def _tally_frames(self, weights: Params, vectors: Float[Array, "F D"], frames: "Counted") -> Tally:
         local = self.definition.merge("local", weights)
-        logits = local(vectors, frames.tokens, self.train.local_remat)
-        return tally_tokens(logits, frames.tokens, frames.weights, frames.task)
+        scored = local(vectors, frames.tokens, self.train.local_remat)
+        return tally_tokens(scored, frames.weights, frames.task)
 
     def _chunks(self, vectors: Float[Array, "B T D"], batch: Batch) -> tuple[Array, "Counted"]:
         """This device's share of its rows' counted frames, [chunks, frames of a chunk, …]."""

@@ -1,4 +1,4 @@
-"""Self-attention with the projections of the public checkpoints, and how a stack's items see each other."""
+"""Self-attention, and how a stack's items see each other."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -8,9 +8,10 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from uniaudio_jax.config import StackConfig
+from uniaudio_jax.config import LayoutConfig, StackConfig
 from uniaudio_jax.model.kernels import choose_kernel
 from uniaudio_jax.model.kernels.kernel import Kernel
+from uniaudio_jax.model.norms import RmsNorm
 from uniaudio_jax.model.placement import ALONE, Placement
 from uniaudio_jax.model.positions import choose_positions
 from uniaudio_jax.model.positions.kind import Positions
@@ -40,20 +41,21 @@ class Attend(NamedTuple):
         self, positions: Int[Array, "*B T"], segments: Int[Array, "B T"] | None = None, placement: Placement = ALONE
     ) -> Mix:
         """Causal attention of whole rows within each segment; the cache that comes back holds the rows."""
-        attend = placement.attention(self.kernel.rows)
+        attend, turn = placement.attention(self.kernel.rows), self.positions.turn(positions)
 
         def mix(query: Array, key: Array, value: Array, _: Cache | None) -> tuple[Array, Cache]:
-            query, key = self.positions.turn(query, key, positions)
+            query, key = turn(query), turn(key)
             return attend(query, key, value, segments), _cache_of(key, value)
 
         return mix
 
     def step(self, position: Int[Array, " B"]) -> Mix:
         """Attention of one more item at `position` of each row, which sees the cache up to itself."""
+        turn = self.positions.turn(position[:, None])
 
         def mix(query: Array, key: Array, value: Array, cache: Cache | None) -> tuple[Array, Cache]:
             assert cache is not None
-            query, key = self.positions.turn(query, key, position[:, None])
+            query, key = turn(query), turn(key)
             rows = jnp.arange(len(query))
             cache = Cache(
                 cache.keys.at[rows, :, :, position].set(key[:, 0]), cache.values.at[rows, :, position].set(value[:, 0])
@@ -65,9 +67,10 @@ class Attend(NamedTuple):
 
     def grow(self, position: int) -> Mix:
         """Attention of the item at `position` over a cache that holds just the items before it (None for the first)."""
+        turn = self.positions.turn(jnp.array([position]))
 
         def mix(query: Array, key: Array, value: Array, cache: Cache | None) -> tuple[Array, Cache]:
-            query, key = self.positions.turn(query, key, jnp.array([position]))
+            query, key = turn(query), turn(key)
             grown = _cache_of(key, value)
             if cache is not None:
                 keys = jnp.concatenate([cache.keys, grown.keys], axis=3)
@@ -108,15 +111,17 @@ def linear(
 
 
 class Attention(nnx.Module):
-    """Multi-head attention with biases on query, value and output and none on the key."""
+    """Multi-head attention. Keys have no bias in any case, as in the public checkpoints."""
 
-    def __init__(self, config: StackConfig, *, rngs: nnx.Rngs):
-        width, std = config.width, config.init_std
+    def __init__(self, config: StackConfig, layout: LayoutConfig, *, rngs: nnx.Rngs):
+        width, std, biases = config.width, config.init_std, layout.biases
         self.heads = config.heads
-        self.query = linear(width, width, ("embed", "heads"), std, rngs)
+        self.query = linear(width, width, ("embed", "heads"), std, rngs, biases)
         self.key = linear(width, width, ("embed", "heads"), std, rngs, use_bias=False)
-        self.value = linear(width, width, ("embed", "heads"), std, rngs)
-        self.out = linear(width, width, ("heads", "embed"), std, rngs)
+        self.value = linear(width, width, ("embed", "heads"), std, rngs, biases)
+        self.out = linear(width, width, ("heads", "embed"), layout.output_std(config), rngs, biases)
+        self.query_norm = RmsNorm(config.head_width, "none") if layout.query_key_norm else None
+        self.key_norm = RmsNorm(config.head_width, "none") if layout.query_key_norm else None
 
     def __call__(
         self, x: Float[Array, "B T D"], mix: Mix, cache: Cache | None = None
@@ -126,5 +131,7 @@ class Attention(nnx.Module):
             rearrange(project(x), "B T (H E) -> B T H E", H=self.heads)
             for project in (self.query, self.key, self.value)
         )
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
         mixed, cache = mix(query, key, value, cache)
         return self.out(rearrange(mixed, "B T H E -> B T (H E)")), cache

@@ -7,9 +7,18 @@ from jaxtyping import Array, Float, Int
 from uniaudio_jax.vocab import GLOBAL_START, LOCAL_START
 
 
-def frame_vectors(tokens: Int[Array, "*any Q"], table: Float[Array, "V E"]) -> Float[Array, "*any Q*E"]:
-    """Concatenates the Q token vectors of each frame."""
+def concatenated(tokens: Int[Array, "*any Q"], table: Float[Array, "V E"]) -> Float[Array, "*any Q*E"]:
+    """The Q token vectors of each frame, one after the other."""
     return rearrange(table[tokens], "... Q E -> ... (Q E)")
+
+
+def summed(tokens: Int[Array, "*any Q"], table: Float[Array, "V D"]) -> Float[Array, "*any D"]:
+    """The sum of the Q token vectors of each frame."""
+    return table[tokens].sum(axis=-2)
+
+
+FRAME_VECTORS = {"concatenated": concatenated, "summed": summed}
+"""How the vector of a frame is made of its tokens, by the names in the config."""
 
 
 def place_text(

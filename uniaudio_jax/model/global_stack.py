@@ -6,8 +6,9 @@ from jaxtyping import Array, Float, Int
 
 from uniaudio_jax.config import ModelConfig, Remat
 from uniaudio_jax.model.attention import Cache, choose_attend, linear
-from uniaudio_jax.model.block import Block, Norm, fill_blocks, make_blocks, run_blocks, step_blocks
-from uniaudio_jax.model.embed import frame_vectors, place_text, shift_frames, shift_slots
+from uniaudio_jax.model.block import Block, fill_blocks, make_blocks, run_blocks, step_blocks
+from uniaudio_jax.model.embed import FRAME_VECTORS, place_text, shift_frames, shift_slots
+from uniaudio_jax.model.norms import make_norm
 from uniaudio_jax.model.placement import ALONE, Placement
 from uniaudio_jax.sequence import Batch
 
@@ -17,14 +18,15 @@ class GlobalStack(nnx.Module):
 
     def __init__(self, config: ModelConfig, platform: str | None = None, *, rngs: nnx.Rngs):
         width, std = config.global_stack.width, config.global_stack.init_std
-        self.attend = choose_attend(config.global_stack.attention, "global", config.positions, platform)
+        self.attend = choose_attend(config.global_stack.attention, "global", config.layout.positions, platform)
+        self.frame_vectors = FRAME_VECTORS[config.layout.frame_vectors]
         table = nnx.initializers.normal(std)(rngs.params(), (config.vocabulary_size, config.token_width))
         self.embedding = nnx.Param(table, axes=("vocab", "embed"))
         shape = (config.context_frames, width)
         self.positions = self.attend.positions.table(shape, ("positions", "embed"), std, rngs)
         self.text = linear(config.text_width, width, ("text", "embed"), std, rngs)
-        self.blocks = make_blocks(config.global_stack, rngs)
-        self.norm = Norm(width, rngs=rngs)
+        self.blocks = make_blocks(config.global_stack, config.layout, rngs)
+        self.norm = make_norm(config.layout.norm, width)
 
     def __call__(self, batch: Batch, remat: Remat = "none", placement: Placement = ALONE) -> Float[Array, "B T D"]:
         """The vectors; see `run_blocks` for `remat`."""
@@ -35,7 +37,7 @@ class GlobalStack(nnx.Module):
     def inputs(self, batch: Batch) -> Float[Array, "B T D"]:
         """The vector of the frame before each frame, text vectors in their places, with its position."""
         table = self.embedding[...]
-        frames = frame_vectors(shift_frames(batch.tokens, batch.positions), table)
+        frames = self.frame_vectors(shift_frames(batch.tokens, batch.positions), table)
         mapped = self.text(batch.text_vectors.astype(table.dtype))
         frames = place_text(frames, mapped, shift_slots(batch.text_slots, batch.positions))
         return self.attend.positions.add(frames, batch.positions, self.positions)
@@ -50,7 +52,7 @@ class GlobalStack(nnx.Module):
         self, blocks: list[Block], frame: Int[Array, "B Q"], caches: list[Cache], position: Int[Array, " B"]
     ) -> tuple[Float[Array, "B D"], list[Cache]]:
         """The vector for the frame at `position`, given the frame before it, and the new caches."""
-        vectors = frame_vectors(frame, self.embedding[...])
+        vectors = self.frame_vectors(frame, self.embedding[...])
         x = jnp.expand_dims(self.attend.positions.add(vectors, position, self.positions), 1)
         x, caches = step_blocks(blocks, x, self.attend.step(position), caches)
         return self.norm(x)[:, 0], caches

@@ -62,7 +62,7 @@ class ModelDefinition:
         vectors = self.merge("global", params["global"])(batch)
         rows, frames, codebooks = batch.tokens.shape
         local = self.merge("local", params["local"])
-        logits = local(vectors.reshape(rows * frames, -1), batch.tokens.reshape(-1, codebooks))
+        logits = local.logits(vectors.reshape(rows * frames, -1), batch.tokens.reshape(-1, codebooks))
         return logits.reshape(rows, frames, codebooks, -1)
 
 

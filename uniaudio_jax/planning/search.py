@@ -163,7 +163,10 @@ def _most_promising(run: RunConfig, devices: list[Any], rows_per_device: int | N
 
 def _divides(model: ModelConfig, fsdp: int, tensor: int) -> bool:
     return (
-        model.token_width % fsdp == 0 and model.global_stack.heads % tensor == 0 and model.vocabulary_size % tensor == 0
+        model.token_width % fsdp == 0
+        and model.global_stack.heads % tensor == 0
+        and model.vocabulary_size % tensor == 0
+        and model.first_ids % tensor == 0
     )
 
 

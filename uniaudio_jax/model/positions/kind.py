@@ -1,5 +1,7 @@
 """What a kind of positions is: how a stack knows where an item stands."""
 
+from collections.abc import Callable
+
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
@@ -17,8 +19,6 @@ class Positions:
         """The vectors of items at `positions`, as the first block wants them; positions broadcast against vectors."""
         return vectors
 
-    def turn(
-        self, queries: Float[Array, "B T H E"], keys: Float[Array, "B T H E"], positions: Int[Array, "*B T"]
-    ) -> tuple[Float[Array, "B T H E"], Float[Array, "B T H E"]]:
-        """Queries and keys of items at `positions`, [B, T] or [T], as the scores want them."""
-        return queries, keys
+    def turn(self, positions: Int[Array, "*B T"]) -> Callable[[Float[Array, "B T H E"]], Float[Array, "B T H E"]]:
+        """What queries and keys of items at `positions`, [B, T] or [T], go through before their scores."""
+        return lambda x: x
