@@ -12,7 +12,7 @@ from data_pipelines.views import View, open_views
 from uniaudio_jax.clock import FrameClock
 from uniaudio_jax.config import DataConfig
 from uniaudio_jax.paths import to_place
-from uniaudio_jax.sequence import Batch, Frames, audio_frames, pack, to_frames
+from uniaudio_jax.sequence import Batch, Frames, audio_frames, empty_streams, pack, to_frames
 from uniaudio_jax.tasks import DRAWN, KINDS, Stream, Task, get_task
 from uniaudio_jax.vocab import Vocabulary
 
@@ -70,14 +70,22 @@ class Rows:
         heard = np.zeros(len(self.sources), np.int32)
         for member in members:
             of = self.sources[member.source].examples
-            heard[member.source] += audio_frames(of.task, {k: v[member.record] for k, v in of.index.lengths.items()})
+            read = {stream.key for stream in self._read(member)}
+            lengths = {key: of_key[member.record] for key, of_key in of.index.lengths.items() if key in read}
+            heard[member.source] += audio_frames(of.task, lengths)
         return row._replace(audio_frames=heard)
 
     def example(self, member: Member) -> Frames:
         """The frames of one example, its speaker prompt cut from the example that the plan names."""
         task = self.sources[member.source].examples.task
-        streams = {stream.key: self._stream(member, task, stream) for stream in task.streams}
-        return to_frames(task, streams, self.vocabulary, self.text_width)
+        empty = empty_streams(task.streams, self.vocabulary, self.text_width)
+        streams = {stream.key: self._stream(member, task, stream) for stream in self._read(member)}
+        return to_frames(task, {**empty, **streams}, self.vocabulary, self.text_width)
+
+    def _read(self, member: Member) -> tuple[Stream, ...]:
+        """The streams of an example that are not dropped."""
+        task = self.sources[member.source].examples.task
+        return (task.target,) if member.dropped else task.streams
 
     def _stream(self, member: Member, task: Task, stream: Stream) -> np.ndarray:
         """One stream of an example; of codes only the levels that the vocabulary knows."""
@@ -166,12 +174,15 @@ class TrainingData:
     views: list[View]
 
     def examples(self, row: int) -> list[dict[str, str]]:
-        """Dataset and id of each example of a global row, in their order, and the id that its prompt is cut from."""
+        """Dataset and id of each example of a global row, in their order, and the id that its prompt is cut from, or
+        that its conditions are dropped."""
         described = []
         for member in self.rows.plan.row(row):
             view = self.views[member.source]
             described.append({"dataset": view.name, "id": view.about(member.record).id})
-            if member.prompt >= 0:
+            if member.dropped:
+                described[-1]["conditions"] = "dropped"
+            elif member.prompt >= 0:
                 described[-1]["prompt_id"] = view.about(member.prompt).id
         return described
 
@@ -207,7 +218,7 @@ def open_training_data(
         for view in views:
             check_codec(view, codec_passport)
             seed = config.seed + len(opened)
-            of_task.append(Source(Examples(view.index, view.task, limits, seed), view))
+            of_task.append(Source(Examples(view.index, view.task, limits, seed, config.condition_dropout), view))
             opened.append(view)
         frames = [len(source.examples) * source.examples.mean_frames for source in of_task]
         hours = sum(view.hours(clock) for view in views)

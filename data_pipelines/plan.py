@@ -46,18 +46,22 @@ class Limits:
 
 
 class Member(NamedTuple):
-    """One example of a row: its dataset, its record, and the record that its speaker prompt is cut from (-1: none)."""
+    """One example of a row: its dataset, its record, the record that its speaker prompt is cut from (-1: none), and
+    whether its conditions are dropped (0 or 1)."""
 
     source: int
     record: int
     prompt: int
+    dropped: int
 
 
 class Chosen(NamedTuple):
-    """Examples: records [n], prompts [n], and sizes [n, 3], what each takes of a row's limits."""
+    """Examples: records [n], prompts [n], whether their conditions are dropped [n], and sizes [n, 3], what each takes
+    of a row's limits."""
 
     records: np.ndarray
     prompts: np.ndarray
+    dropped: np.ndarray
     sizes: np.ndarray
 
 
@@ -65,12 +69,13 @@ class Examples:
     """The examples of one dataset, endless: epoch after epoch, each shuffled anew.
 
     skipped: examples that can never be placed (longer than a row, or a speaker without a second utterance), per reason.
-    mean_frames: what an example takes on average, those that are skipped taking none. Raises ValueError when none can
-    be placed.
+    mean_frames: what an example takes on average, those that are skipped taking none. dropout: share of the examples
+    whose conditions are dropped, others in each epoch. Raises ValueError when none can be placed.
     """
 
-    def __init__(self, index: Index, task: Task, limits: Limits, seed: int):
+    def __init__(self, index: Index, task: Task, limits: Limits, seed: int, dropout: float = 0.0):
         self.index, self.task, self.limits, self.seed = index, task, limits, seed
+        self.dropout = dropout if task.conditions else 0.0
         self.prompted = any(stream.source == DRAWN for stream in task.streams)
         self.skipped = {"longer than a row": 0, "speaker with one utterance": 0}
         placed = frames = 0
@@ -96,22 +101,27 @@ class Examples:
             chosen, fits, alone = self._measured(permute(places, size, splitmix64(self.seed, epoch)), epoch)
             parts.append([column[fits & ~alone] for column in chosen])
         empty = np.zeros(0, np.int64)
-        parts = parts or [[empty, empty, np.zeros((0, len(self.limits.most)), np.int64)]]
+        parts = parts or [[empty, empty, empty, np.zeros((0, len(self.limits.most)), np.int64)]]
         return Chosen(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
     def _measured(self, records: np.ndarray, epoch: int) -> tuple[Chosen, np.ndarray, np.ndarray]:
-        """These records with their prompts and sizes; which of them fit a row; which have no prompt to draw."""
+        """These records with their prompts, drops and sizes; which of them fit a row whole; which have no prompt to
+        draw."""
         prompts = self._prompts(records, epoch) if self.prompted else np.full(len(records), -1)
-        sizes = self._sizes(records, prompts)
+        dropped, sizes = self._dropped(records, epoch), self._sizes(records, prompts)
         fits = np.all(sizes <= self.limits.most, axis=1)
-        return Chosen(records, prompts, sizes), fits, self.prompted & (prompts < 0)
+        if dropped.any():
+            sizes = np.where(dropped[:, None] > 0, self._sizes(records, prompts, bare=True), sizes)
+        return Chosen(records, prompts, dropped, sizes), fits, self.prompted & (prompts < 0)
 
-    def _sizes(self, records: np.ndarray, prompts: np.ndarray) -> np.ndarray:
-        """Frames, counted frames and text vectors of each example."""
+    def _sizes(self, records: np.ndarray, prompts: np.ndarray, bare: bool = False) -> np.ndarray:
+        """Frames, counted frames and text vectors of each example, or of what is left of it without conditions."""
         lengths = {key: np.asarray(column[records]) for key, column in self.index.lengths.items()}
         if self.prompted:
             of_prompt = self.index.lengths[self.task.target.key][np.maximum(prompts, 0)]
             lengths[DRAWN] = np.minimum(of_prompt, self.limits.prompt_frames)
+        if bare:
+            lengths |= dict.fromkeys((stream.key for stream in self.task.conditions), np.int64(0))
         frames = frame_count(self.task, lengths)
         texts = [lengths[s.key] for s in self.task.streams if KINDS[s.kind].form == "vectors"]
         counted = frames if self.limits.loss_on == "all" else target_count(self.task, lengths)
@@ -127,10 +137,15 @@ class Examples:
         chosen = first + (speakers.position[records] - first + step.astype(np.int64)) % size
         return np.where(size > 1, speakers.by_speaker[chosen], -1)
 
+    def _dropped(self, records: np.ndarray, epoch: int) -> np.ndarray:
+        """1 for each record whose conditions are dropped, drawn from (seed, epoch, record), else 0."""
+        drawn = splitmix64(records, splitmix64(splitmix64(self.seed, epoch), 1))  # another key than the prompts'
+        return (drawn < self.dropout * 2.0**64).astype(np.int64)
+
 
 class Packed(NamedTuple):
-    """Packed rows: source, record and prompt of each example, [n, 3], in row order; where each row starts, [rows + 1];
-    and the frames of all of them."""
+    """Packed rows: the fields of each example's Member, [n, 4], in row order; where each row starts, [rows + 1]; and
+    the frames of all of them."""
 
     members: np.ndarray
     starts: np.ndarray
@@ -202,7 +217,7 @@ class Plan:
 def pack_rows(chosen: Sequence[Chosen], limits: Limits, key: np.ndarray | np.uint64 | int) -> Packed:
     """These examples of each dataset in rows, whose order is shuffled under `key`."""
     sources = np.repeat(np.arange(len(chosen)), [len(one.records) for one in chosen])
-    records, prompts, sizes = (np.concatenate(columns) for columns in zip(*chosen, strict=True))
+    records, prompts, dropped, sizes = (np.concatenate(columns) for columns in zip(*chosen, strict=True))
     order = np.argsort(-(sizes / limits.most).max(axis=1), kind="stable")
     rows = np.empty(len(order), np.int64)
     rows[order] = first_fit(np.ascontiguousarray(sizes[order]), limits.most)
@@ -210,7 +225,7 @@ def pack_rows(chosen: Sequence[Chosen], limits: Limits, key: np.ndarray | np.uin
     rows = permute(rows, count, key) if count else rows
     order = np.argsort(rows, kind="stable")
     starts = np.searchsorted(rows[order], np.arange(count + 1))
-    members = np.stack([sources, records, prompts], axis=1)[order]
+    members = np.stack([sources, records, prompts, dropped], axis=1)[order]
     return Packed(members, starts, int(sizes[:, 0].sum()))
 
 

@@ -14,6 +14,10 @@ from uniaudio_jax.tasks import get_task
 
 @pytest.fixture(scope="module")
 def params():
+    return random_params()
+
+
+def random_params():
     params = make_programs().init(jax.random.key(0)).params
     return jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), params)
 
@@ -188,7 +192,15 @@ def test_other_numbers_of_a_sampling_need_no_other_program(generator):
 
 
 @pytest.mark.parametrize(
-    "numbers", [{"top_p": 0.0}, {"top_p": 1.1}, {"most_repeated": -0.1}, {"end_bias": float("inf")}, {"top_k": -1}]
+    "numbers",
+    [
+        {"top_p": 0.0},
+        {"top_p": 1.1},
+        {"most_repeated": -0.1},
+        {"end_bias": float("inf")},
+        {"top_k": -1},
+        {"guidance": -0.1},
+    ],
 )
 def test_numbers_that_mean_nothing_are_refused(numbers):
     with pytest.raises(ValueError, match="Sampling: got"):

@@ -16,7 +16,7 @@ from data_pipelines.plan import Examples, Limits, Plan, one_epoch, permute, spli
 from data_pipelines.store import group_speakers
 from data_pipelines.views import Index
 from tests.tiny import TEXT_WIDTH, VOCABULARY, random_stream
-from uniaudio_jax.sequence import Batch, frame_count, target_count
+from uniaudio_jax.sequence import Batch, frame_count, from_frames, target_count
 from uniaudio_jax.tasks import TASKS, get_task
 
 LIMITS = Limits(frames=61, loss_frames=37, text_frames=11, prompt_frames=5, loss_on="target")
@@ -44,16 +44,16 @@ def corpus(name, examples, seed=0, speakers=7):
     return task, index_of(lengths, rng.integers(0, speakers, examples)), MemoryRecords(task, lengths)
 
 
-def make_examples(name, examples, seed=0):
+def make_examples(name, examples, seed=0, dropout=0.0):
     task, index, _ = corpus(name, examples, seed)
-    return Examples(index, task, LIMITS, seed)
+    return Examples(index, task, LIMITS, seed, dropout)
 
 
-def make_rows(sizes, shares, seed=0, **settings):
+def make_rows(sizes, shares, seed=0, dropout=0.0, **settings):
     sources = []
     for name, examples in sizes.items():
         task, index, records = corpus(name, examples, seed)
-        sources.append(Source(Examples(index, task, LIMITS, seed), records))
+        sources.append(Source(Examples(index, task, LIMITS, seed, dropout), records))
     return Rows(sources, shares, LIMITS, seed, VOCABULARY, TEXT_WIDTH, **settings)
 
 
@@ -123,7 +123,7 @@ def test_the_rows_of_a_mixture_hold_each_datasets_list_in_turn_and_share_out_the
 
 def test_a_speaker_prompt_is_another_utterance_of_the_same_speaker():
     examples = make_examples("tts", 499)
-    records, prompts, _ = examples.take(0, 2 * 499)
+    records, prompts, *_ = examples.take(0, 2 * 499)
     assert (prompts != records).all()
     speakers = examples.index.speakers.numbers
     np.testing.assert_array_equal(speakers[prompts], speakers[records])
@@ -281,8 +281,8 @@ def test_the_order_of_the_examples_is_that_of_earlier_checkpoints():
     assert permute(np.arange(11), 11, 3).tolist() == [2, 4, 0, 1, 3, 5, 7, 9, 8, 10, 6]
     assert permute(np.array([0, 1, 9_999_999]), 10_000_000, 3).tolist() == [4874606, 7989304, 8107770]
     rows = make_rows(MIXTURE, SHARES).plan
-    assert rows.row(0) == [(0, 163, 162), (2, 22, -1), (2, 26, -1)]
-    assert rows.row(1009) == [(0, 6, 26), (1, 65, -1), (1, 93, -1), (1, 93, -1)]
+    assert rows.row(0) == [(0, 163, 162, 0), (2, 22, -1, 0), (2, 26, -1, 0)]
+    assert rows.row(1009) == [(0, 6, 26, 0), (1, 65, -1, 0), (1, 93, -1, 0), (1, 93, -1, 0)]
 
 
 def test_a_row_says_of_each_counted_frame_its_task_and_weight_and_of_each_dataset_its_audio():
@@ -300,3 +300,75 @@ def test_a_row_says_of_each_counted_frame_its_task_and_weight_and_of_each_datase
             lengths = rows.sources[member.source].examples.index.lengths
             heard[member.source] += max(int(lengths[key][member.record]) for key in lengths if "audio" in key)
         assert row.audio_frames.tolist() == heard
+
+
+# dropped conditions
+
+
+def test_about_the_stated_share_of_the_examples_is_dropped_and_others_in_each_epoch():
+    examples = make_examples("tts", 499, dropout=0.3)
+    chosen = examples.take(0, 11 * 499)
+    assert abs(chosen.dropped.mean() - 0.3) < 4 * np.sqrt(0.3 * 0.7 / (11 * 499))
+    times = np.bincount(chosen.records, chosen.dropped, 499)
+    assert times.std() == pytest.approx(np.sqrt(11 * 0.3 * 0.7), rel=0.15)  # as independent draws of each epoch have
+    assert np.abs(np.corrcoef(chosen.dropped, chosen.prompts)[0, 1]) < 4 / np.sqrt(11 * 499)
+    whole = make_examples("tts", 499).take(0, 11 * 499)
+    for column in ("records", "prompts"):
+        np.testing.assert_array_equal(getattr(chosen, column), getattr(whole, column))
+    assert not whole.dropped.any()
+
+
+def test_a_task_without_conditions_has_none_to_drop():
+    assert not make_examples("lm", 499, dropout=0.9).take(0, 499).dropped.any()
+
+
+def test_a_dropped_example_keeps_its_target_and_the_marks_of_its_conditions():
+    rows = make_rows(MIXTURE, SHARES, dropout=0.5)
+    for member in (member for number in range(7) for member in rows.plan.row(number)):
+        bare, whole = (rows.example(member._replace(dropped=dropped)) for dropped in (1, 0))
+        (task, left), (same, streams) = (from_frames(frames, VOCABULARY) for frames in (bare, whole))
+        assert task is same and {key: len(left[key]) for key in left} == {
+            key: len(items) if key == task.target.key else 0 for key, items in streams.items()
+        }
+        np.testing.assert_array_equal(bare.tokens[bare.target], whole.tokens[whole.target])
+        assert len(bare.tokens) == frame_count(task, {key: len(items) for key, items in left.items()})
+        assert len(bare.text_vectors) == 0 and (bare.text_slots == -1).all()
+
+
+def test_a_row_counts_the_target_of_a_dropped_example_and_hears_it_alone():
+    rows = make_rows(MIXTURE, SHARES, dropout=0.5)
+    for number in range(23):
+        row, members = rows[number], rows.plan.row(number)
+        targets = [rows.sources[m.source].records.tokens(m.record, "audio") for m in members]
+        counted = np.bincount(row.segments[row.loss_frames[row.loss_weights > 0]], minlength=len(members) + 1)
+        assert counted[1:].tolist() == [len(target) + 3 for target in targets]
+        if all(member.dropped for member in members):
+            assert row.audio_frames.sum() == sum(map(len, targets))
+
+
+def test_a_plan_counts_dropped_examples_as_short_as_they_are_and_skips_no_others():
+    limits = Limits(frames=17, loss_frames=17, text_frames=5, prompt_frames=5, loss_on="target")
+    task, index, _ = corpus("enhancement", 499)
+    whole, half = (Examples(index, task, limits, 0, dropout) for dropout in (0.0, 0.5))
+    assert half.skipped == whole.skipped and whole.skipped["longer than a row"] > 0
+    np.testing.assert_array_equal(half.take(0, 998).records, whole.take(0, 998).records)
+    assert half.mean_frames < whole.mean_frames
+    assert Plan([make_examples("tts", 499, dropout=0.5)], [1.0], LIMITS, 0).fill(3) > 0.9
+
+
+def test_the_same_examples_are_dropped_on_any_number_of_hosts_and_after_a_resume_at_any_step():
+    def batches(host, hosts):
+        return make_batches(make_rows(MIXTURE, SHARES, dropout=0.3), 6, host, hosts)
+
+    wanted, parts = batches(0, 1), [batches(host, 2) for host in range(2)]
+    dropped = [
+        member.dropped
+        for number in range(6 * 11)
+        for member in make_rows(MIXTURE, SHARES, dropout=0.3).plan.row(number)
+    ]
+    assert 0 < sum(dropped) < len(dropped)
+    for step in range(11):
+        got = np.stack([part[step].tokens for part in parts], axis=1)
+        np.testing.assert_array_equal(got.reshape(wanted[step].tokens.shape), wanted[step].tokens)
+        with BatchStream(batches(0, 1), step) as resumed:
+            np.testing.assert_array_equal(next(resumed).tokens, wanted[step].tokens)

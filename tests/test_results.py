@@ -2,14 +2,17 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 import soundfile
 
-from data_pipelines.heldout import Example
+from data_pipelines.batches import open_training_data
+from data_pipelines.heldout import Example, HeldOut
 from data_pipelines.views import About, View
 from tests.small_run import REPO, write_untrained_run
 from uniaudio_jax import evaluate, generate
@@ -18,6 +21,7 @@ from uniaudio_jax.evaluate import Evaluator, other_clips
 from uniaudio_jax.generate import Listing
 from uniaudio_jax.metrics.sample import NO_SCORE
 from uniaudio_jax.run import Run
+from uniaudio_jax.sampling import Sampling
 from uniaudio_jax.tasks import get_task
 
 TASKS = ("tts", "enhancement", "audio_tagging")
@@ -165,6 +169,37 @@ def test_a_mistake_is_told_before_the_weights_are_read(words, message, run, star
     (tmp_path / "file").touch()
     assert start(generate, "--run", run, *words) == 2
     assert message in capsys.readouterr().err and [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_guidance_of_a_run_that_dropped_no_condition_is_warned_of_once(folder, monkeypatch, capsys):
+    run = Run(folder / "run")
+    made = SimpleNamespace(results=lambda *_: iter([(0, np.zeros((5, 3), int))]))
+    monkeypatch.setattr(Run, "generator", made)
+    for guidance in (1.0, 3.0, 2.0):
+        run.generate("enhancement", noisy_audio=np.zeros(3001, np.float32), sampling=Sampling(guidance=guidance))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "guidance=3, but the run was trained with data.condition_dropout=0" in line
+    assert "train with --data.condition-dropout 0.1" in line
+
+
+def test_training_drops_conditions_and_what_is_held_out_keeps_them(folder):
+    run = Run(folder / "run")
+    config = replace(run.config, data=replace(run.config.data, condition_dropout=0.9))
+    passport, model = run.codec.passport(), config.model
+    kept, still = (HeldOut(of, "enhancement", passport).batches() for of in (run.config, config))
+    for batch, same in zip(kept, still, strict=True):
+        np.testing.assert_array_equal(batch.tokens, same.tokens)
+    trained = open_training_data(config.data, "target", model.ids, model.text_width, passport, 0, 1)
+    described = [example for row in range(31) for example in trained.examples(row)]
+    dropped = np.mean([example.get("conditions") == "dropped" for example in described])
+    assert abs(dropped - 0.9) < 4 * np.sqrt(0.9 * 0.1 / len(described))
+    assert not any({"conditions", "prompt_id"} <= example.keys() for example in described)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0])
+def test_a_share_of_dropped_conditions_below_0_or_of_all_is_refused(share, folder):
+    with pytest.raises(ValueError, match=f"condition_dropout: got {share}, wanted at least 0 and less than 1"):
+        replace(Run(folder / "run").config.data, condition_dropout=share)
 
 
 # a list of texts

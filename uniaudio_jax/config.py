@@ -289,6 +289,9 @@ class DataConfig(Checked):
     """The most text vectors in a row."""
     prompt_seconds: float = 3.0
     """Length of a speaker prompt."""
+    condition_dropout: float = 0.0
+    """Share of the examples, others in each epoch, that are trained on without their conditions, whose marks then
+    stand with nothing between them: what `--sampling.guidance` needs, such as 0.1. Held-out losses keep them all."""
     hours_power: float = 0.0
     """α: a task's weight is multiplied by (its hours of audio)^α. 0 leaves the weights as they are, 1 follows the
     hours; the paper draws old tasks with 0.05 while it fine-tunes."""
@@ -298,7 +301,7 @@ class DataConfig(Checked):
     tokenizers: TokenizerPaths = field(default_factory=TokenizerPaths)
     """What generation turns texts, labels and notes into tokens with: the tokenizers that made the corpora."""
     seed: int = 0
-    """Of the order of the examples and the choice of speaker prompts."""
+    """Of the order of the examples, the choice of speaker prompts and the conditions that are dropped."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -323,6 +326,8 @@ class DataConfig(Checked):
         require("DataConfig.rows", self.rows >= 1, str(self.rows), "at least 1")
         require("DataConfig.text_frames", self.text_frames >= 1, str(self.text_frames), "at least 1")
         require("DataConfig.hours_power", 0 <= self.hours_power <= 1, str(self.hours_power), "0 to 1")
+        share = self.condition_dropout
+        require("DataConfig.condition_dropout", 0 <= share < 1, str(share), "at least 0 and less than 1")
         require("DataConfig.prompt_seconds", self.prompt_seconds > 0, str(self.prompt_seconds), "more than 0")
 
 

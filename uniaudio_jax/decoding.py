@@ -24,7 +24,7 @@ from uniaudio_jax.model.global_stack import GlobalStack
 from uniaudio_jax.model.local_stack import LocalStack
 from uniaudio_jax.model.uniaudio import ModelDefinition, Params
 from uniaudio_jax.sampling import DRAWS, RECENT_FRAMES, Choose, Past, Rule, Sampling, Values, sample
-from uniaudio_jax.sequence import Batch, Frames, unscored
+from uniaudio_jax.sequence import Batch, Frames, empty_streams, to_prefix, unscored
 from uniaudio_jax.tasks import KINDS, TASK_NUMBERS, Task
 from uniaudio_jax.vocab import LOCAL_START, PAD, SPECIAL_IDS, Vocabulary
 
@@ -264,8 +264,9 @@ class Generator:
     ) -> Iterator[tuple[int, np.ndarray, bool]]:
         """(number of the prompt, raw items, whether they are its last), block after block.
 
-        A prompt is taken when a row becomes free for it, and one is held ready. Raises ValueError for a prompt that
-        does not fit.
+        A prompt is taken when a row becomes free for it, and one is held ready. With guidance each row has a second
+        one, so many rows behind it, for the same prompt without conditions. Raises ValueError for a prompt that does
+        not fit.
         """
         end, key = SPECIAL_IDS[f"<{task.target.kind}_end>"], jax.random.key(sampling.seed)
         key = jax.random.fold_in(key, TASK_NUMBERS[task.name])
@@ -273,8 +274,8 @@ class Generator:
         ahead = list(itertools.islice(later, rows))
         rows = len(ahead)
         ahead += itertools.islice(later, 1)
-        model = self._model(task, end)
-        state = idle_state(self.definition.config, rows)
+        model, guided = self._model(task, end), sampling.rule.guided
+        state = idle_state(self.definition.config, 2 * rows if guided else rows)
         while ahead or working:
             free = [row for row in range(rows) if row not in working][: len(ahead)]
             fresh = {row: Row(fitting(task, ahead.pop(0), self.definition.config.context_frames)) for row in free}
@@ -282,6 +283,9 @@ class Generator:
             state = self._roomy(state, working)
             for row, of_row in fresh.items():
                 state = self._start(model, state, row, of_row.prompt, key)
+                if guided:
+                    bare = of_row.prompt._replace(prefix=self._bare_prefix(task))
+                    state = self._start(model, state, rows + row, bare, key)
             ahead += itertools.islice(later, 1 - len(ahead))
             state, block = self._block(
                 model, sampling.values(), state, np.bool_(bool(ahead)), rule=sampling.rule, end=end
@@ -307,6 +311,11 @@ class Generator:
         return self._admit(
             model.global_, state, np.int32(row), prefix, np.int32(length), np.int32(prompt.frames or 0), key
         )
+
+    def _bare_prefix(self, task: Task) -> Frames:
+        """The prefix of a prompt whose conditions are dropped."""
+        width = self.definition.config.text_width
+        return to_prefix(task, empty_streams(task.conditions, self.vocabulary, width), self.vocabulary, width)
 
     def _model(self, task: Task, end: int) -> PreparedModel:
         """The model prepared for the target of `task`, once; it holds a second copy of the weights."""

@@ -1,6 +1,7 @@
 """A trained run, for notebooks and entry points: logits, generation, codec."""
 
 import itertools
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -34,6 +35,7 @@ class Run:
         self.vocabulary = self.config.model.ids
         self.definition = ModelDefinition(self.config.model.canonical())  # with kernels of this platform
         self._forward = jax.jit(self.definition.logits)
+        self._warned = False
 
     @cached_property
     def params(self) -> Params:
@@ -163,7 +165,8 @@ class Run:
         first = list(itertools.islice(prompts, 1))  # what is wrong with it is told before the weights are read
         if not first:
             return iter(())
-        return self.generator.results(get_task(task), itertools.chain(first, prompts), sampling or Sampling(), rows)
+        prompts = itertools.chain(first, prompts)
+        return self.generator.results(get_task(task), prompts, self._learned(sampling or Sampling()), rows)
 
     def results_like(
         self, task: str, examples: Sequence[Mapping[str, np.ndarray]], sampling: Sampling, rows: int = ROWS
@@ -194,8 +197,20 @@ class Run:
     ) -> Iterator[np.ndarray]:
         """The samples that `generate` returns for a task that makes audio, in pieces while they are generated."""
         prompt = self.prompt(task, conditions, seconds=seconds)
-        codes = self.generator.stream(get_task(task), prompt, sampling or Sampling())
+        codes = self.generator.stream(get_task(task), prompt, self._learned(sampling or Sampling()))
         return self.codec.decoder_chain().through(codes)
+
+    def _learned(self, sampling: Sampling) -> Sampling:
+        """The same sampling; prints a warning, once, where the model has not learned what its guidance needs."""
+        if sampling.guidance != 1 and not self.config.data.condition_dropout and not self._warned:
+            self._warned = True
+            print(
+                f"warning: {self.path}: guidance={sampling.guidance:g}, but the run was trained with "
+                "data.condition_dropout=0 and never saw a task without its conditions; leave --sampling.guidance out, "
+                "or train with --data.condition-dropout 0.1",
+                file=sys.stderr,
+            )
+        return sampling
 
     @cached_property
     def tokenizers(self) -> Any:

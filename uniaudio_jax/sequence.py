@@ -2,11 +2,12 @@
 
 `<start> <TASK_task> {<kind_start> … <kind_end>} … <end>`, one frame of Q tokens for each item: an audio frame is its
 Q codes, any other token is repeated Q times, and a text vector takes a frame of `<continuous_token>` (arXiv
-2310.00704 section 2.2). The target span, from its start token to `<end>`, is what the loss counts.
+2310.00704 section 2.2). The target span, from its start token to `<end>`, is what the loss counts. Where conditions
+are dropped, their marks stay, with nothing between them.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,9 +100,13 @@ def to_frames(task: Task, streams: Mapping[str, np.ndarray], vocabulary: Vocabul
 
 def to_prefix(task: Task, streams: Mapping[str, np.ndarray], vocabulary: Vocabulary, text_width: int) -> Frames:
     """Frames up to and with the target's start token: what generation goes on from."""
-    empty = np.zeros((0, vocabulary.codebooks) if KINDS[task.target.kind].form == "codes" else 0, np.int32)
-    frames = to_frames(task, {**streams, task.target.key: empty}, vocabulary, text_width)
-    return cut(frames, -2)
+    empty = empty_streams([task.target], vocabulary, text_width)
+    return cut(to_frames(task, {**streams, **empty}, vocabulary, text_width), -2)
+
+
+def empty_streams(streams: Iterable[Stream], vocabulary: Vocabulary, text_width: int) -> dict[str, np.ndarray]:
+    """These streams with nothing in them: what becomes of conditions that are dropped, in training and in guidance."""
+    return {stream.key: np.zeros(_shape(stream, 0, vocabulary, text_width), np.float32) for stream in streams}
 
 
 def cut(frames: Frames, end: int) -> Frames:
@@ -202,7 +207,7 @@ def _items(task: Task, stream: Stream, streams: Mapping[str, np.ndarray], vocabu
     if stream.key not in streams:
         raise ValueError(f"{where}: missing; wanted {[s.key for s in task.streams]}, got {sorted(streams)}")
     values, kind, codebooks = np.asarray(streams[stream.key]), KINDS[stream.kind], vocabulary.codebooks
-    shape = {"codes": (len(values), codebooks), "ids": (len(values),), "vectors": (len(values), text_width)}[kind.form]
+    shape = _shape(stream, len(values), vocabulary, text_width)
     if values.shape != shape:
         raise ValueError(f"{where}: got shape {values.shape}, wanted {shape}")
     if kind.span is None:
@@ -217,6 +222,12 @@ def _items(task: Task, stream: Stream, streams: Mapping[str, np.ndarray], vocabu
         return np.repeat(values[:, None] + vocabulary.span(kind.span).start, codebooks, axis=1)
     starts = [vocabulary.level(level).start for level in range(codebooks)]
     return np.where(values == MASK_CODE, vocabulary.audio_mask, values + np.array(starts, np.int32)).astype(np.int32)
+
+
+def _shape(stream: Stream, items: int, vocabulary: Vocabulary, text_width: int) -> tuple[int, ...]:
+    """The shape of a stream of so many items."""
+    widths = {"codes": (vocabulary.codebooks,), "ids": (), "vectors": (text_width,)}
+    return items, *widths[KINDS[stream.kind].form]
 
 
 def _raw(frames: Frames, span: slice, stream: Stream, vocabulary: Vocabulary) -> np.ndarray:
