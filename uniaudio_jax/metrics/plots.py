@@ -1,10 +1,10 @@
-"""Pictures: of an evaluation (losses, and what was generated beside its reference), and of metrics by step."""
+"""Pictures: of an evaluation (losses, and what was generated beside its reference), of metrics by step, of tables."""
 
 import importlib.util
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
@@ -51,6 +51,37 @@ def draw_metrics(path: Path, lines: list[dict[str, Any]], panels: Mapping[str, I
             axis.plot(list(points), list(points.values()), label=name, linewidth=1)
         axis.set(title=title, xlabel="step")
         axis.legend()
+    return _save(plt, figure, path)
+
+
+class HeatMap(NamedTuple):
+    """A table of numbers as coloured cells, NaN staying empty; signed: those of a cosine, from -1 over 0 to 1."""
+
+    title: str
+    rows: Sequence[str]
+    columns: Sequence[str]
+    values: np.ndarray
+    signed: bool = False
+
+
+def draw_heat_maps(path: Path, maps: Sequence[HeatMap]) -> Path | None:
+    """Writes a picture of these tables, two beside each other; None without matplotlib."""
+    plt = _pyplot()
+    if plt is None:
+        return None
+    lines = -(-len(maps) // 2)
+    figure, axes = plt.subplots(lines, 2, figsize=(20, 9 * lines), squeeze=False, layout="constrained")
+    for axis in axes.flat[len(maps) :]:
+        axis.set_axis_off()
+    for axis, one in zip(axes.flat, maps, strict=False):
+        colours = {"cmap": "RdBu", "vmin": -1, "vmax": 1} if one.signed else {"cmap": "viridis"}
+        image = axis.imshow(one.values, aspect="auto", **colours)
+        axis.set(title=one.title, xticks=range(len(one.columns)), yticks=range(len(one.rows)), yticklabels=one.rows)
+        axis.set_xticklabels(one.columns, rotation=30, ha="right")
+        for (row, column), value in np.ndenumerate(one.values):
+            red, green, blue, _ = image.to_rgba(value)
+            ink = "white" if 0.3 * red + 0.6 * green + 0.1 * blue < 0.5 else "black"
+            axis.text(column, row, "" if np.isnan(value) else f"{value:.2f}", ha="center", va="center", color=ink)
     return _save(plt, figure, path)
 
 
