@@ -1,6 +1,6 @@
 """Benchmarks whose ratios are measured side by side in one process.
 
-    python -m uniaudio_jax.bench train|generate|codec|data|plan|builder|learning|interference|soak
+    python -m uniaudio_jax.bench train|generate|codec|data|plan|builder|learning|patterns|interference|soak
 
 prints a table and saves its numbers as JSON in --out. A bench that finds faults ends with exit code 1.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 import tyro
 
-from uniaudio_jax.bench import builder, codec, data, generate, interference, learning, plan, soak, train
+from uniaudio_jax.bench import builder, codec, data, generate, interference, learning, patterns, plan, soak, train
 from uniaudio_jax.bench.options import BenchOptions
 from uniaudio_jax.cli import checked, main_guard
 from uniaudio_jax.files import atomic_write, check_folder
@@ -27,6 +27,7 @@ BENCHES: dict[str, ModuleType] = {
     "plan": plan,
     "builder": builder,
     "learning": learning,
+    "patterns": patterns,
     "interference": interference,
     "soak": soak,
 }
@@ -44,12 +45,31 @@ def to_text(name: str, result: dict[str, Any]) -> str:
         keys = next(iter(variants.values()))
         rows = [[key, *(f"{numbers[key]:.5g}" for numbers in variants.values())] for key in keys]
         lines.append(markdown_table(["", *variants], rows))
+    if table := result.get("table"):
+        rows = [[name, *map(_cell, numbers.values())] for name, numbers in table.items()]
+        lines.append(markdown_table(["", *next(iter(table.values()))], rows))
     lines += [f"\n{title}\n\n{table}\n" for title, table in result.get("tables", {}).items()]
-    in_table = {"unit", "rates", "ratios", "rounds", "variants", "tables", "details", "machine", "faults"}
+    in_table = {
+        "unit",
+        "rates",
+        "ratios",
+        "rounds",
+        "variants",
+        "table",
+        "curves",
+        "tables",
+        "details",
+        "machine",
+        "faults",
+    }
     lines += [f"  {key}: {value}" for key, value in result.items() if key not in in_table]
     if "faults" in result:
         lines += [f"  fault: {fault}" for fault in result["faults"]] or ["  no fault"]
     return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def main() -> None:

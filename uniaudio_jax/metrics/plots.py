@@ -39,17 +39,20 @@ def draw_evaluation(run: Place, tasks: dict[str, dict[str, Any]], lines: list[di
     return _save(plt, figure, run / "evaluation.png")
 
 
-def draw_metrics(path: Path, lines: list[dict[str, Any]], panels: Mapping[str, Iterable[str]]) -> Path | None:
-    """Writes a picture with one panel for each title, of these metrics by `step`; None without matplotlib."""
+def draw_metrics(
+    path: Path, lines: list[dict[str, Any]], panels: Mapping[str, Iterable[str]], by: str = "step"
+) -> Path | None:
+    """Writes a picture with one panel for each title, of these metrics over the number `by`; None without
+    matplotlib."""
     plt = _pyplot()
     if plt is None:
         return None
     figure, axes = plt.subplots(1, len(panels), figsize=(6 * len(panels), 4), squeeze=False, layout="constrained")
     for axis, (title, names) in zip(axes[0], panels.items(), strict=True):
         for name in names:
-            points = {line["step"]: line[name] for line in lines if name in line}
+            points = {line[by]: line[name] for line in lines if name in line}
             axis.plot(list(points), list(points.values()), label=name, linewidth=1)
-        axis.set(title=title, xlabel="step")
+        axis.set(title=title, xlabel=by)
         axis.legend()
     return _save(plt, figure, path)
 

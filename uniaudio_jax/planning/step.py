@@ -145,11 +145,17 @@ def _compile(
         gib = float(needed.group(1) or needed.group(2))
         seconds = time.perf_counter() - start
         return ProgramPlan(name, seconds, gib + beside_gib, gib, *work, refused=True), None
+    temporary = compiled.memory_analysis().temp_size_in_bytes / GIB
+    needs = used_bytes(compiled) / GIB + beside_gib
+    seconds = time.perf_counter() - start
+    return ProgramPlan(name, seconds, needs, temporary, *work, read_moved(text)), compiled
+
+
+def used_bytes(compiled: Any) -> int:
+    """What a compiled program holds while it runs: arguments, results and temporaries."""
     sizes = compiled.memory_analysis()
     used = sizes.argument_size_in_bytes + sizes.output_size_in_bytes + sizes.temp_size_in_bytes
-    needs = (used - sizes.alias_size_in_bytes) / GIB + beside_gib
-    seconds = time.perf_counter() - start
-    return ProgramPlan(name, seconds, needs, sizes.temp_size_in_bytes / GIB, *work, read_moved(text)), compiled
+    return used - sizes.alias_size_in_bytes
 
 
 def _compile_and_dump(lowered: Any) -> tuple[Any, str]:
