@@ -8,6 +8,12 @@
 The old tasks are drawn by their hours to the power of 0.05, as arXiv 2310.00704 does, and the new one gets as many
 frames as all of them together. A language is a single token beside hundreds of tokens of audio, so its loss counts
 more. The held-out losses of all stand side by side in what the training prints and logs.
+
+`--train.guard.margin 0.05` lets no old task lose more than 0.05 nats; at this learning rate, which costs them more on
+the way, it soon ends the training. Low-rank adapters need a part of the optimizer's memory:
+
+    python -m uniaudio_jax.train configs/finetune.py --out runs/adapters --lora.rank 8 \\
+        --lora.also "*.embedding" "local.head.*"
 """
 
 from dataclasses import replace

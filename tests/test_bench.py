@@ -52,7 +52,8 @@ def test_a_variant_under_two_names_learns_the_same_in_equal_steps(tmp_path):
     config = replace(config, data=replace(config.data, rows=8))
     other = replace(config, train=replace(config.train, seed=1))
     steps = {"one": 5, "two": 5, "other": 7}
-    results = learning.learn({"one": config, "two": config, "other": other}, steps, turns=3)
+    learners = learning.learn({"one": config, "two": config, "other": other}, steps, turns=3)
+    results = {name: learner.result() for name, learner in learners.items()}
     one, two, other = ({task: numbers[task] for task in config.data.tasks} for numbers in results.values())
     assert one == two and one != other
     assert [numbers["steps"] for numbers in results.values()] == list(steps.values())
@@ -64,15 +65,28 @@ def test_the_learning_of_variants_is_printed_and_saved(tmp_path, capsys, monkeyp
         "plain=--data.rows 8",
         "third=--data.rows 8 --optim.name muon --train.local-share 0.3 --train.ema-decay 0.5",
     ]
-    words = ["--config", str(write_run(tmp_path)), "--minutes", "0.01", "--out", str(tmp_path), "--variants", *variants]
+    words = ["--config", str(write_run(tmp_path)), "--minutes", "0.01", "--out", str(tmp_path), "--evaluations", "2"]
+    words += ["--variants", *variants]
     monkeypatch.setattr(sys, "argv", ["bench", "learning", *words])
     main()
-    result = json.loads((tmp_path / "learning.json").read_text(), parse_constant=refuse)["variants"]
+    whole = json.loads((tmp_path / "learning.json").read_text(), parse_constant=refuse)
+    result, reached = whole["variants"], whole["seconds to the last loss of plain"]
+    assert reached["plain"] <= result["plain"]["seconds of training"] and (tmp_path / "learning.png").is_file()
     assert "| mean loss | " in capsys.readouterr().out and list(result) == ["plain", "third"]
     for numbers in result.values():
         tasks = [numbers[task] for task in ("tts", "enhancement", "text_to_music")]
         assert numbers["mean loss"] == pytest.approx(sum(tasks) / 3) and numbers["steps"] >= 1
         assert numbers["frames/s"] == pytest.approx(numbers["steps"] * 8 * 101 / numbers["seconds of training"])
+
+
+def test_a_loss_is_reached_on_the_line_between_two_measurements():
+    curve = [
+        {"seconds": 10.0, "mean loss": 7.0},
+        {"seconds": 30.0, "mean loss": 5.0},
+        {"seconds": 40.0, "mean loss": 4.5},
+    ]
+    assert learning.seconds_to(6.5, curve) == 15.0 and learning.seconds_to(4.5, curve) == 40.0
+    assert learning.seconds_to(8.0, curve) == 10.0 and learning.seconds_to(4.0, curve) is None
 
 
 @pytest.mark.parametrize(

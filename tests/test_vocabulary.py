@@ -62,7 +62,7 @@ def test_weights_grow_on_a_mesh_that_does_not_divide_their_old_vocabulary(tmp_pa
         programs = Programs(model, run.train, run.optim, mesh)
         fresh = programs.init(jax.random.key(1)).params
         meta = describe(replace(run, model=model), None)
-        return fresh, start_weights(tmp_path, meta, programs.definition, fresh, mesh)
+        return fresh, start_weights(tmp_path, meta, programs, fresh)
 
     fresh, grown = start(replace(old, vocabulary=4224))
     head = grown["local"]["head"]["kernel"]

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 from uniaudio_jax.config import ModelConfig, RunConfig
 from uniaudio_jax.config_files import from_dict, to_dict
 from uniaudio_jax.errors import first_line
+from uniaudio_jax.lora import ADAPTERS, adapter_shapes, merging
 from uniaudio_jax.optim import TrainState, all_finite
 from uniaudio_jax.orbax_storage import storage_options
 from uniaudio_jax.paths import Place, absolute
@@ -96,15 +97,22 @@ class CheckpointReader:
 class Checkpoints(CheckpointReader):
     """The checkpoints of one run folder, for the one training that holds it.
 
-    Saving happens in the background; a step that was cut off never counts, and is cleared away.
+    Saving happens in the background; a step that was cut off never counts, and is cleared away. The newest `keep` stay,
+    and that of step `good`.
     """
 
     def __init__(self, run: Place, keep: int = 2):
         self.keep = keep
+        self.good: int | None = None
         super().__init__(run)
 
     def _options(self) -> ocp.CheckpointManagerOptions:
-        return ocp.CheckpointManagerOptions(max_to_keep=self.keep, cleanup_tmp_directories=True, **self._formats)
+        return ocp.CheckpointManagerOptions(preservation_policy=self, cleanup_tmp_directories=True, **self._formats)
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Which of these checkpoints, from the oldest on, stay; Orbax asks."""
+        newest = [info.step for info in checkpoints[-self.keep :]]
+        return [info.step in (*newest, self.good) for info in checkpoints]
 
     def save(self, step: int, items: Mapping[str, Any], meta: dict[str, Any]) -> None:
         """Starts to save. Earlier checkpoints stay when that fails.
@@ -169,12 +177,13 @@ def remedy(error: BaseException) -> str:
 
 
 class Saved(NamedTuple):
-    """A checkpoint of a run as it was read."""
+    """A checkpoint of a run as it was read; adapters: those that are merged into the weights."""
 
     step: int
     config: RunConfig
     meta: dict[str, Any]
     weights: Any
+    adapters: Any
 
 
 def read_newest(
@@ -183,9 +192,9 @@ def read_newest(
     """The checkpoint of step `wanted`, or else the newest complete one, of a run folder, which may be in training.
 
     shapes: the shapes of the weights, given the config and the JSON part; None leaves them unread. They are the running
-    mean of the weights where the training keeps one. The folder stays as it is. When the training deletes the
-    checkpoint meanwhile, the newest one then is read instead. Raises ValueError when that happens again and again, or
-    there is none.
+    mean of the weights where the training keeps one, and adapters are merged into them. The folder stays as it is. When
+    the training deletes the checkpoint meanwhile, the newest one then is read instead. Raises ValueError when that
+    happens again and again, or there is none.
     """
     if not (run / FOLDER).is_dir():
         raise ValueError(f"{run}: no folder {FOLDER}/ in it; --run wants the --out folder of a training")
@@ -196,8 +205,11 @@ def read_newest(
             meta = reader.read_meta(step)
             config = from_dict(RunConfig, meta["config"], f"{reader.folder / str(step)}, config")
             wanted_shapes, item = shapes(config, meta), weights_item(meta)
-            weights = None if wanted_shapes is None else reader.restore({item: wanted_shapes}, step)[item]
-            return Saved(step, config, meta, weights)
+            if wanted_shapes is None:
+                return Saved(step, config, meta, None, None)
+            weights = reader.restore({item: wanted_shapes | adapter_shapes(config.lora, wanted_shapes)}, step)[item]
+            merged = merging(config.lora, jax.tree.map(lambda leaf: leaf.sharding, wanted_shapes))
+            return Saved(step, config, meta, merged(weights), weights.get(ADAPTERS, {}))
         except Exception:
             with closing(CheckpointReader(run)) as now:
                 if now.latest() == step:
@@ -223,18 +235,21 @@ def state_items(state: TrainState) -> dict[str, Any]:
     return items | {name: mean for name, mean in (("ema", state.ema), ("level", state.level)) if mean is not None}
 
 
-def restore_state(checkpoints: Checkpoints, shapes: TrainState, meta: dict[str, Any]) -> TrainState:
-    """The newest state of a language model; a mean of the weights that was not kept so far begins with the weights,
-    the level of the loss without any.
+def restore_state(
+    checkpoints: Checkpoints, shapes: TrainState, meta: dict[str, Any], step: int | None = None
+) -> TrainState:
+    """The state of a language model at a step, by default the newest; a mean of the weights that was not kept so far
+    begins with the weights, the level of the loss without any.
 
-    Raises ValueError when the checkpoint's model, vocabulary or codec is not that of `meta`.
+    Raises ValueError when the checkpoint's model, adapters, vocabulary or codec are not those of `meta`.
     """
-    saved = checkpoints.read_meta()
-    check_same(checkpoints.folder / str(checkpoints.latest()), saved, meta)
+    step = checkpoints.existing(step)
+    saved = checkpoints.read_meta(step)
+    check_same(checkpoints.folder / str(step), saved, meta)
     new_mean = shapes.ema is not None and weights_item(saved) == "params"
     new_level = shapes.level is not None and saved["config"]["train"].get("spike_deviations") is None
     wanted = shapes._replace(ema=None) if new_mean else shapes
-    items = checkpoints.restore(state_items(wanted._replace(level=None) if new_level else wanted))
+    items = checkpoints.restore(state_items(wanted._replace(level=None) if new_level else wanted), step)
     means = {name: items.get(name) for name in ("ema", "level")}
     state = TrainState(items["params"], items["optimizer"], **items["counters"], **means)
     if new_level:
@@ -244,8 +259,9 @@ def restore_state(checkpoints: Checkpoints, shapes: TrainState, meta: dict[str, 
 
 
 def check_same(where: Place, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Raises ValueError that names both sides when model, vocabulary or codec differ."""
+    """Raises ValueError that names both sides when model, adapters, vocabulary or codec differ."""
     pairs = {
+        "lora": (_adapters(saved), _adapters(wanted)),
         "model": (_model(saved, where), _model(wanted, where)),
         "vocabulary": (_known(saved["vocabulary"], wanted["vocabulary"]), wanted["vocabulary"]),
         "codec": (_codec_key(saved), _codec_key(wanted)),
@@ -292,6 +308,12 @@ def check_growth(where: Place, saved: dict[str, Any], wanted: dict[str, Any]) ->
 def _model(meta: dict[str, Any], where: Place) -> dict[str, Any]:
     """The model's config as a dict that is equal for checkpoints that state the same sizes in other ways."""
     return to_dict(from_dict(ModelConfig, meta["config"]["model"], f"{where}, config, model").canonical())
+
+
+def _adapters(meta: dict[str, Any]) -> dict[str, Any]:
+    """The config of the adapters; where there are none, nothing else of it matters."""
+    lora = meta["config"].get("lora") or {}
+    return lora if lora.get("rank") else {"rank": None}
 
 
 def _codec_key(meta: dict[str, Any]) -> dict[str, Any] | None:

@@ -370,6 +370,54 @@ class OptimConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoraConfig(Checked):
+    """Low-rank adapters (arXiv 2106.09685), which are trained in place of the weights that start_from gives."""
+
+    rank: int | None = None
+    """Rank of the adapters, such as 8; None trains all weights, without adapters."""
+    alpha: float = 16.0
+    """What the adapters add is multiplied by alpha / rank."""
+    targets: tuple[str, ...] = ("*.blocks.attention.*.kernel", "*.blocks.mlp.*.kernel")
+    """Patterns of the kernels that get adapters, such as global.blocks.attention.query.kernel."""
+    also: tuple[str, ...] = ()
+    """Patterns of weights that are trained whole beside the adapters, such as *.embedding and local.head.*, which a
+    task with new ids needs."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        require("LoraConfig.rank", self.rank is None or self.rank >= 1, str(self.rank), "None, or at least 1")
+        require("LoraConfig.alpha", self.alpha > 0, str(self.alpha), "more than 0")
+        none, given = self.rank is None, str(self.also)
+        require("LoraConfig.also", not (none and self.also), given, "none without a rank, as all weights are trained")
+        require("LoraConfig.targets", bool(self.targets), str(self.targets), "at least one pattern")
+
+    @property
+    def scale(self) -> float:
+        """What the product of two adapters is multiplied by."""
+        return self.alpha / (self.rank or 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuardConfig(Checked):
+    """A fine-tuning that goes back, and on with a lower learning rate, where a task of the start run gets worse."""
+
+    margin: float | None = None
+    """Nats per token by which the held-out loss of a task of the start run may rise, such as 0.05; None for no guard.
+    It is looked at in each evaluation."""
+    rate_factor: float = 0.5
+    """What the learning rate is multiplied by each time that the training goes back."""
+    most_returns: int = 3
+    """How often the training goes back and on; the next time it goes back and ends."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        margin, factor, returns = self.margin, self.rate_factor, self.most_returns
+        require("GuardConfig.margin", margin is None or margin >= 0, str(margin), "None, or at least 0")
+        require("GuardConfig.rate_factor", 0 < factor < 1, str(factor), "between 0 and 1")
+        require("GuardConfig.most_returns", returns >= 0, str(returns), "at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig(Checked):
     """The training loop."""
 
@@ -413,6 +461,7 @@ class TrainConfig(Checked):
     """Updates between two measurements of every task's held-out loss, the first before training; None for none."""
     evaluate_batches: int = 8
     """The most held-out batches of a task that are measured while training."""
+    guard: GuardConfig = field(default_factory=GuardConfig)
     peak_tflops: float | None = None
     """Peak of one device in 1e12 operations a second, for the utilisation; None measures a product of matrices."""
     profile_steps: tuple[int, int] | None = None
@@ -469,6 +518,7 @@ class RunConfig(Checked):
     start_from: str | None = None
     """A run folder, perhaps in a bucket, whose newest weights a fresh training begins with (fine-tuning); its ids must
     mean the same here, further ranges and tasks may be added."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
 
     def __post_init__(self):
         super().__post_init__()
@@ -477,6 +527,19 @@ class RunConfig(Checked):
             self.data.row_frames <= self.model.context_frames,
             str(self.data.row_frames),
             f"at most model.context_frames={self.model.context_frames}",
+        )
+        require(
+            "RunConfig.lora.rank",
+            self.lora.rank is None or self.start_from is not None,
+            f"{self.lora.rank} without start_from",
+            "the run whose weights the adapters are added to, as --start-from RUN",
+        )
+        start, every = self.start_from, self.train.evaluate_every_steps
+        require(
+            "RunConfig.train.guard.margin",
+            self.train.guard.margin is None or (start is not None and every is not None),
+            f"{self.train.guard.margin} with start_from={start} and train.evaluate_every_steps={every}",
+            "a start run and evaluations, in which its tasks are looked at",
         )
 
     def codec_of_tokens(self) -> str:

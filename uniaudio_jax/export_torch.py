@@ -4,7 +4,8 @@
     python -m uniaudio_jax.export_torch --kind codec --run CODEC --out DIR
 
 writes DIR/model.safetensors, DIR/model.pth and DIR/config.json, reads both back, and checks the logits of a run on
-random frames against the PyTorch model in uniaudio_jax/pytorch.
+random frames against the PyTorch model in uniaudio_jax/pytorch. A run's adapters are merged into its weights, and stand
+alone in DIR/adapters.safetensors, in the names of the package PEFT.
 """
 
 from dataclasses import dataclass
@@ -17,12 +18,14 @@ from safetensors.numpy import save_file
 
 from uniaudio_jax.cli import main_guard, parse
 from uniaudio_jax.codec.exchange import export_codec
-from uniaudio_jax.convert import config_to_json, to_torch_names
+from uniaudio_jax.convert import config_to_json, published_tensors, to_torch_names
 from uniaudio_jax.files import atomic_write, check_local, write_json
+from uniaudio_jax.lora import ADAPTERS, adapters_of
 from uniaudio_jax.packages import load_package
 from uniaudio_jax.paths import PlaceOption
 from uniaudio_jax.pytorch.load import INSTALL, load_torch_model
 from uniaudio_jax.run import Run, load_run
+from uniaudio_jax.trees import flatten
 from uniaudio_jax.vocab import CONTINUOUS
 from uniaudio_jax.weight_files import read_weights
 
@@ -55,6 +58,18 @@ def write_files(state: dict[str, np.ndarray], sizes: dict[str, Any], out: Path) 
             raise ValueError(f"{out / name}: read back, its tensors are not those that were written; export again")
 
 
+def adapter_tensors(run: Run) -> dict[str, np.ndarray]:
+    """The adapters of a run by PEFT's names: base_model.model.LAYER.lora_A.weight [rank, in] and .lora_B.weight [out,
+    rank]."""
+    flat, tensors = flatten({ADAPTERS: jax.device_get(run.adapters)}), {}
+    for tensor in published_tensors(run.config.model):
+        for end, name in zip("AB", adapters_of(tensor.path), strict=True):
+            if name in flat:
+                adapter = flat[name] if tensor.layer is None else flat[name][tensor.layer]
+                tensors[f"base_model.model.{tensor.name.removesuffix('.weight')}.lora_{end}.weight"] = adapter.T.copy()
+    return tensors
+
+
 def logits_difference(run: Run, frames: int = 48) -> float:
     """The largest difference between our logits and PyTorch's over random frames of every kind of token."""
     torch, torch_model = load_torch_model(run.config.model, jax.device_get(run.params))
@@ -83,6 +98,9 @@ def export_run(options: ExportOptions) -> None:
     run = load_run(options.run)
     state = to_torch_names(jax.device_get(run.params), run.config.model)
     write_files(state, config_to_json(run.config.model), options.out)
+    if tensors := adapter_tensors(run):
+        with atomic_write(options.out / "adapters.safetensors") as partial:
+            save_file(tensors, partial, {"r": str(run.config.lora.rank), "lora_alpha": str(run.config.lora.alpha)})
     millions = sum(value.size for value in state.values()) / 1e6
     print(
         f"export: {len(state)} tensors, {millions:.2f} M parameters of step {run.step}, read back bit-equal: "

@@ -13,6 +13,7 @@ from uniaudio_jax.optim import TrainState
 from uniaudio_jax.paths import Place, to_place
 from uniaudio_jax.programs import Programs
 from uniaudio_jax.sharding import tree_shardings
+from uniaudio_jax.trees import flatten
 
 
 def first_state(config: RunConfig, meta: dict[str, Any], programs: Programs) -> TrainState:
@@ -20,27 +21,45 @@ def first_state(config: RunConfig, meta: dict[str, Any], programs: Programs) -> 
     state = programs.init(jax.random.key(config.train.seed))
     if config.start_from is None:
         return state
-    weights = start_weights(to_place(config.start_from), meta, programs.definition, state.params, programs.mesh)
-    state = state._replace(params=weights)
+    fresh = {part: state.params[part] for part in ("global", "local")}
+    weights = start_weights(to_place(config.start_from), meta, programs, fresh)
+    state = state._replace(params=state.params | weights)
     return state if state.ema is None else state.start_ema()
 
 
-def start_weights(run: Place, meta: dict[str, Any], definition: ModelDefinition, fresh: Params, mesh: Mesh) -> Params:
+def start_weights(run: Place, meta: dict[str, Any], programs: Programs, fresh: Params) -> Params:
     """The newest weights of `run` in the shapes of `fresh`; ids that only the new vocabulary has keep fresh values.
 
-    Raises ValueError when codec, sizes or the meaning of old ids differ between the run and `meta`.
+    Raises ValueError when codec, sizes or the meaning of old ids differ between the run and `meta`, or where new ids
+    would not be learned.
     """
 
     def targets(config: RunConfig, saved: dict[str, Any]) -> Any:
         check_growth(run, saved, meta)
-        return _placed(ModelDefinition(config.model.canonical()), mesh)
+        if saved["vocabulary"] != meta["vocabulary"]:
+            _check_learned(run, programs)
+        return _placed(ModelDefinition(config.model.canonical()), programs.mesh)
 
     known = read_newest(run, targets).weights
 
     def grow(known: Params, fresh: Params) -> Params:
-        return jax.tree.map(grown, known, fresh, definition.axes())
+        return jax.tree.map(grown, known, fresh, programs.definition.axes())
 
     return jax.jit(grow, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, fresh))(known, fresh)
+
+
+def _check_learned(run: Place, programs: Programs) -> None:
+    """Raises ValueError where the weights of the ids are frozen beside adapters."""
+    frozen = [
+        name
+        for name, axes in flatten(programs.definition.axes()).items()
+        if "vocab" in axes and name not in programs.trained.names
+    ]
+    if frozen:
+        raise ValueError(
+            f"{run}: start_from has fewer ids than the run, and {', '.join(frozen)} would keep random values for the "
+            f"new ones; train them beside the adapters, as by --lora.also {' '.join(frozen)}"
+        )
 
 
 def _placed(old: ModelDefinition, mesh: Mesh) -> Any:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
@@ -37,6 +38,16 @@ class TrainState(NamedTuple):
     def start_ema(self) -> "TrainState":
         """The same state, whose mean of the weights is the weights."""
         return self._replace(ema=jax.tree.map(jnp.copy, self.params))
+
+    def at(self, step: int) -> "TrainState":
+        """The same weights and moments at another step, from which the schedule goes on."""
+
+        def moved(path: Any, leaf: Any) -> Any:
+            is_count = path[-1] == jax.tree_util.GetAttrKey("count")
+            return jax.device_put(np.int32(step), leaf.sharding) if is_count else leaf
+
+        optimizer = jax.tree_util.tree_map_with_path(moved, self.optimizer)
+        return self._replace(optimizer=optimizer, step=jax.device_put(np.int32(step), self.step.sharding))
 
 
 def mean_weights(ema: Any, params: Any, step: Int[Array, ""], decay: float) -> Any:

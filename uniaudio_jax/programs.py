@@ -7,7 +7,9 @@ Sesame trained the audio decoder of its conversational speech model on a sixteen
 valley of conversational voice", 2025).
 """
 
+import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -25,7 +27,8 @@ from uniaudio_jax.collectives import (
     sum_over_devices,
     take_share,
 )
-from uniaudio_jax.config import ModelConfig, OptimConfig, TrainConfig
+from uniaudio_jax.config import LoraConfig, ModelConfig, OptimConfig, TrainConfig
+from uniaudio_jax.lora import Trained, merging, overlay
 from uniaudio_jax.loss import Tally, add_tallies, empty_tally, tally_tokens
 from uniaudio_jax.model.uniaudio import ModelDefinition, Params
 from uniaudio_jax.optim import TrainState, apply_gradients, make_optimizer, mean_weights
@@ -46,18 +49,22 @@ class Metrics(NamedTuple):
 class Programs:
     """The compiled programs of one model on one mesh."""
 
-    def __init__(self, model: ModelConfig, train: TrainConfig, optim: OptimConfig, mesh: Mesh):
-        self.model, self.train, self.mesh = model, train, mesh
+    def __init__(
+        self, model: ModelConfig, train: TrainConfig, optim: OptimConfig, mesh: Mesh, lora: LoraConfig | None = None
+    ):
+        self.model, self.train, self.optim, self.mesh = model, train, optim, mesh
         axes_sharding(mesh, ("heads",), (model.global_stack.heads,), "model.global_stack.heads")  # refuses others
         self.definition = ModelDefinition(model, mesh.devices.flat[0].platform)
+        self.trained = Trained(lora or LoraConfig(), self.definition)
         self.optimizer = make_optimizer(optim, train.steps)
         self.dtype = jnp.dtype(train.compute_dtype)
         self.placement = place_stack(mesh, self.dtype)
         shardings = self.state_shardings()
-        weights, whole = shardings.params, replicated(mesh)
+        weights, whole = {part: shardings.params[part] for part in ("global", "local")}, replicated(mesh)
         vectors = rows_sharding(mesh)
         self.draw = jax.jit(self._draw, out_shardings=vectors)
         self.init = jax.jit(self._init, out_shardings=shardings)
+        self.merged = merging(self.trained.config, weights)
         self.global_forward = jax.jit(self._global_forward, out_shardings=(vectors, None))
         self.global_backward = jax.jit(self._global_backward, out_shardings=weights["global"])
         self.local_shardings = weights["local"]
@@ -66,14 +73,25 @@ class Programs:
         self.local_loss = jax.jit(on_each_device(mesh, self._local_loss, local_inputs, local_outputs), donate_argnums=1)
         self.local_tally = jax.jit(on_each_device(mesh, self._local_tally, local_inputs, whole))
         self.add = jax.jit(lambda total, more: jax.tree.map(jnp.add, total, more), donate_argnums=0)
-        self.update = jax.jit(self._update, out_shardings=(shardings, whole, whole), donate_argnums=0)
+        self.updated = shardings, whole, whole
+        self.set_rate(1.0)
+
+    def set_rate(self, factor: float) -> None:
+        """Lets the updates from now on use the config's learning rate times `factor`."""
+        optim = replace(self.optim, peak_learning_rate=factor * self.optim.peak_learning_rate)
+        update = functools.partial(self._update, make_optimizer(optim, self.train.steps))
+        self.update = jax.jit(update, out_shardings=self.updated, donate_argnums=0)
 
     def step(self, state: TrainState, batches: Sequence[Batch]) -> tuple[TrainState, Metrics]:
         """One update from the gradients of all `batches`, which count as one batch."""
         return self.apply(state, *self.measure(state.params, state.step, batches))
 
     def measure(self, params: Params, step: Int[Array, ""], batches: Sequence[Batch]) -> tuple[Params, Tally]:
-        """What update number `step` is made of: the gradients of the summed loss of all `batches`, and their tally."""
+        """What update number `step` is made of: the gradients of the summed loss of all `batches`, and their tally.
+
+        The gradients are those of the merged weights, of which `apply` takes what is trained.
+        """
+        params = self.merged(params)
         if self.train.local_share < 1:
             batches = [self.draw(batch, step) for batch in batches]
         gradients, tally = self.gradients(params, batches[0])
@@ -94,19 +112,20 @@ class Programs:
 
     def evaluate(self, params: Params, batch: Batch) -> Tally:
         """The tally of the counted tokens, without gradients."""
+        params = self.merged(params)
         vectors, _ = self.global_forward(params["global"], batch)
         return self.local_tally(params["local"], vectors, batch)
 
     def state_shardings(self) -> TrainState:
         """Where each array of a TrainState lives: moments as their weights, counters everywhere."""
-        shapes = self.definition.shapes()
-        params = tree_shardings(self.mesh, self.definition.axes(), shapes)
+        shapes = jax.eval_shape(self.trained.init, jax.ShapeDtypeStruct((2,), jnp.uint32))
+        params = tree_shardings(self.mesh, self.trained.axes(), shapes)
         whole = replicated(self.mesh)
         moments = optax.tree_map_params(
             self.optimizer,
             lambda moment, sharding: moment if isinstance(moment, optax.MaskedNode) else sharding,
-            jax.eval_shape(self.optimizer.init, shapes),
-            params,
+            jax.eval_shape(self.optimizer.init, self.trained.of(shapes)),
+            self.trained.of(params),
             transform_non_params=lambda _: whole,
             is_leaf=lambda node: isinstance(node, optax.MaskedNode),  # a weight that is another optimizer's
         )
@@ -123,10 +142,10 @@ class Programs:
         )
 
     def _init(self, key: Array) -> TrainState:
-        params = self.definition.init(key)
+        params = self.trained.init(key)
         level = None if self.train.spike_deviations is None else no_level()
         zero = jnp.zeros((), jnp.int32)
-        state = TrainState(params, self.optimizer.init(params), zero, zero, level=level)
+        state = TrainState(params, self.optimizer.init(self.trained.of(params)), zero, zero, level=level)
         return state if self.train.ema_decay is None else state.start_ema()
 
     def _draw(self, batch: Batch, step: Int[Array, ""]) -> Batch:
@@ -236,12 +255,17 @@ class Programs:
         chunks = -(-each // self.train.local_chunk_frames)
         return chunks, -(-each // chunks)
 
-    def _update(self, state: TrainState, gradients: Params, tally: Tally) -> tuple[TrainState, Array, Array]:
-        tokens, loss = tally.tokens.sum(), tally.loss.sum()
-        new, norm = apply_gradients(self.optimizer, state, gradients, tokens, loss, self.train.spike_deviations)
+    def _update(
+        self, optimizer: optax.GradientTransformation, state: TrainState, gradients: Params, tally: Tally
+    ) -> tuple[TrainState, Array, Array]:
+        tokens, loss, of = tally.tokens.sum(), tally.loss.sum(), self.trained.of
+        gradients = self.trained.gradients(state.params, gradients)
+        part = state._replace(params=of(state.params))
+        new, norm = apply_gradients(optimizer, part, gradients, tokens, loss, self.train.spike_deviations)
         if self.train.ema_decay is not None:
-            new = new._replace(ema=mean_weights(new.ema, new.params, new.step, self.train.ema_decay))
-        return new, norm, new.skipped - state.skipped
+            mean = mean_weights(of(state.ema), new.params, new.step, self.train.ema_decay)
+            new = new._replace(ema=overlay(state.ema, mean))
+        return new._replace(params=overlay(state.params, new.params)), norm, new.skipped - state.skipped
 
 
 class Counted(NamedTuple):

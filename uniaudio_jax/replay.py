@@ -57,7 +57,7 @@ def mesh_of(config: RunConfig) -> tuple[Mesh, bool]:
 
 def measure_again(folder: Path, incident: Mapping[str, Any], config: RunConfig, mesh: Mesh) -> Arrays:
     """What `evidence.measure` finds for the saved weights and batch."""
-    programs = Programs(config.model, config.train, config.optim, mesh)
+    programs = Programs(config.model, config.train, config.optim, mesh, config.lora)
     with closing(ocp.Checkpointer(ocp.StandardCheckpointHandler())) as checkpointer:
         shapes = programs.state_shapes().params
         params = checkpointer.restore((folder / WEIGHTS).resolve(), args=ocp.args.StandardRestore(shapes))

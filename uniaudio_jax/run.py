@@ -31,7 +31,7 @@ class Run:
 
     def __init__(self, path: Place):
         self.path = path
-        self.step, self.config, self.meta, _ = read_newest(path)
+        self.step, self.config, self.meta, *_ = read_newest(path)
         self.vocabulary = self.config.model.ids
         self.definition = ModelDefinition(self.config.model.canonical())  # with kernels of this platform
         self._forward = jax.jit(self.definition.logits)
@@ -45,8 +45,9 @@ class Run:
         Where the training has deleted the checkpoint since, they are those of the newest, and `step` says so.
         """
         shapes = one_device(self.definition.shapes())
-        self.step, _, self.meta, weights = read_newest(self.path, lambda *_: shapes, self.step)
-        return weights
+        saved = read_newest(self.path, lambda *_: shapes, self.step)
+        self.step, self.meta, self.adapters = saved.step, saved.meta, saved.adapters
+        return saved.weights
 
     @cached_property
     def codec(self) -> Codec:

@@ -28,6 +28,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "levels": (),
     "text": (),
     "token": (),
+    "rank": (),
     "none": (),
 }
 

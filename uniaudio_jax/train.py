@@ -33,6 +33,7 @@ from uniaudio_jax.distributed import DistributedOptions, ProcessInfo, join
 from uniaudio_jax.flops import forward_flops
 from uniaudio_jax.goodput import Goodput
 from uniaudio_jax.growth import first_state
+from uniaudio_jax.guard import Guard, Rise
 from uniaudio_jax.locks import hold_run
 from uniaudio_jax.loss import Tally, add_tallies
 from uniaudio_jax.optim import SkippedInARow, TrainState
@@ -84,13 +85,16 @@ class Trainer:
         check_codec(config.model, codec)
         self.mesh = make_mesh(config.mesh)
         check_rows(self.mesh, config.data.rows, "data.rows")
-        self.programs = Programs(config.model, config.train, config.optim, self.mesh)
+        self.programs = Programs(config.model, config.train, config.optim, self.mesh, config.lora)
         self.data = self._open_data(codec)
-        self.heldout = self._open_heldout(codec)
         self.meta = describe(config, codec)
         self.meta["datasets"] = {view.name: view.passport for view in self.data.views}
         self.checkpoints = Checkpoints(out, config.train.keep_checkpoints)
         self.resumed_from = self.checkpoints.latest()  # 0 for imported weights, None for a fresh start
+        self.guard = Guard(config, None if self.resumed_from is None else self.checkpoints.read_meta())
+        self.checkpoints.good = self.guard.good
+        self.programs.set_rate(self.guard.rate)
+        self.heldout = self._open_heldout(codec)
         self.log = Log(config.train.sinks, out, self.resumed_from or 0, process.is_first)
         self.learning_rate = make_schedule(config.optim, config.train.steps)
         self.flops = 3 * forward_flops(config.model, *self._frames_of_step(), config.data.row_frames)
@@ -106,10 +110,11 @@ class Trainer:
         return open_training_data(config.data, loss_on, model.ids, model.text_width, codec, *row_share(self.mesh))
 
     def _open_heldout(self, codec: dict[str, Any]) -> dict[str, HeldOut]:
-        """The held-out examples of each task, where the config asks for their losses."""
+        """The held-out examples of each task and each that is guarded, where the config asks for their losses."""
         if self.config.train.evaluate_every_steps is None:
             return {}
-        return {task: HeldOut(self.config, task, codec, *row_share(self.mesh)) for task in self.config.data.tasks}
+        tasks = dict.fromkeys([*self.config.data.tasks, *self.guard.first])
+        return {task: HeldOut(self.config, task, codec, *row_share(self.mesh)) for task in tasks}
 
     def start(self) -> TrainState:
         """The newest checkpoint's state, or a fresh one, or one with the weights of another run."""
@@ -123,10 +128,11 @@ class Trainer:
             return restore_state(self.checkpoints, self.programs.state_shapes(), self.meta)
 
     def run(self, stop: Stop) -> TrainState:
-        """Trains to the last step or to a signal; the state is saved either way.
+        """Trains to the last step, to a signal or until the guard ends it; the state is saved in any case.
 
         On the way nothing is saved after a skipped update, so that a training that goes wrong does not push out the
-        checkpoints from before. Raises ValueError, without saving, when too many updates in a row were skipped.
+        checkpoints from before, but for what the guard has allowed. Raises ValueError, without saving, when too many
+        updates in a row were skipped.
         """
         train, state = self.config.train, self.start()
         first = step = saved = int(state.step)
@@ -141,7 +147,9 @@ class Trainer:
         ):
             if not step and not stop.asked_by:
                 self._evaluate(0, state, bar)
-            while step < train.steps and not stop.before(step):
+                if self._is_guarded(0) and self.resumed_from is None:
+                    self._save(0, state)
+            while step < train.steps and not self.guard.is_spent and not stop.before(step):
                 step += 1
                 self.profiler.before(step)
                 state, metrics = self._step(step, state, stream)
@@ -151,16 +159,27 @@ class Trainer:
                 if step % train.log_every_steps == 0 or step in (first + 1, train.steps):
                     self._report(step, state, metrics, window, bar)
                     window = Window(step)
-                if step % train.save_every_steps == 0 and not self.skipped.in_a_row():
+                if self._is_evaluated(step):
+                    if rise := self._evaluate(step, state, bar):
+                        self.box.look_back(state, self.log)
+                        del state
+                        state = self._go_back(step, rise, bar)
+                    window.start = time.perf_counter()
+                if self._is_guarded(step) or (step % train.save_every_steps == 0 and not self.skipped.in_a_row()):
                     self._save(step, state)
                     saved = step
-                if train.evaluate_every_steps and (step % train.evaluate_every_steps == 0 or step == train.steps):
-                    self._evaluate(step, state, bar)
-                    window.start = time.perf_counter()
             self.box.look_back(state, self.log)
             if step != saved:
                 self._save(step, state)
         return state
+
+    def _is_evaluated(self, step: int) -> bool:
+        every = self.config.train.evaluate_every_steps
+        return every is not None and (step % every == 0 or step == self.config.train.steps)
+
+    def _is_guarded(self, step: int) -> bool:
+        """Whether the guard looks at this step; its state is then within the margin, as measured or as gone back to."""
+        return self.guard.is_on and self._is_evaluated(step)
 
     def _step(self, step: int, state: TrainState, stream: Iterator[list[Batch]]) -> tuple[TrainState, Metrics]:
         """Update number `step`. While its gradients are computed, the host looks whether the one before was skipped."""
@@ -196,7 +215,7 @@ class Trainer:
         report["audio_hours_per_chip_hour"] = self.hours.per_chip_hour(self.goodput.total_seconds)
         report["gradient_norm"] = float(metrics.gradient_norm)
         report["skipped_updates"] = int(state.skipped)
-        report["learning_rate"] = float(self.learning_rate(np.float32(step - 1)))
+        report["learning_rate"] = self.guard.rate * float(self.learning_rate(np.float32(step - 1)))
         self.log.scalars(step, report)
         bar.set_postfix_str(f"loss {report['loss/all']:.3f}, {report['frames_per_second']:.0f} frames/s")
         self.skipped.check(step, f"loss {report['loss/all']:.4g}, gradient norm {report['gradient_norm']:.4g}")
@@ -205,22 +224,41 @@ class Trainer:
         self.log.upload()  # first: a resumed run repeats what was logged after its checkpoint, and nothing before it
         row = step * self.config.train.accumulate * self.config.data.rows
         progress = {"hours_seen": self.hours.by_dataset(), "plan": self.data.rows.plan.anchor_of(row)}
+        if self._is_guarded(step):
+            self.guard.good = self.checkpoints.good = step
+        if self.guard.is_on:
+            progress["guard"] = self.guard.as_json()
         with self.goodput.part("save"):
             self.checkpoints.save(step, state_items(state), self.meta | progress)
 
-    def _evaluate(self, step: int, state: TrainState, bar: tqdm) -> None:
-        """Logs the held-out loss of every task, and prints them as one line."""
-        report, batches = {}, self.config.train.evaluate_batches
+    def _evaluate(self, step: int, state: TrainState, bar: tqdm) -> Rise | None:
+        """Logs the held-out loss of every task, and prints them as one line; returns what the guard does not allow."""
+        losses, batches = {}, self.config.train.evaluate_batches
         with self.goodput.part("evaluation"):
             for name, heldout in self.heldout.items():
                 tally = heldout_tally(self.programs, state.weights, heldout.batches(), most_batches=batches)
-                report[f"heldout/{name}"] = losses_of(get_task(name), tally)["loss"]
-        if report:
-            self.log.scalars(step, report)
-            self.log.upload()
-            if self.process.is_first:
-                losses = ", ".join(f"{tag.removeprefix('heldout/')} {value:.3f}" for tag, value in report.items())
-                bar.write(f"held out at step {step}: {losses}")
+                losses[name] = losses_of(get_task(name), tally)["loss"]
+        if not losses:
+            return None
+        if not step:
+            self.guard.begin(losses)
+        self.log.scalars(step, {f"heldout/{name}": loss for name, loss in losses.items()} | self.guard.report(losses))
+        self.log.upload()
+        if self.process.is_first:
+            words = ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
+            bar.write(f"held out at step {step}: {words}")
+        return self.guard.breach(losses)
+
+    def _go_back(self, step: int, rise: Rise, bar: tqdm) -> TrainState:
+        """The last state that the guard allowed, at this step and with a lower learning rate from now on."""
+        good, told = self.guard.good, self.guard.go_back(rise, step)
+        if self.process.is_first:
+            bar.write(told)
+        self.checkpoints.wait()
+        with self.goodput.part("restore"):
+            state = restore_state(self.checkpoints, self.programs.state_shapes(), self.meta, good)
+        self.programs.set_rate(self.guard.rate)
+        return state.at(step)
 
     def _stream(self, update: int) -> Generator[list[Batch], None, None]:
         """The batches of each update on the mesh, from number `update` on, counted from 0; the next ones are made while
@@ -295,6 +333,7 @@ def closing_line(trainer: Trainer, state: TrainState, out: Place, stop: Stop) ->
     if stop.asked_by and nothing_saved(trainer, state):
         return f"stopped by {stop.asked_by} before the first step; nothing is saved"
     end = f"stopped by {stop.asked_by} and saved at" if stop.asked_by else "trained to"
+    end = "stopped by the guard, within its margin, at" if trainer.guard.is_spent else end
     count, reason = int(state.skipped), "a loss or gradient that was not finite or a spike of the loss"
     skipped = f", {count} updates skipped for {reason}" if count else ""
     metrics = f", {out}/metrics.jsonl" if "jsonl" in trainer.config.train.sinks else ""

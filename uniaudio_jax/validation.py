@@ -23,7 +23,7 @@ def heldout_tally(
 
     about: title of a progress bar; no bar without one.
     """
-    tally = empty_tally(programs.model.codebooks)
+    params, tally = programs.merged(params), empty_tally(programs.model.codebooks)
     batches = itertools.islice(batches, most_batches)
     for batch in tqdm(batches, desc=about, unit=" batches", leave=False, disable=not about):
         tally = add_tallies(tally, programs.evaluate(params, place_batch(batch, programs.mesh)))

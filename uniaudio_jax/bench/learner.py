@@ -19,6 +19,7 @@ from data_pipelines.heldout import HeldOut
 from uniaudio_jax.bench.timing import side_by_side
 from uniaudio_jax.codec.codec import load_codec
 from uniaudio_jax.config import RunConfig, check_codec
+from uniaudio_jax.metrics.plots import draw_metrics
 from uniaudio_jax.optim import TrainState
 from uniaudio_jax.sequence import Batch
 from uniaudio_jax.tasks import Task, get_task
@@ -141,3 +142,16 @@ def with_tokens(config: RunConfig, where: str) -> RunConfig:
             "of the quickstart, `python -m data_pipelines.builder` any; or name another by --root"
         )
     return config
+
+
+def evenly(steps: int, parts: int) -> set[int]:
+    """The steps after which each of so many equal parts of a training ends."""
+    return {max(1, steps * part // parts) for part in range(1, parts + 1)}
+
+
+def draw_curves(path: Path, curves: dict[str, list[dict[str, float]]]) -> Path | None:
+    """Writes a picture of the held-out losses over the seconds of training; None without matplotlib."""
+    lines = [
+        {"seconds": point["seconds"], name: point["mean loss"]} for name, curve in curves.items() for point in curve
+    ]
+    return draw_metrics(path, lines, {"held-out nats per token of target codes": list(curves)}, by="seconds")

@@ -87,7 +87,7 @@ def make_plan(run: RunConfig, devices: list[Any], rows_per_device: int | None) -
         run = replace(run, model=with_attention(run.model, "blocked"))
     mesh = plan_mesh(run.mesh, devices)
     check_rows(mesh, run.data.rows, "data.rows")
-    programs = Programs(run.model, run.train, run.optim, mesh)
+    programs = Programs(run.model, run.train, run.optim, mesh, run.lora)
     plan = Plan(run, devices[0].device_kind, chip_of(devices), shape, [])
     plan.programs += compile_step(run, programs, lambda text: print(text, "…", file=sys.stderr, flush=True))
     return plan

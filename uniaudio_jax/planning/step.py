@@ -60,14 +60,16 @@ def compile_step(run: RunConfig, programs: Programs, say: Callable[[str], None])
     say: is told what is being compiled.
     """
     state, batch = programs.state_shapes(), batch_shapes(run, programs)
-    held = {name: _gib(tree) for name, tree in {"state": state, "batch": batch, **state.params}.items()}
+    params = {part: state.params[part] for part in ("global", "local")}
+    held = {name: _gib(tree) for name, tree in {"state": state, "batch": batch, **params}.items()}
+    if run.lora.rank is not None:
+        held["state"] += _gib(params)  # merged weights lie beside those of the state until the update
     work = step_tflop(run, programs.mesh.size)
 
     def plan(name: str, function: Any, arguments: tuple, beside_gib: float) -> tuple[ProgramPlan, Any]:
         say(f"compiling {name}")
         return _compile(name, function, arguments, beside_gib, work[name])
 
-    params = state.params
     beside = held["state"] - held["global"]
     forward, compiled = plan("forward", programs.global_forward, (params["global"], batch), beside)
     yield forward
@@ -87,7 +89,7 @@ def compile_step(run: RunConfig, programs: Programs, say: Callable[[str], None])
     if compiled is None:
         return
     tally = jax.eval_shape(programs.local_loss, params["local"], vectors, batch)[0]
-    update, _ = plan("update", programs.update, (state, state.params, tally), held["batch"])
+    update, _ = plan("update", programs.update, (state, params, tally), held["batch"])
     yield update
 
 

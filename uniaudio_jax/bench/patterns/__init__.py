@@ -14,7 +14,6 @@ as the longest one needs, so that flattening computes some padding.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any, Protocol
 
@@ -23,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from uniaudio_jax.bench.generate import PHONES, PROMPT_FRAMES
-from uniaudio_jax.bench.learner import Learner, Trainee, steps_in, take_turns, with_tokens
+from uniaudio_jax.bench.learner import Learner, Trainee, draw_curves, evenly, steps_in, take_turns, with_tokens
 from uniaudio_jax.bench.options import TurnsOptions
 from uniaudio_jax.bench.patterns.coarse_first import coarse_first
 from uniaudio_jax.bench.patterns.delay import delay
@@ -36,7 +35,6 @@ from uniaudio_jax.bench.synthetic import tts_example
 from uniaudio_jax.bench.timing import side_by_side
 from uniaudio_jax.cli import use_compile_cache
 from uniaudio_jax.config import MeshConfig, RunConfig
-from uniaudio_jax.metrics.plots import draw_metrics
 from uniaudio_jax.sampling import Sampling
 from uniaudio_jax.sequence import Batch, cut
 from uniaudio_jax.tasks import get_task
@@ -124,8 +122,8 @@ def learn(config: RunConfig, options: Options) -> dict[str, Learner]:
     steps = steps_in(options.minutes * 60, make)
     learners = {}
     for name in tqdm(kinds, desc="compile", unit="pattern"):
-        evenly = {max(1, steps[name] * part // options.evaluations) for part in range(1, options.evaluations + 1)}
-        learners[name] = make[name](steps[name], evenly | {min(steps.values())})
+        milestones = evenly(steps[name], options.evaluations) | {min(steps.values())}
+        learners[name] = make[name](steps[name], milestones)
     take_turns(learners, options.turns)
     return learners
 
@@ -168,11 +166,3 @@ def generation_speeds(config: RunConfig, predictors: dict[str, Any], frames: int
         for name, times in side_by_side(rivals, ROUNDS).items():
             speeds[name][f"frames/s, rows={rows}"] = rows * frames / median(times)
     return speeds
-
-
-def draw_curves(path: Path, curves: dict[str, list[dict[str, float]]]) -> Path | None:
-    """Writes a picture of the held-out losses over the seconds of training; None without matplotlib."""
-    lines = [
-        {"seconds": point["seconds"], name: point["mean loss"]} for name, curve in curves.items() for point in curve
-    ]
-    return draw_metrics(path, lines, {"held-out nats per token of target codes": list(curves)}, by="seconds")

@@ -31,7 +31,8 @@ class MultiScale:
     def __init__(self, config: RunConfig, batches: Iterable[Batch] = (), devices: Any = None):
         self.config = config
         self.meta = describe(config, load_codec(config.codec_of_tokens()).passport())
-        self.programs = Programs(config.model, config.train, config.optim, make_mesh(config.mesh, devices))
+        mesh = make_mesh(config.mesh, devices)
+        self.programs = Programs(config.model, config.train, config.optim, mesh, config.lora)
         self.layers = f"{config.model.global_stack.layers}+{config.model.local_stack.layers}"
         self.positions = config.data.row_frames
         self.start()
