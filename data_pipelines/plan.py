@@ -2,7 +2,7 @@
 
 Each dataset is an endless list of its examples, epoch after epoch, each shuffled by a keyed permutation. A block of the
 plan takes from each dataset the next ones, so many that the rows' frames are shared out by the weights, and packs them
-together, the largest first, each into the first row that has room. How many rows a block has is known once it is
+together in one of two orders, each into the first row that has room. How many rows a block has is known once it is
 packed, so a plan finds row n by packing the blocks before it; a checkpoint keeps where a block near its own row begins,
 and a resumed plan goes on from there. Memory does not grow with the examples, and the state of a loader is the number
 of its next row.
@@ -218,15 +218,36 @@ def pack_rows(chosen: Sequence[Chosen], limits: Limits, key: np.ndarray | np.uin
     """These examples of each dataset in rows, whose order is shuffled under `key`."""
     sources = np.repeat(np.arange(len(chosen)), [len(one.records) for one in chosen])
     records, prompts, dropped, sizes = (np.concatenate(columns) for columns in zip(*chosen, strict=True))
-    order = np.argsort(-(sizes / limits.most).max(axis=1), kind="stable")
-    rows = np.empty(len(order), np.int64)
-    rows[order] = first_fit(np.ascontiguousarray(sizes[order]), limits.most)
+    packings = [rows_in_order(sizes, order, limits.most) for order in packing_orders(sizes / limits.most)]
+    rows = min(packings, key=lambda rows: rows.max(initial=-1))
     count = int(rows.max(initial=-1)) + 1
     rows = permute(rows, count, key) if count else rows
     order = np.argsort(rows, kind="stable")
     starts = np.searchsorted(rows[order], np.arange(count + 1))
     members = np.stack([sources, records, prompts, dropped], axis=1)[order]
     return Packed(members, starts, int(sizes[:, 0].sum()))
+
+
+def rows_in_order(sizes: np.ndarray, order: np.ndarray, most: np.ndarray) -> np.ndarray:
+    """The row of each example, [n], where they are placed in this order."""
+    rows = np.empty(len(order), np.int64)
+    rows[order] = first_fit(np.ascontiguousarray(sizes[order]), most)
+    return rows
+
+
+def packing_orders(shares: np.ndarray) -> list[np.ndarray]:
+    """Orders to pack examples in, given the share of each limit of a row that each takes, [n, k].
+
+    The largest first; and the largest first of those that take most of the frames, of those that take most of the
+    counted frames and so on, merged evenly. So each kind fills what the other leaves; the largest first may place all
+    of one kind before the other, in rows that are full of frames and have room for counted ones.
+    """
+    largest = np.argsort(-shares.max(axis=1), kind="stable")
+    kinds = shares[largest].argmax(axis=1)
+    when = np.empty(len(kinds))
+    for kind in (numbers := np.unique(kinds)):
+        when[kinds == kind] = np.linspace(0, 1, np.count_nonzero(kinds == kind), endpoint=False)
+    return [largest] if len(numbers) < 2 else [largest, largest[np.argsort(when, kind="stable")]]
 
 
 def one_epoch(examples: Examples) -> list[list[Member]]:

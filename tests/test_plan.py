@@ -121,6 +121,34 @@ def test_the_rows_of_a_mixture_hold_each_datasets_list_in_turn_and_share_out_the
     assert any(len({member.source for member in row}) > 1 for row in rows)
 
 
+def rows_of_lengths(frames: int, longest_first: bool, monkeypatch) -> tuple[int, float]:
+    """Rows of 11 blocks of enhancement (half of its frames counted) and music (most are), and how full they are."""
+    limits, rng = Limits(frames, 5 * frames // 7, 257, 151, "target"), np.random.default_rng(0)
+    sources = []
+    for name in ("enhancement", "text_to_music"):
+        task = get_task(name)
+        lengths = {stream.key: rng.integers(101, 251, 4999) for stream in task.columns}
+        lengths = {key: column // 11 if key == "caption" else column for key, column in lengths.items()}
+        if name == "enhancement":
+            lengths = dict.fromkeys(lengths, lengths["audio"])
+        sources.append(Examples(index_of(lengths, np.zeros(4999, int)), task, limits, 3))
+    with monkeypatch.context() as patch:
+        if longest_first:
+            orders = plan_module.packing_orders
+            patch.setattr(plan_module, "packing_orders", lambda shares: orders(shares)[:1])
+        plan = Plan(sources, [1.0, 1.0], limits, 3)
+        return sum(len(plan._packed(block)) for block in range(11)), plan.fill(11)
+
+
+def test_kinds_that_fill_different_limits_share_rows_and_leave_less_room(monkeypatch):
+    """In rows of many examples the order that merges both kinds needs fewer; no rows need more than by length alone."""
+    (rows, full), (of_longest, _) = (rows_of_lengths(2053, first, monkeypatch) for first in (False, True))
+    assert rows < 0.95 * of_longest and full > 0.96
+    for frames in (307, 643, 1021):
+        (rows, _), (of_longest, _) = (rows_of_lengths(frames, first, monkeypatch) for first in (False, True))
+        assert rows <= of_longest
+
+
 def test_a_speaker_prompt_is_another_utterance_of_the_same_speaker():
     examples = make_examples("tts", 499)
     records, prompts, *_ = examples.take(0, 2 * 499)
