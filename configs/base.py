@@ -1,6 +1,6 @@
 """What the other configs start from: a 25 M parameter model over 3 codebooks, three tasks, one device."""
 
-from uniaudio_jax.config import DataConfig, ModelConfig, RunConfig, StackConfig, TrainConfig
+from uniaudio_jax.config import MODERN, DataConfig, ModelConfig, OptimConfig, RunConfig, StackConfig, TrainConfig
 
 
 def get_config() -> RunConfig:
@@ -12,6 +12,7 @@ def get_config() -> RunConfig:
             context_frames=2048,
             codebooks=3,
             text_width=384,
+            layout=MODERN,
             global_stack=StackConfig(layers=8, width=384, heads=6),
             local_stack=StackConfig(layers=4, width=384, heads=6),
         ),
@@ -24,4 +25,5 @@ def get_config() -> RunConfig:
             text_frames=128,
         ),
         train=TrainConfig(steps=100_000),
+        optim=OptimConfig(name="muon", peak_learning_rate=1e-3),
     )

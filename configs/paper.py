@@ -7,7 +7,7 @@ it with this code yet; `python -m uniaudio_jax.planner` says what it needs.
 from dataclasses import replace
 
 from configs import base
-from uniaudio_jax.config import MeshConfig, RunConfig, StackConfig
+from uniaudio_jax.config import PAPER, MeshConfig, OptimConfig, RunConfig, StackConfig
 
 
 def get_config() -> RunConfig:
@@ -20,10 +20,12 @@ def get_config() -> RunConfig:
             run.model,
             context_frames=8000,
             text_width=768,
+            layout=PAPER,
             global_stack=StackConfig(layers=24, width=1536, heads=16),
             local_stack=StackConfig(layers=8, width=1536, heads=16),
         ),
         data=replace(run.data, row_frames=2048, target_frames=1280, rows=2048, text_frames=256),
         train=replace(run.train, steps=800_000, compute_dtype="bfloat16", local_chunk_frames=2048, local_remat="dots"),
+        optim=OptimConfig(),
         mesh=MeshConfig(fsdp=32),
     )

@@ -49,5 +49,5 @@ def get_config() -> RunConfig:
         train=replace(
             run.train, steps=680, global_remat="none", local_chunk_frames=128, save_every_steps=240, log_every_steps=20
         ),
-        optim=OptimConfig(peak_learning_rate=1.5e-3, warmup_steps=60),
+        optim=OptimConfig(name="muon", peak_learning_rate=3e-3, warmup_steps=60),
     )

@@ -38,13 +38,14 @@ LEVELS = 5
 CONFIG = """
 from dataclasses import replace
 from configs import base
-from uniaudio_jax.config import OptimConfig, StackConfig
+from uniaudio_jax.config import MODERN, PAPER, OptimConfig, StackConfig
 
 def get_config():
     run = base.get_config()
     stack = StackConfig(layers=2, width=30, heads=6)
     return replace(run, name="small", codec="{codec}",
-        model=replace(run.model, context_frames=151, text_width={text_width}, global_stack=stack, local_stack=stack),
+        model=replace(run.model, layout={layout}, context_frames=151, text_width={text_width}, global_stack=stack,
+                      local_stack=stack),
         data=replace(run.data, root="{root}", row_frames=101, target_frames=53, rows=4, text_frames=13,
                      prompt_seconds=0.2),
         train=replace(run.train, steps={steps}, log_every_steps=1, save_every_steps=17, local_chunk_frames=64,
@@ -111,12 +112,20 @@ def _random(kind: str, rng: np.random.Generator) -> np.ndarray:
     return rng.integers(0, len(VOCABULARY.span(KINDS[kind].span or "")), length).astype(np.int16)
 
 
-def write_run(folder: Path, tasks: tuple[str, ...] = ("tts", "enhancement", "text_to_music"), steps: int = 30) -> Path:
-    """Codec, datasets and config file below `folder`; returns the config's path."""
+def write_run(
+    folder: Path,
+    tasks: tuple[str, ...] = ("tts", "enhancement", "text_to_music"),
+    steps: int = 30,
+    layout: str = "MODERN",
+) -> Path:
+    """Codec, datasets and config file below `folder`, with a layout by its name in config.py; returns the config's
+    path."""
     codec = write_codec(folder / "codec")
     write_tokens(folder / "tokens", tasks, codec)
     path = folder / "config.py"
-    path.write_text(CONFIG.format(codec=codec, root=folder / "tokens", steps=steps, text_width=TEXT_WIDTH))
+    path.write_text(
+        CONFIG.format(codec=codec, root=folder / "tokens", steps=steps, text_width=TEXT_WIDTH, layout=layout)
+    )
     return path
 
 

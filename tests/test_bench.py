@@ -35,7 +35,7 @@ def refuse(constant: str) -> None:
 )
 def test_a_bench_prints_and_saves_the_rates_of_its_rivals(name, tmp_path, capsys, monkeypatch):
     config = tmp_path / "small.py"
-    config.write_text(CONFIG.format(codec="tiny_16k", root=tmp_path, steps=3, text_width=7))
+    config.write_text(CONFIG.format(codec="tiny_16k", root=tmp_path, steps=3, text_width=7, layout="MODERN"))
     words = [str(config) if word == "small.py" else word for word in SMALL[name]]
     monkeypatch.setattr(sys, "argv", ["bench", name, *words, "--rounds", "1", "--out", str(tmp_path)])
     main()

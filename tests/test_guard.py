@@ -33,7 +33,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def config(folder) -> RunConfig:
     """A run that learns one task, and the config of one that learns only another from it, far too fast."""
-    config = small_config(write_run(folder, ("tts", "language_recognition")), steps=2)
+    config = small_config(write_run(folder, ("tts", "language_recognition"), layout="PAPER"), steps=2)
     config = replace(config, data=replace(config.data, tasks={"tts": 1.0}))
     train_in_process(config, folder / "start")
     return replace(

@@ -50,7 +50,10 @@ def soon():
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     config = small_config(
-        write_run(tmp_path_factory.mktemp("incidents")), steps=17, spike_deviations=1.5, keep_checkpoints=3
+        write_run(tmp_path_factory.mktemp("incidents"), layout="PAPER"),
+        steps=17,
+        spike_deviations=1.5,
+        keep_checkpoints=3,
     )
     return replace(config, optim=replace(config.optim, peak_learning_rate=3e-3))
 

@@ -162,7 +162,7 @@ def test_adapters_beside_the_layers_of_pytorch_give_the_logits_of_the_merged_wei
 def runs(tmp_path_factory) -> SimpleNamespace:
     """A start run of two steps, the config of adapters for it, and a run of it of seven steps."""
     folder = tmp_path_factory.mktemp("lora")
-    config = small_config(write_run(folder), steps=2)
+    config = small_config(write_run(folder, layout="PAPER"), steps=2)
     train_in_process(config, folder / "start")
     train = replace(config.train, steps=7, save_every_steps=3, ema_decay=0.5, spike_deviations=10.0)
     tuned = replace(config, start_from=str(folder / "start"), lora=LORA, train=train)

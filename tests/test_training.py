@@ -32,7 +32,7 @@ TRAIN = "uniaudio_jax.train"
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Path:
-    return write_run(tmp_path_factory.mktemp("small"))
+    return write_run(tmp_path_factory.mktemp("small"), layout="PAPER")
 
 
 @pytest.fixture(scope="module")
