@@ -188,13 +188,12 @@ def test_fill_step_and_grow_equal_the_full_forward(layout):
     filled, caches = stack.fill(cut)
     np.testing.assert_allclose(filled, whole[:, :prefix], rtol=1e-5, atol=1e-5)
     none, room = (0, 0), (0, frames - prefix)
-    caches = [
-        Cache(jnp.pad(keys, (none, none, none, room)), jnp.pad(values, (none, none, room, none)))
-        for keys, values in caches
-    ]
+    caches = [Cache(jnp.pad(keys, (none, none, room)), jnp.pad(values, (none, room, none))) for keys, values in caches]
     for frame in range(prefix, frames):
         position = jnp.full(rows, frame)
-        vectors, caches = stack.step(unstack(stack.blocks), batch.tokens[:, frame - 1], caches, position)
+        vectors, caches = stack.step(
+            unstack(stack.blocks), batch.tokens[:, frame - 1], caches, position, jnp.int32(frame)
+        )
         np.testing.assert_allclose(vectors, whole[:, frame], rtol=1e-5, atol=1e-5)
     starts = [MODEL.ids.level(level).start for level in range(MODEL.codebooks)]
     tokens = jax.random.randint(jax.random.key(1), (rows, MODEL.codebooks), 0, MODEL.entries) + jnp.array(starts)

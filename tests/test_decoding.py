@@ -10,6 +10,7 @@ from uniaudio_jax.decoding import Generator, Prompt, idle_state, next_frame, pre
 from uniaudio_jax.sampling import DRAWS, Past, Sampling, kept, sample
 from uniaudio_jax.sequence import Batch, to_frames, to_prefix, unscored
 from uniaudio_jax.tasks import get_task
+from uniaudio_jax.vocab import SPECIAL_IDS
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def test_cached_logits_equal_the_full_forward(name, generator, params):
     lengths = [len(prefix.tokens) for prefix in prefixes]
     everything = jnp.tile(jnp.arange(MODEL.vocabulary_size), (3, 1))
     model = prepare_for_decoding(generator.definition, params, everything)
-    state = generator._with_room(idle_state(MODEL, 3), context=61)
+    state = generator._with_slot(generator._with_room(idle_state(MODEL, 3), context=61), np.int32(max(lengths)))
     for row, prefix in enumerate(prefixes):
         batch, length = generator._padded(prefix, 61)
         numbers = map(np.int32, (length, 61))
@@ -207,6 +208,27 @@ def test_numbers_that_mean_nothing_are_refused(numbers):
         Sampling(**numbers)
 
 
+def test_greedy_takes_the_first_of_equally_likely_codes():
+    logits = jnp.zeros(CODES + 1).at[jnp.array([13, 17, 89])].set(1.0)
+    assert (chosen(Sampling(temperature=0), logits) == 13).all()
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_the_caches_are_written_in_place(rows, generator):
+    """A copy of each cache in each frame was a third of the time of one row."""
+    end = SPECIAL_IDS["<audio_end>"]
+    model = generator._model(get_task("tts"), end)
+    state = generator._with_room(idle_state(MODEL, rows), context=61)
+    greedy = Sampling(temperature=0)
+    program = generator._block.lower(model, greedy.values(), state, np.bool_(False), rule=greedy.rule, end=end)
+    stack = MODEL.global_stack
+    items, width = rows * stack.heads, stack.head_width
+    text = program.compile().as_text()
+    shapes = [f"f32[{items},{width},61]", f"f32[{items},61,{width}]"]
+    assert all(shape in text for shape in shapes)
+    assert [line for line in text.splitlines() if " copy(" in line and any(shape in line for shape in shapes)] == []
+
+
 # a queue
 
 
@@ -224,6 +246,21 @@ def test_a_prompt_gives_the_same_alone_and_in_any_queue(generator):
         queued = dict(generator.results(task, iter(order), sampling, rows))
         assert sorted(queued) == sorted(alone)
         for number, codes in queued.items():
+            np.testing.assert_array_equal(codes, alone[number])
+
+
+def test_a_prompt_at_the_end_of_the_context_leaves_the_rows_beside_it_as_they_are(generator):
+    task, rng, greedy = get_task("enhancement"), np.random.default_rng(2), Sampling(temperature=0, min_frames=99)
+    sizes = ((50, None), (3, 41), (19, 13))
+    prompts = [
+        Prompt(number, to_prefix(task, {"noisy_audio": stream}, VOCABULARY, TEXT_WIDTH), frames)
+        for number, (length, frames) in enumerate(sizes)
+        for stream in [random_stream(task.conditions[0], length, rng)]
+    ]
+    alone = [next(generator.results(task, [prompt], greedy))[1] for prompt in prompts]
+    assert list(map(len, alone)) == [6, 41, 13]
+    for rows, order in ((2, prompts), (2, prompts[1:] + prompts[:1]), (3, prompts)):
+        for number, codes in generator.results(task, order, greedy, rows):
             np.testing.assert_array_equal(codes, alone[number])
 
 

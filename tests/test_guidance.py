@@ -43,9 +43,12 @@ def test_guided_logits_with_caches_equal_the_formula_over_two_full_forwards(name
     wanted, tokens = zip(*mixed_logits(generator, task, rows, guidance), strict=True)
     everything = jnp.tile(jnp.arange(MODEL.vocabulary_size), (3, 1))
     model = prepare_for_decoding(generator.definition, generator.params, everything)
-    state = generator._with_room(idle_state(MODEL, 6), context=61)
-    for row, streams in enumerate([*rows, *(without_conditions(task, row) for row in rows)]):
-        batch, length = generator._padded(to_prefix(task, streams, VOCABULARY, TEXT_WIDTH), 61)
+    every = [*rows, *(without_conditions(task, row) for row in rows)]
+    prefixes = [to_prefix(task, streams, VOCABULARY, TEXT_WIDTH) for streams in every]
+    slot = np.int32(max(len(prefix.tokens) for prefix in prefixes))
+    state = generator._with_slot(generator._with_room(idle_state(MODEL, 6), context=61), slot)
+    for row, prefix in enumerate(prefixes):
+        batch, length = generator._padded(prefix, 61)
         numbers = map(np.int32, (length, 61))
         state = generator._admit(model.global_, state, np.int32(row), batch, *numbers, jax.random.key(0))
 

@@ -2,7 +2,7 @@
 
 A row that has ended is given the next prompt of a queue at once. Random numbers belong to the seed, the task, the
 prompt's number and the frame, so that what comes out does not depend on the rows or on the other prompts (up to
-rounding, where another number of rows adds up in another order).
+rounding: with other rows, a row's past lies in other slots of the caches and adds up in another order).
 """
 
 import itertools
@@ -60,12 +60,14 @@ def fitting(task: Task, prompt: Prompt, context: int) -> Prompt:
 class State(NamedTuple):
     """What one frame leaves to the next.
 
-    caches: of each global layer; frame: the last frame's tokens, [B, Q]; position: of the next frame, [B]; done:
-    whether a row has ended, [B]; past: what choices know of the frames before; limit: frames that a row may generate,
-    [B]; key: of each row's random numbers, [B].
+    caches: of each global layer; slot: of the caches, for the next frame of all rows, behind the past of each; frame:
+    the last frame's tokens, [B, Q]; position: of the next frame, [B]; done: whether a row has ended, [B]; past: what
+    choices know of the frames before; limit: frames that a row may generate, [B]; key: of each row's random numbers,
+    [B].
     """
 
     caches: list[Cache]
+    slot: Array
     frame: Array
     position: Array
     done: Array
@@ -93,7 +95,10 @@ def prepare_for_decoding(definition: ModelDefinition, params: Params, ids: Int[A
     """The model with logits over `ids` alone."""
     global_, local = definition.merge("global", params["global"]), definition.merge("local", params["local"])
     heads = [local.head.columns(level, row) for level, row in enumerate(ids)]
-    return PreparedModel(global_, local, unstack(global_.blocks), unstack(local.blocks), ids, heads)
+    global_blocks, local_blocks = unstack(global_.blocks), unstack(local.blocks)
+    for block in global_blocks + local_blocks:
+        block.attention.join_projections()
+    return PreparedModel(global_, local, global_blocks, local_blocks, ids, heads)
 
 
 def local_frame(
@@ -116,11 +121,15 @@ def next_frame(
     model: PreparedModel, state: State, choose: Choose, draws: Float[Array, "B Q 3"]
 ) -> tuple[State, Int[Array, "B Q"], Float[Array, "B L A"]]:
     """The state after one more frame, the frame's tokens, and the logits they were chosen from."""
-    vectors, caches = model.global_.step(model.global_blocks, state.frame, state.caches, state.position)
+    vectors, caches = model.global_.step(model.global_blocks, state.frame, state.caches, state.position, state.slot)
     tokens, logits = local_frame(model, vectors, choose, draws)
     recent = jnp.concatenate([state.past.recent[:, 1:], tokens[:, :1]], axis=1)
     new = state._replace(
-        caches=caches, frame=tokens, position=state.position + 1, past=Past(state.past.generated + 1, recent)
+        caches=caches,
+        slot=state.slot + 1,
+        frame=tokens,
+        position=state.position + 1,
+        past=Past(state.past.generated + 1, recent),
     )
     return new, tokens, logits
 
@@ -128,12 +137,12 @@ def next_frame(
 def idle_state(config: ModelConfig, rows: int) -> State:
     """A state whose rows wait for a prompt; its caches have no room yet."""
     stack = config.global_stack
-    empty = Cache(
-        jnp.zeros((rows, stack.heads, stack.head_width, 0)), jnp.zeros((rows, stack.heads, 0, stack.head_width))
-    )
+    items = rows * stack.heads
+    empty = Cache(jnp.zeros((items, stack.head_width, 0)), jnp.zeros((items, 0, stack.head_width)))
     none = jnp.zeros(rows, jnp.int32)
     return State(
         caches=[empty] * stack.layers,
+        slot=jnp.int32(0),
         frame=jnp.zeros((rows, config.codebooks), jnp.int32),
         position=none,
         done=jnp.ones(rows, bool),
@@ -148,13 +157,19 @@ def admit(
 ) -> State:
     """The state whose row goes on from all but the last of the `length` frames of a prefix [1, P, Q]."""
     _, filled = global_.fill(prefix)
-    at = (row, 0, 0, 0)
+    heads, _, frames = filled[0].keys.shape
+    start = jnp.maximum(state.slot - frames, 0)
+    filled = moved(filled, state.slot - start - length)
     caches = [
-        Cache(*(jax.lax.dynamic_update_slice(*pair, at) for pair in zip(cache, new, strict=True)))
+        Cache(
+            jax.lax.dynamic_update_slice(cache.keys, new.keys, (row * heads, 0, start)),
+            jax.lax.dynamic_update_slice(cache.values, new.values, (row * heads, start, 0)),
+        )
         for cache, new in zip(state.caches, filled, strict=True)
     ]
     return State(
         caches=caches,
+        slot=state.slot,
         frame=state.frame.at[row].set(prefix.tokens[0, length - 1]),
         position=state.position.at[row].set(length),
         done=state.done.at[row].set(False),
@@ -169,15 +184,25 @@ def with_room(state: State, context: int) -> State:
     more, none = (0, max(0, context - held_by(state))), (0, 0)
 
     def resized(cache: Cache) -> Cache:
-        keys = jnp.pad(cache.keys[..., :context], (none, none, none, more))
-        return Cache(keys, jnp.pad(cache.values[:, :, :context], (none, none, more, none)))
+        keys = jnp.pad(cache.keys[..., :context], (none, none, more))
+        return Cache(keys, jnp.pad(cache.values[:, :context], (none, more, none)))
 
     return state._replace(caches=[resized(cache) for cache in state.caches])
 
 
+def with_slot(state: State, slot: Array) -> State:
+    """The same state with another slot for the next frame, and the past of each row moved there."""
+    return state._replace(caches=moved(state.caches, slot - state.slot), slot=slot)
+
+
+def moved(caches: list[Cache], slots: Array) -> list[Cache]:
+    """The caches with all items so many slots further; what leaves at one end comes in at the other."""
+    return [Cache(jnp.roll(cache.keys, slots, axis=2), jnp.roll(cache.values, slots, axis=1)) for cache in caches]
+
+
 def held_by(state: State) -> int:
     """Frames that the caches have room for."""
-    return state.caches[0].values.shape[2]
+    return state.caches[0].values.shape[1]
 
 
 def block_of_frames(
@@ -220,10 +245,13 @@ class Row:
     prompt: Prompt
     generated: int = 0
 
-    def needs(self) -> int:
-        """Positions that the caches must have for the next block."""
-        most = min(self.generated + BLOCK_FRAMES, self.prompt.frames or 0)
-        return len(self.prompt.prefix.tokens) + most
+    def past(self) -> int:
+        """Frames before the next one."""
+        return len(self.prompt.prefix.tokens) + self.generated
+
+    def ahead(self) -> int:
+        """Frames that the next block may generate."""
+        return min(BLOCK_FRAMES, (self.prompt.frames or 0) - self.generated)
 
 
 class Generator:
@@ -235,6 +263,7 @@ class Generator:
         self._prepare = jax.jit(partial(prepare_for_decoding, definition))
         self._admit = jax.jit(admit, donate_argnames="state")
         self._with_room = jax.jit(with_room, static_argnames="context")
+        self._with_slot = jax.jit(with_slot, donate_argnames="state")
         self._block = jax.jit(block_of_frames, static_argnames=("rule", "end"), donate_argnames="state")
 
     def generate(
@@ -299,14 +328,19 @@ class Generator:
                 yield of_row.prompt.number, self._raw(task, tokens[row, :size]), bool(done[row])
 
     def _roomy(self, state: State, working: Mapping[int, Row]) -> State:
-        """The state with caches as large as the rows need for their next block."""
-        most = max(row.needs() for row in working.values())
-        needed = min(self.definition.config.context_frames, _bucket(most, CONTEXT_BUCKET))
-        return state if held_by(state) == needed else self._with_room(state, context=needed)
+        """The state with caches as large as the rows need for their next block, where the longest past begins them."""
+        slot = max(row.past() for row in working.values())
+        most = slot + max(row.ahead() for row in working.values())
+        needed = min(self.definition.config.context_frames + BLOCK_FRAMES, _bucket(most, CONTEXT_BUCKET))
+        if needed > held_by(state):
+            state = self._with_room(state, context=needed)
+        if slot != state.slot:
+            state = self._with_slot(state, np.int32(slot))
+        return state if needed == held_by(state) else self._with_room(state, context=needed)
 
     def _start(self, model: PreparedModel, state: State, row: int, prompt: Prompt, key: Array) -> State:
         """The state whose row works on a fresh prompt."""
-        prefix, length = self._padded(prompt.prefix, held_by(state))
+        prefix, length = self._padded(prompt.prefix, min(held_by(state), self.definition.config.context_frames))
         key = jax.random.fold_in(key, prompt.number)
         return self._admit(
             model.global_, state, np.int32(row), prefix, np.int32(length), np.int32(prompt.frames or 0), key

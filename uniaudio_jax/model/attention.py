@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
@@ -18,9 +19,9 @@ from uniaudio_jax.model.positions.kind import Positions
 
 
 class Cache(NamedTuple):
-    """Keys [B, heads, head width, C] and values [B, heads, C, head width] of the past of one layer.
+    """Keys [B heads, head width, C] and values [B heads, C, head width] of the past of one layer, row after row.
 
-    So the products with both need no other layout, into which a CPU would copy the whole cache in each step.
+    So the products with both need no other layout or shape, into which a CPU would copy the whole cache in each step.
     """
 
     keys: Array
@@ -49,18 +50,19 @@ class Attend(NamedTuple):
 
         return mix
 
-    def step(self, position: Int[Array, " B"]) -> Mix:
-        """Attention of one more item at `position` of each row, which sees the cache up to itself."""
+    def step(self, position: Int[Array, " B"], slot: Int[Array, ""]) -> Mix:
+        """Attention of one more item at `position` of each row, which goes into `slot` of the cache and sees the
+        `position` slots before it. With one slot for all rows the cache is written in place."""
         turn = self.positions.turn(position[:, None])
 
         def mix(query: Array, key: Array, value: Array, cache: Cache | None) -> tuple[Array, Cache]:
             assert cache is not None
             query, key = turn(query), turn(key)
-            rows = jnp.arange(len(query))
-            cache = Cache(
-                cache.keys.at[rows, :, :, position].set(key[:, 0]), cache.values.at[rows, :, position].set(value[:, 0])
-            )
-            visible = jnp.arange(cache.values.shape[2])[None] <= position[:, None]
+            new = _cache_of(key, value)
+            keys = jax.lax.dynamic_update_slice_in_dim(cache.keys, new.keys, slot, axis=2)
+            cache = Cache(keys, jax.lax.dynamic_update_slice_in_dim(cache.values, new.values, slot, axis=1))
+            before = slot - jnp.arange(cache.values.shape[1])
+            visible = (before >= 0) & (before <= position[:, None])
             return self.kernel.cached(query, *cache, visible), cache
 
         return mix
@@ -72,10 +74,11 @@ class Attend(NamedTuple):
         def mix(query: Array, key: Array, value: Array, cache: Cache | None) -> tuple[Array, Cache]:
             query, key = turn(query), turn(key)
             grown = _cache_of(key, value)
-            if cache is not None:
-                keys = jnp.concatenate([cache.keys, grown.keys], axis=3)
-                grown = Cache(keys, jnp.concatenate([cache.values, grown.values], axis=2))
-            visible = jnp.ones((len(query), grown.values.shape[2]), bool)
+            if cache is None:
+                return value, grown  # the softmax of one score is 1
+            keys = jnp.concatenate([cache.keys, grown.keys], axis=2)
+            grown = Cache(keys, jnp.concatenate([cache.values, grown.values], axis=1))
+            visible = jnp.ones((len(query), grown.values.shape[1]), bool)
             return self.kernel.cached(query, *grown, visible), grown
 
         return mix
@@ -92,7 +95,7 @@ def choose_attend(
 
 
 def _cache_of(key: Float[Array, "B T H E"], value: Float[Array, "B T H E"]) -> Cache:
-    return Cache(rearrange(key, "B T H E -> B H E T"), rearrange(value, "B T H E -> B H T E"))
+    return Cache(rearrange(key, "B T H E -> (B H) E T"), rearrange(value, "B T H E -> (B H) T E"))
 
 
 def linear(
@@ -120,6 +123,7 @@ class Attention(nnx.Module):
         self.key = linear(width, width, ("embed", "heads"), std, rngs, use_bias=False)
         self.value = linear(width, width, ("embed", "heads"), std, rngs, biases)
         self.out = linear(width, width, ("heads", "embed"), layout.output_std(config), rngs, biases)
+        self.joined: nnx.Linear | None = None
         self.query_norm = RmsNorm(config.head_width, "none") if layout.query_key_norm else None
         self.key_norm = RmsNorm(config.head_width, "none") if layout.query_key_norm else None
 
@@ -127,11 +131,23 @@ class Attention(nnx.Module):
         self, x: Float[Array, "B T D"], mix: Mix, cache: Cache | None = None
     ) -> tuple[Float[Array, "B T D"], Cache]:
         """The attention's output, and the layer's new cache."""
-        query, key, value = (
-            rearrange(project(x), "B T (H E) -> B T H E", H=self.heads)
-            for project in (self.query, self.key, self.value)
-        )
+        query, key, value = (rearrange(part, "B T (H E) -> B T H E", H=self.heads) for part in self._projected(x))
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
         mixed, cache = mix(query, key, value, cache)
         return self.out(rearrange(mixed, "B T H E -> B T (H E)")), cache
+
+    def _projected(self, x: Float[Array, "B T D"]) -> list[Float[Array, "B T D"]]:
+        if self.joined is not None:
+            return jnp.split(self.joined(x), 3, axis=-1)
+        return [project(x) for project in (self.query, self.key, self.value)]
+
+    def join_projections(self) -> None:
+        """Makes one product of the three in place: in a step of few rows, a product costs more than its numbers do."""
+        parts = (self.query, self.key, self.value)
+        joined = nnx.Linear(self.query.in_features, 3 * self.query.out_features, rngs=nnx.Rngs(0))
+        joined.kernel[...] = jnp.concatenate([part.kernel[...] for part in parts], axis=1)
+        biases = [jnp.zeros(part.out_features) if part.bias is None else part.bias[...] for part in parts]
+        joined.bias = nnx.Param(jnp.concatenate(biases))
+        self.joined = nnx.data(joined)
+        del self.query, self.key, self.value

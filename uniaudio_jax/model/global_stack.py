@@ -49,10 +49,16 @@ class GlobalStack(nnx.Module):
         return self.norm(x), caches
 
     def step(
-        self, blocks: list[Block], frame: Int[Array, "B Q"], caches: list[Cache], position: Int[Array, " B"]
+        self,
+        blocks: list[Block],
+        frame: Int[Array, "B Q"],
+        caches: list[Cache],
+        position: Int[Array, " B"],
+        slot: Int[Array, ""],
     ) -> tuple[Float[Array, "B D"], list[Cache]]:
-        """The vector for the frame at `position`, given the frame before it, and the new caches."""
+        """The vector for the frame at `position`, given the frame before it, and the new caches; see `Attend.step`
+        for `slot`."""
         vectors = self.frame_vectors(frame, self.embedding[...])
         x = jnp.expand_dims(self.attend.positions.add(vectors, position, self.positions), 1)
-        x, caches = step_blocks(blocks, x, self.attend.step(position), caches)
+        x, caches = step_blocks(blocks, x, self.attend.step(position, slot), caches)
         return self.norm(x)[:, 0], caches

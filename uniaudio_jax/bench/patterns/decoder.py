@@ -72,10 +72,16 @@ class Decoder(nnx.Module):
         return fill_blocks(self.blocks, self.inputs(rows), self.attend.rows(rows.positions, rows.segments))[1]
 
     def step(
-        self, blocks: list[Block], x: Float[Array, "B D"], caches: list[Cache], position: Int[Array, " B"]
+        self,
+        blocks: list[Block],
+        x: Float[Array, "B D"],
+        caches: list[Cache],
+        position: Int[Array, " B"],
+        slot: Int[Array, ""],
     ) -> tuple[Float[Array, "B D"], list[Cache]]:
-        """The vector of one more position, given what goes into its first block, and the new caches."""
-        x, caches = step_blocks(blocks, x[:, None], self.attend.step(position), caches)
+        """The vector of one more position, given what goes into its first block, and the new caches; see
+        `Attend.step` for `slot`."""
+        x, caches = step_blocks(blocks, x[:, None], self.attend.step(position, slot), caches)
         return self.norm(x)[:, 0], caches
 
 

@@ -6,6 +6,7 @@ marks and what the prefix gives are taken as they are, the codes of the target a
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -91,16 +92,18 @@ class Decoding:
         shape = (*work.steps.tokens.shape, DRAWS)
         draws = jnp.zeros(shape) if rule.greedy else jax.random.uniform(key, shape)
 
-        def body(carry: tuple[Array, list[Cache]], step: tuple[Steps, Array]) -> tuple[Any, Array]:
+        def body(carry: tuple[Array, list[Cache]], step: tuple[Steps, Array, Array]) -> tuple[Any, Array]:
             last, caches = carry
-            at, draws = step
+            at, draws, slot = step
             x = decoder.placed(decoder.content(last), at.frames, at.levels)
-            x, caches = decoder.step(blocks, x, caches, at.positions)
+            x, caches = decoder.step(blocks, x, caches, at.positions, slot)
             tokens = fill_in(at.tokens, x, heads, choose, draws)
             return (tokens, caches), tokens
 
-        caches = [with_room(cache, room) for cache in decoder.fill(work.prefix)]
-        return jax.lax.scan(body, (work.last, caches), (work.steps, draws))[1]
+        first = work.steps.positions[0]
+        caches = [with_room(cache, room, first.max() - first) for cache in decoder.fill(work.prefix)]
+        slots = first.max() + jnp.arange(len(draws))
+        return jax.lax.scan(body, (work.last, caches), (work.steps, draws, slots))[1]
 
 
 def whole_examples(prefixes: Sequence[Frames], frames: int, end: int, vocabulary: Vocabulary) -> Batch:
@@ -148,7 +151,9 @@ def fill_in(
     return jnp.stack(levels, axis=1)
 
 
-def with_room(cache: Cache, room: int) -> Cache:
-    """The cache with room for so many positions."""
-    more, none = (0, room - cache.values.shape[2]), (0, 0)
-    return Cache(jnp.pad(cache.keys, (none, none, none, more)), jnp.pad(cache.values, (none, none, more, none)))
+def with_room(cache: Cache, room: int, slots: Int[Array, " B"]) -> Cache:
+    """The cache with room for so many positions, and each row's positions so many slots further."""
+    more, none = (0, room - cache.values.shape[1]), (0, 0)
+    of_heads = jnp.repeat(slots, len(cache.keys) // len(slots))
+    keys, values = jnp.pad(cache.keys, (none, none, more)), jnp.pad(cache.values, (none, more, none))
+    return Cache(*(jax.vmap(partial(jnp.roll, axis=axis))(x, of_heads) for x, axis in ((keys, 1), (values, 0))))

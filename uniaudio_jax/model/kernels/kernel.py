@@ -1,7 +1,7 @@
 """What an attention kernel is, and the attention over a cache that kernels share.
 
 Queries and mixed values are [B, T, heads, head width], and so are keys and values except those of a cache: keys
-[B, heads, head width, C] and values [B, heads, C, head width]. Scores and softmax are in float32.
+[B heads, head width, C] and values [B heads, C, head width]. Scores and softmax are in float32.
 """
 
 from collections.abc import Callable
@@ -28,14 +28,17 @@ class Kernel(NamedTuple):
 
 def cached_attention(
     query: Float[Array, "B 1 H E"],
-    keys: Float[Array, "B H E C"],
-    values: Float[Array, "B H C E"],
+    keys: Float[Array, "N E C"],
+    values: Float[Array, "N C E"],
     visible: Bool[Array, "B C"],
 ) -> Float[Array, "B 1 H E"]:
     """Attention of one more item over the visible part of a cache."""
-    scores = jnp.einsum("bqhe,bhek->bhqk", query, keys, preferred_element_type=jnp.float32) * query.shape[-1] ** -0.5
-    weights = jax.nn.softmax(jnp.where(visible[:, None, None], scores, MASKED), axis=-1).astype(values.dtype)
-    return jnp.einsum("bhqk,bhke->bqhe", weights, values)
+    heads, width = query.shape[2:]
+    queries = query.reshape(-1, width)
+    scores = jnp.einsum("ne,nek->nk", queries, keys, preferred_element_type=jnp.float32) * width**-0.5
+    scores = jnp.where(jnp.repeat(visible, heads, axis=0), scores, MASKED)
+    weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
+    return jnp.einsum("nk,nke->ne", weights, values).reshape(query.shape)
 
 
 def pad_frames(x: Shaped[Array, "B T *rest"], frames: int) -> Shaped[Array, "B frames *rest"]:
