@@ -1,14 +1,19 @@
-"""Generated frames per second: our compiled generator against eager PyTorch with caches, both greedy."""
+"""Generated frames per second: our compiled generator against PyTorch with caches, all greedy."""
 
+import copy
+import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Int
 
 from uniaudio_jax.bench.options import RoundsOptions
 from uniaudio_jax.bench.synthetic import tts_example
 from uniaudio_jax.bench.timing import report, side_by_side
+from uniaudio_jax.codec.codec import load_codec
 from uniaudio_jax.config import RunConfig
 from uniaudio_jax.config_files import load_config
 from uniaudio_jax.decoding import Generator
@@ -31,10 +36,13 @@ class Options(RoundsOptions):
     """Examples that are generated together."""
     frames: int = 192
     """Frames that are generated for each example; none ends earlier."""
+    torch_compile: bool = False
+    """Whether torch.compile is a rival as well; it compiles for a minute or more."""
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Frames of all rows per second by rival, their ratio, and the share of tokens that are equal."""
+    """Frames of all rows per second by rival, their ratio, the share of tokens that are equal, and the seconds of
+    computation for a second of audio: a real-time factor where there is one row."""
     config = load_config(options.config, RunConfig)
     model, vocabulary = config.model, config.model.ids
     params = jax.jit(ModelDefinition(model).init)(jax.random.key(0))
@@ -58,6 +66,44 @@ def run(options: Options) -> dict[str, Any]:
     def eager() -> None:
         tokens["eager"] = rival.generate(prefix_tokens, options.frames, allowed).numpy() - starts
 
-    seconds = side_by_side({"compiled": compiled, "pytorch eager": eager}, options.rounds)
+    rivals, missing = {"compiled": compiled, "pytorch eager": eager}, {}
+    if options.torch_compile:
+        fast = compiled_by_torch(rival)
+        rivals["pytorch compiled"] = lambda: fast.generate(prefix_tokens, options.frames, allowed)
+        if fault := fault_of(rivals["pytorch compiled"]):
+            del rivals["pytorch compiled"]
+            missing = {"without pytorch compiled": fault}
+    seconds = side_by_side(rivals, options.rounds)
     equal = float((tokens["compiled"] == tokens["eager"]).mean())
-    return report(seconds, "compiled", "frames", options.rows * options.frames) | {"equal_tokens": equal}
+    result = report(seconds, "compiled", "frames", options.rows * options.frames) | missing | {"equal_tokens": equal}
+    spent = {} if config.codec is None else per_second_of_audio(seconds["compiled"], tokens["compiled"], config.codec)
+    return result | spent
+
+
+def per_second_of_audio(generation: list[float], codes: Int[np.ndarray, "B T Q"], codec_name: str) -> dict[str, float]:
+    """Seconds that a second of audio takes: of `generation` of these codes, and of their decoding, as often."""
+    codec = load_codec(codec_name)
+    decoding = side_by_side({"codec": lambda: codec.decode(codes)}, len(generation))["codec"]
+    audio_seconds = len(codes) * codec.clock.seconds(codes.shape[1])
+    seconds = {"generation": generation, "decoding by the codec": decoding}
+    return {
+        f"seconds of {name} per second of audio": statistics.median(times) / audio_seconds
+        for name, times in seconds.items()
+    }
+
+
+def compiled_by_torch(rival: Any) -> Any:
+    """The PyTorch model with its blocks under torch.compile."""
+    fast = copy.deepcopy(rival)
+    for block in [*fast.g_layers, *fast.l_layers]:
+        block.compile(dynamic=True)
+    return fast
+
+
+def fault_of(call: Callable[[], object]) -> str:
+    """What a call ends with, in one line, such as a C++ compiler that torch.compile misses; empty where it works."""
+    try:
+        call()
+    except Exception as error:
+        return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+    return ""
