@@ -23,7 +23,7 @@ from uniaudio_jax.sharding import make_mesh, place_batch
 
 @dataclass(frozen=True, kw_only=True)
 class Options(RoundsOptions):
-    """A training step on packed rows of task tts, with the loss on the target."""
+    """A training step by AdamW on packed rows of task tts, with the loss on the target."""
 
     config: str = "configs/quickstart.py"
     """Config file whose model and rows are used."""
@@ -34,7 +34,11 @@ class Options(RoundsOptions):
 def run(options: Options) -> dict[str, Any]:
     """Frames per second of a whole training step by rival, and their ratios."""
     config = load_config(options.config, RunConfig)
-    config = replace(config, train=replace(config.train, loss_on="target", compute_dtype="float32"))
+    config = replace(
+        config,
+        train=replace(config.train, loss_on="target", compute_dtype="float32"),
+        optim=replace(config.optim, name="adamw"),
+    )
     batch = tts_batch(config, options.condition_share)
     programs = Programs(config.model, config.train, config.optim, make_mesh(config.mesh, jax.devices()[:1]))
     rivals = {
