@@ -150,7 +150,7 @@ def test_a_squared_relu_is_the_square_of_what_is_above_zero():
     ("change", "message"),
     [
         ({"norm": "rsm"}, "model.layout.norm: got 'rsm', wanted layer or rms; did you mean 'rms'"),
-        ({"mlp": "relu"}, "model.layout.mlp: got 'relu', wanted one of gelu, squared_relu"),
+        ({"mlp": "relu"}, "model.layout.mlp: got 'relu', wanted gelu or squared_relu"),
         ({"positions": "rotery"}, "model.layout.positions: got 'rotery'.*did you mean 'rotary'"),
         ({"head": "level"}, "model.layout.head: got 'level', wanted shared or levels; did you mean 'levels'"),
     ],

@@ -47,6 +47,11 @@ class StackConfig(Checked):
         return self.width // self.heads
 
     @property
+    def hidden(self) -> int:
+        """Width inside the MLP: 4 D, as in the public checkpoints."""
+        return 4 * self.width
+
+    @property
     def init_std(self) -> float:
         """Spread of fresh weights: the public code's 0.02 at its width 1536, and as 1 / sqrt(width) below."""
         return 0.02 * (1536 / self.width) ** 0.5
@@ -62,7 +67,7 @@ class LayoutConfig(Checked):
     norm: str = "layer"
     """Normalisation before each part of a block, by its name in model/norms.py: layer, or rms without biases."""
     mlp: str = "gelu"
-    """The MLP of a block, by its name in model/mlps.py: gelu, squared_relu or swiglu, of equal size."""
+    """The activation of a block's MLP, by its name in model/mlps.py: gelu or squared_relu."""
     biases: bool = True
     """Whether linear maps of the blocks have biases."""
     query_key_norm: bool = False
@@ -75,17 +80,6 @@ class LayoutConfig(Checked):
     head: str = "shared"
     """What gives the logits, by its name in model/heads: shared over all ids, or levels, each over the ids that can
     come there."""
-    logit_cap: float | None = None
-    """Logits stay within this of zero, as cap tanh(logits / cap); None leaves them."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        cap = self.logit_cap
-        require("LayoutConfig.logit_cap", cap is None or cap > 0, str(cap), "None, or more than 0")
-
-    def hidden(self, width: int) -> int:
-        """Width inside the MLP: 4 D, and 8/3 D where three maps share the size of two."""
-        return 8 * width // 3 if self.mlp == "swiglu" else 4 * width
 
     def output_std(self, stack: StackConfig) -> float:
         """Spread of the fresh weights of a block's output maps."""

@@ -223,7 +223,7 @@ def _head(config: ModelConfig) -> list[Tensor]:
 
 
 def _blocks(name: str, path: str, stack: StackConfig, layout: LayoutConfig) -> list[Tensor]:
-    width, hidden, tensors = stack.width, layout.hidden(stack.width), []
+    width, hidden, tensors = stack.width, stack.hidden, []
     for layer in range(stack.layers):
         at = f"{name}.{layer}"
         for part in ("query", "key", "value", "out"):
@@ -233,8 +233,6 @@ def _blocks(name: str, path: str, stack: StackConfig, layout: LayoutConfig) -> l
             tensors += _norm(f"{at}.attn.{part}", f"{path}.attention.{part}", stack.head_width, "rms", layer)
         tensors += _norm(f"{at}.attn_ln", f"{path}.attention_norm", width, layout.norm, layer)
         tensors += _linear(f"{at}.mlp.0", f"{path}.mlp.up", width, hidden, layer, layout.biases)
-        if layout.mlp == "swiglu":
-            tensors += _linear(f"{at}.mlp.gate", f"{path}.mlp.gate", width, hidden, layer, layout.biases)
         tensors += _linear(f"{at}.mlp.2", f"{path}.mlp.down", hidden, width, layer, layout.biases)
         tensors += _norm(f"{at}.mlp_ln", f"{path}.mlp_norm", width, layout.norm, layer)
     return tensors

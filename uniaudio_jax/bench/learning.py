@@ -22,7 +22,7 @@ class Options(TurnsOptions):
     On a busy machine the calibration may miss by a fifth: compare the seconds of training before the losses.
     """
 
-    variants: tuple[str, ...] = ("adamw=", "muon=--optim.name muon")
+    variants: tuple[str, ...] = ("adamw=--optim.name adamw", "muon=--optim.name muon")
     """NAME=FLAGS of each variant, the flags being those of `python -m uniaudio_jax.train`."""
     minutes: float = 3.0
     """Minutes of training of each variant, at the speed of the calibration."""

@@ -1,4 +1,4 @@
-"""The MLPs of a block, by name. A new one is a class or an activation here and a line in MLPS."""
+"""The MLP of a block, and its activations by name. A new one is a function here and a line in MLPS."""
 
 from collections.abc import Callable
 
@@ -40,7 +40,7 @@ class Mlp(nnx.Module):
     """Two linear maps with an activation between them."""
 
     def __init__(self, config: StackConfig, layout: LayoutConfig, activation: Callable[[Array], Array], rngs: nnx.Rngs):
-        width, hidden = config.width, layout.hidden(config.width)
+        width, hidden = config.width, config.hidden
         self.activation = activation
         self.up = linear(width, hidden, ("embed", "mlp"), config.init_std, rngs, layout.biases)
         self.down = linear(hidden, width, ("mlp", "embed"), layout.output_std(config), rngs, layout.biases)
@@ -49,25 +49,12 @@ class Mlp(nnx.Module):
         return self.down(self.activation(self.up(x)))
 
 
-class SwiGlu(Mlp):
-    """down(silu(gate(x)) * up(x)) (arXiv 2002.05202)."""
-
-    def __init__(self, config: StackConfig, layout: LayoutConfig, activation: Callable[[Array], Array], rngs: nnx.Rngs):
-        super().__init__(config, layout, activation, rngs)
-        hidden = layout.hidden(config.width)
-        self.gate = linear(config.width, hidden, ("embed", "mlp"), config.init_std, rngs, layout.biases)
-
-    def __call__(self, x: Float[Array, "*any D"]) -> Float[Array, "*any D"]:
-        return self.down(self.activation(self.gate(x)) * self.up(x))
-
-
-MLPS = {"gelu": (Mlp, gelu), "squared_relu": (Mlp, squared_relu), "swiglu": (SwiGlu, jax.nn.silu)}
+MLPS = {"gelu": gelu, "squared_relu": squared_relu}
 
 
 def make_mlp(config: StackConfig, layout: LayoutConfig, rngs: nnx.Rngs) -> Mlp:
     """The fresh MLP of one block. Raises ValueError for an unknown name."""
     name = layout.mlp
     if name not in MLPS:
-        raise ValueError(f"model.layout.mlp: got {name!r}, wanted one of {', '.join(MLPS)}{did_you_mean(name, MLPS)}")
-    kind, activation = MLPS[name]
-    return kind(config, layout, activation, rngs)
+        raise ValueError(f"model.layout.mlp: got {name!r}, wanted {' or '.join(MLPS)}{did_you_mean(name, MLPS)}")
+    return Mlp(config, layout, MLPS[name], rngs)

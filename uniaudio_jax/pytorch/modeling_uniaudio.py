@@ -99,7 +99,7 @@ class Block(nn.Module):
 
     def __init__(self, stack: StackConfig, layout: LayoutConfig):
         super().__init__()
-        hidden = layout.hidden(stack.width)
+        hidden = stack.hidden
         activation = nn.GELU() if layout.mlp == "gelu" else SquaredRelu()
         self.attn = Attention(stack, layout)
         self.attn_ln = norm(layout, stack.width)

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
@@ -19,10 +18,10 @@ class Scored(NamedTuple):
 
 
 class Head(nnx.Module):
-    """Vectors [F, Q, D] of the local stack to logits; logits may be kept near zero by a cap."""
+    """Vectors [F, Q, D] of the local stack to logits."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        self.cap = config.layout.logit_cap
+        """Fresh weights."""
 
     def score(self, x: Float[Array, "F Q D"], tokens: Int[Array, "F Q"]) -> list[Scored]:
         """What the loss of the tokens is computed from; the levels of all groups, in their order, are the Q levels."""
@@ -36,7 +35,3 @@ class Head(nnx.Module):
         """The weights that map a vector to the logits of these ids, of those that the level can choose among; others
         get zeros."""
         raise NotImplementedError
-
-    def capped(self, logits: Float[Array, "*any"]) -> Float[Array, "*any"]:
-        """The logits within the cap, where there is one."""
-        return logits if self.cap is None else self.cap * jnp.tanh(logits / self.cap)
