@@ -237,16 +237,21 @@ def prompts_of(task, count: int) -> list[Prompt]:
     return [Prompt(number, prefix, 5 + 7 * (number % 4)) for number, prefix in enumerate(prefixes)]
 
 
-def test_a_prompt_gives_the_same_alone_and_in_any_queue(generator):
-    task, sampling = get_task("text_to_music"), Sampling(top_k=5, seed=11, end_bias=-1.0)
-    prompts = prompts_of(task, 7)
-    alone = {p.number: next(generator.results(task, [p], sampling))[1] for p in prompts}
-    assert len({len(codes) for codes in alone.values()}) > 2
+def assert_the_same_in_any_queue(generator, task, prompts, sampling, alone):
+    """Asserts that each prompt gets in two queues what it got alone."""
     for rows, order in ((2, prompts), (3, prompts[::-1])):
         queued = dict(generator.results(task, iter(order), sampling, rows))
         assert sorted(queued) == sorted(alone)
         for number, codes in queued.items():
             np.testing.assert_array_equal(codes, alone[number])
+
+
+def test_a_prompt_gives_the_same_alone_and_in_any_queue(generator):
+    task, sampling = get_task("text_to_music"), Sampling(top_k=5, seed=11, end_bias=-1.0)
+    prompts = prompts_of(task, 7)
+    alone = {p.number: next(generator.results(task, [p], sampling))[1] for p in prompts}
+    assert len({len(codes) for codes in alone.values()}) > 2
+    assert_the_same_in_any_queue(generator, task, prompts, sampling, alone)
 
 
 def test_a_prompt_at_the_end_of_the_context_leaves_the_rows_beside_it_as_they_are(generator):

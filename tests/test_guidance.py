@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.test_decoding import example_streams, prompts_of, random_params
+from tests.test_decoding import assert_the_same_in_any_queue, example_streams, prompts_of, random_params
 from tests.tiny import MODEL, TEXT_WIDTH, VOCABULARY, make_programs, stack_rows
 from uniaudio_jax.decoding import Generator, idle_state, next_frame, prepare_for_decoding
 from uniaudio_jax.sampling import DRAWS, Sampling, guided
@@ -119,8 +119,4 @@ def test_a_guided_prompt_gives_the_same_alone_in_a_stream_and_in_any_queue(gener
     prompts = prompts_of(task, 7)
     alone = {p.number: np.concatenate(list(generator.stream(task, p, sampling))) for p in prompts}
     assert len({len(codes) for codes in alone.values()}) > 2
-    for rows, order in ((2, prompts), (3, prompts[::-1])):
-        queued = dict(generator.results(task, iter(order), sampling, rows))
-        assert sorted(queued) == sorted(alone)
-        for number, codes in queued.items():
-            np.testing.assert_array_equal(codes, alone[number])
+    assert_the_same_in_any_queue(generator, task, prompts, sampling, alone)
