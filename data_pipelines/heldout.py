@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.batches import Rows, Source, check_codec, limits_of, stack_rows
+from data_pipelines.corpora import Split
 from data_pipelines.plan import Examples, Member, one_epoch
 from data_pipelines.views import open_views
 from uniaudio_jax.clock import FrameClock
@@ -28,13 +29,22 @@ class Example:
 
 
 class HeldOut:
-    """The held-out split of one task of a run; of several processes each holds its share of the rows."""
+    """The held-out split of one task of a run, or another; of several processes each holds its share of the rows."""
 
-    def __init__(self, config: RunConfig, task: str, codec_passport: dict[str, Any], host: int = 0, hosts: int = 1):
+    def __init__(
+        self,
+        config: RunConfig,
+        task: str,
+        codec_passport: dict[str, Any],
+        host: int = 0,
+        hosts: int = 1,
+        split: Split = "heldout",
+    ):
         self.vocabulary = config.model.ids
+        self.split: Split = split
         clock = FrameClock.from_passport(codec_passport)
         limits = limits_of(config.data, "items", clock)
-        self.views = open_views(to_place(config.data.root), [task], "heldout")[task]
+        self.views = open_views(to_place(config.data.root), [task], split)[task]
         self.rows = []
         for view in self.views:
             check_codec(view, codec_passport)

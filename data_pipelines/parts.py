@@ -144,15 +144,21 @@ class Worker:
 
     def _prepare_for(self, stream: Stream, entry: Entry, clips: dict[tuple, Clip]) -> Prepared:
         """The clip of an entry for a stream, out of `clips` where another stream had the same."""
-        audio = {name: part for name, part in entry.audio.items() if name in needed_audio(stream)}
-        key = (tuple(audio), stream.mixer)
+        key = (tuple(name for name in entry.audio if name in needed_audio(stream)), stream.mixer)
         if key not in clips:
-            clip = self.corpus.read(replace(entry, audio=audio), self.tokenizers.codec.sample_rate_hz)
-            check_unicode(clip)
-            wanted = [stream.mixer] if stream.mixer else []
-            clips[key] = derive(clip, wanted, self.pool, self.job.mixers, self.job.seed) if wanted else clip
+            clips[key] = self.clip_of(stream, entry)
         notes = Notes()
         return Prepared(clips[key], self.tokenizers.encode_clip(stream, clips[key], notes), notes)
+
+    def clip_of(self, stream: Stream, entry: Entry) -> Clip:
+        """The clip of an entry with the audio that a stream is made from, at the codec's rate, what its mixer derives
+        included. Raises ValueError for a clip that cannot be read, mixed or written."""
+        audio = {name: part for name, part in entry.audio.items() if name in needed_audio(stream)}
+        clip = self.corpus.read(replace(entry, audio=audio), self.tokenizers.codec.sample_rate_hz)
+        check_unicode(clip)
+        if not stream.mixer:
+            return clip
+        return derive(clip, [stream.mixer], self.pool, self.job.mixers, self.job.seed)
 
     def _finish(
         self, split: Split, number: int, stream: Stream, rows: list[Future[tuple[Entry, dict[str, Prepared | Refused]]]]

@@ -101,7 +101,7 @@ def test_a_run_in_a_bucket_is_trained_resumed_evaluated_and_exported_like_one_on
 
     report = bucket.run("uniaudio_jax.evaluate", "--run", run, "--count", "1")
     assert "step 23" in report and bucket.lines("runs/mine/evaluation.md")[0] == "# small, step 23"
-    assert bucket.system.exists(f"{run}/evaluation/tts.generated.wav")
+    assert bucket.system.exists(f"{run}/evaluation/tts/0.generated.wav")
     out = tmp_path / "out"
     bucket.run("uniaudio_jax.generate", "--run", run, "--task", "tts", "--split", "heldout", "--out", out)
     assert json.loads((out / "samples.json").read_text())[0]["task"] == "tts"

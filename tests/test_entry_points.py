@@ -16,8 +16,9 @@ from tests.small_run import REPO, finish, python, write_run
 from uniaudio_jax import load_run
 from uniaudio_jax.checkpoint import CheckpointReader, Checkpoints, one_device
 from uniaudio_jax.conditions import Conditions
-from uniaudio_jax.evaluate import generated_samples, task_metrics
-from uniaudio_jax.sampling import Sampling
+from uniaudio_jax.evaluation.examples import judged_examples
+from uniaudio_jax.evaluation.rows import GENERATED, judge, rows_of
+from uniaudio_jax.metrics.registry import installed_metrics
 from uniaudio_jax.tasks import TASKS, get_task
 
 
@@ -119,10 +120,11 @@ def test_a_result_of_no_frames_is_an_empty_waveform_and_judged_as_silence(run, m
     no_frames = np.zeros((0, 3), np.int32)
     monkeypatch.setattr(loaded, "results", lambda task, prompts, *_: ((p.number, no_frames) for p in prompts))
     assert loaded.generate("enhancement", noisy_audio=np.ones(701, np.float32)).shape == (0,)
-    examples = HeldOut(loaded.config, "enhancement", loaded.codec.passport()).examples(2)
-    samples = generated_samples(loaded, task, examples, Sampling())
-    metrics = task_metrics(task, samples, [], ["si_sdr_db", "length_ratio"])["metrics"]
-    assert metrics["si_sdr_db"] == -100 and metrics["length_ratio"] == 0
+    heldout = HeldOut(loaded.config, "enhancement", loaded.codec.passport())
+    judged = judged_examples(loaded, task, heldout, heldout.examples(2), 2)
+    rows = rows_of(loaded, task, judged, dict.fromkeys(range(2), no_frames))
+    values = judge(rows, installed_metrics(["si_sdr_db", "length_ratio"]))[0][GENERATED]
+    assert values["si_sdr_db"]["value"] == -100 and values["length_ratio"]["value"] == 0
 
 
 def test_an_evaluation_holds_losses_baselines_and_metrics(run):
@@ -131,13 +133,15 @@ def test_an_evaluation_holds_losses_baselines_and_metrics(run):
     assert set(tasks) == {"tts", "enhancement", "audio_tagging"}
     for entry in tasks.values():
         assert entry["heldout_examples"] == 7 and len(entry["samples"]) == 2
-        for name, value in entry["metrics"].items():
-            total, weight = np.sum([sample["scores"][name] for sample in entry["samples"]], axis=0)
-            assert value == (pytest.approx(total / weight) if weight else None)
+        for row, values in entry["metrics"].items():
+            for name, found in values.items():
+                total, weight = np.sum([sample["scores"][row][name] for sample in entry["samples"]], axis=0)
+                assert found["value"] == (pytest.approx(total / weight) if weight else None)
     tags = tasks.pop("audio_tagging")
     assert len(tags["loss_per_level"]) == len(tags["unigram_loss_per_level"]) == 1
     assert abs(tags["unigram_loss"] - np.log(13)) < 0.2 and tags["untrained_loss"] > np.log(4212 - 2048)
-    assert set(tags["metrics"]) == {"token_error_rate", "token_error_rate_of_another_reference"}
+    assert set(tags["metrics"]) == {"generated", "another reference"}
+    assert set(tags["metrics"]["generated"]) == {"token_error_rate"}
     for entry in tasks.values():
         assert len(entry["loss_per_level"]) == len(entry["accuracy_per_level"]) == 3
         assert abs(np.mean(entry["loss_per_level"]) - entry["loss"]) < 1e-4
@@ -145,9 +149,9 @@ def test_an_evaluation_holds_losses_baselines_and_metrics(run):
         uniform = np.mean([np.log(4212 - 2048), np.log(1024), np.log(1024)])
         assert 0 < entry["untrained_loss"] - uniform < 0.5
         assert abs(entry["unigram_loss"] - np.log(1024)) < 0.2
-    assert set(tasks["tts"]["metrics"]) == {"length_ratio", "length_ratio_of_another_reference"}
-    for suffix in ("", "_of_input", "_of_another_reference"):
-        assert {f"stoi{suffix}", f"mel_distance{suffix}"} <= set(tasks["enhancement"]["metrics"])
+    rows = {"codec resynthesis", "generated", "another reference"}
+    assert set(tasks["tts"]["metrics"]) == rows and set(tasks["enhancement"]["metrics"]) == rows | {"input"}
+    assert all({"stoi", "mel_distance"} <= set(values) for values in tasks["enhancement"]["metrics"].values())
     assert "| tts |" in (run / "evaluation.md").read_text()
     assert (run / "evaluation.png").stat().st_size > 10_000
 

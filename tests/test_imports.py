@@ -37,7 +37,7 @@ def is_command(path: Path) -> bool:
     return '__name__ == "__main__"' in path.read_text()
 
 
-USERS = {"uniaudio_jax.bench", "uniaudio_jax.run"}
+USERS = {"uniaudio_jax.bench", "uniaudio_jax.evaluation", "uniaudio_jax.run"}
 """What stands beside the commands: it uses everything."""
 COMMANDS = {name_of(path) for path in PRODUCT if path.is_relative_to(REPO / "uniaudio_jax") and is_command(path)}
 
@@ -82,7 +82,7 @@ def test_codec_and_model_import_no_data_no_run_and_no_command(room):
     assert not imports_of(files, COMMANDS | USERS | {"data_pipelines"})
 
 
-def test_only_commands_benches_and_the_run_import_data_pipelines():
+def test_only_commands_benches_evaluation_and_the_run_import_data_pipelines():
     others = [path for path in files_of("uniaudio_jax") if not is_in(name_of(path), COMMANDS | USERS)]
     assert not imports_of(others, {"data_pipelines"})
 

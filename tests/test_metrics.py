@@ -18,7 +18,7 @@ EMPTY = np.zeros(0, np.float32)
 
 def score(name: str, reference, estimate, rate: int = RATE, **texts: Any) -> Score:
     sample = Sample(reference=np.asarray(reference), estimate=np.asarray(estimate), sample_rate_hz=rate, **texts)
-    return scores_of(sample, [name])[name]
+    return scores_of(sample, {name: METRICS[name]})[name]
 
 
 def value(name: str, reference, estimate, rate: int = RATE) -> float:

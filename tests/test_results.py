@@ -17,10 +17,10 @@ from data_pipelines.views import About, View
 from tests.small_run import REPO, write_untrained_run
 from uniaudio_jax import evaluate, generate
 from uniaudio_jax.audio.files import write_audio
-from uniaudio_jax.evaluate import Evaluator, other_clips
+from uniaudio_jax.evaluate import Evaluator
+from uniaudio_jax.evaluation.examples import other_clips
 from uniaudio_jax.generate import Listing
-from uniaudio_jax.metrics.sample import NO_SCORE
-from uniaudio_jax.run import Run
+from uniaudio_jax.run import Run, load_run
 from uniaudio_jax.sampling import Sampling
 from uniaudio_jax.tasks import get_task
 
@@ -172,7 +172,7 @@ def test_a_mistake_is_told_before_the_weights_are_read(words, message, run, star
 
 
 def test_guidance_of_a_run_that_dropped_no_condition_is_warned_of_once(folder, monkeypatch, capsys):
-    run = Run(folder / "run")
+    run = load_run(folder / "run")
     made = SimpleNamespace(results=lambda *_: iter([(0, np.zeros((5, 3), int))]))
     monkeypatch.setattr(Run, "generator", made)
     for guidance in (1.0, 3.0, 2.0):
@@ -183,7 +183,7 @@ def test_guidance_of_a_run_that_dropped_no_condition_is_warned_of_once(folder, m
 
 
 def test_training_drops_conditions_and_what_is_held_out_keeps_them(folder):
-    run = Run(folder / "run")
+    run = load_run(folder / "run")
     config = replace(run.config, data=replace(run.config.data, condition_dropout=0.9))
     passport, model = run.codec.passport(), config.model
     kept, still = (HeldOut(of, "enhancement", passport).batches() for of in (run.config, config))
@@ -199,7 +199,7 @@ def test_training_drops_conditions_and_what_is_held_out_keeps_them(folder):
 @pytest.mark.parametrize("share", [-0.1, 1.0])
 def test_a_share_of_dropped_conditions_below_0_or_of_all_is_refused(share, folder):
     with pytest.raises(ValueError, match=f"condition_dropout: got {share}, wanted at least 0 and less than 1"):
-        replace(Run(folder / "run").config.data, condition_dropout=share)
+        replace(load_run(folder / "run").config.data, condition_dropout=share)
 
 
 # a list of texts
@@ -362,7 +362,7 @@ def test_a_task_that_fails_costs_itself_alone(value, reason, run, start, losses,
 
 @pytest.mark.slow
 def test_weights_that_are_no_numbers_are_told_and_not_written(run, start, monkeypatch, capsys):
-    broken = jax.tree.map(lambda leaf: leaf * np.nan, Run(run).params)
+    broken = jax.tree.map(lambda leaf: leaf * np.nan, load_run(run).params)
     monkeypatch.setattr(Run, "params", broken)
     assert start(evaluate, "--run", run, "--task", "tts", "--count", 1) == 2
     assert "tts: ValueError: the held-out loss at step 3 is nan" in capsys.readouterr().err
@@ -374,16 +374,16 @@ def test_empty_results_and_a_torn_line_of_metrics_end_no_evaluation(run, start, 
     monkeypatch.setattr(Run, "results", lambda self, task, prompts, *_: ((p.number, nothing) for p in prompts))
     (run / "metrics.jsonl").write_text('{"step": 1, "loss/tts": 5.0}\n{"step": 2, "loss/tt')
     assert start(evaluate, "--run", run, "--task", "tts", "enhancement", "--count", 2) == 0
-    metrics = record_of(run)["tasks"]["enhancement"]["metrics"]
-    assert metrics["length_ratio"] == 0 and metrics["si_sdr_db"] == -100
+    metrics = record_of(run)["tasks"]["enhancement"]["metrics"]["generated"]
+    assert metrics["length_ratio"]["value"] == 0 and metrics["si_sdr_db"]["value"] == -100
     assert (run / "evaluation.png").is_file()
 
 
 def test_chance_is_another_clip_even_for_one_example(run, start, losses):
     assert start(evaluate, "--run", run, "--task", "enhancement", "--count", 1) == 0
-    metrics = record_of(run)["tasks"]["enhancement"]["metrics"]
-    assert metrics["si_sdr_db_of_another_reference"] < 30 and metrics["mel_distance_of_another_reference"] > 0
-    assert NO_SCORE not in metrics.values()
+    chance = record_of(run)["tasks"]["enhancement"]["metrics"]["another reference"]
+    assert chance["si_sdr_db"]["value"] < 30 and chance["mel_distance"]["value"] > 0
+    assert chance["si_sdr_db"]["examples"] == chance["mel_distance"]["examples"] == 1
 
 
 def example(name: str, *codes: int) -> Example:

@@ -11,11 +11,11 @@ end_at_ctrl_c()
 keep_reductions_right()
 
 
-def load_run(path: str, data_root: str | None = None) -> Any:
+def load_run(path: str, data_root: str | None = None, step: int | None = None) -> Any:
     """The run in folder `path`, with `logits`, `generate` and `codec`: see `uniaudio_jax.run.Run`.
 
     data_root: folder of the tokenised corpora, where it is not that of the run's config.
     """
     from uniaudio_jax.run import load_run
 
-    return load_run(path, data_root)
+    return load_run(path, data_root, step)

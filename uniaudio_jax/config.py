@@ -455,6 +455,11 @@ class TrainConfig(Checked):
     """Updates between two measurements of every task's held-out loss, the first before training; None for none."""
     evaluate_batches: int = 8
     """The most held-out batches of a task that are measured while training."""
+    generate_every_steps: int | None = None
+    """Updates between two times that the run generates for the same held-out examples; audio and metrics go to the
+    sinks. None for never."""
+    generate_count: int = 2
+    """Held-out examples of each task that are generated for each time."""
     guard: GuardConfig = field(default_factory=GuardConfig)
     peak_tflops: float | None = None
     """Peak of one device in 1e12 operations a second, for the utilisation; None measures a product of matrices."""
@@ -478,6 +483,8 @@ class TrainConfig(Checked):
             "most_skipped_updates",
             "evaluate_every_steps",
             "evaluate_batches",
+            "generate_every_steps",
+            "generate_count",
         )
         for name in counts:
             count = getattr(self, name)

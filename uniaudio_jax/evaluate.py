@@ -1,64 +1,85 @@
-"""Evaluate a run on held-out data.
+"""Evaluate a run on held-out data, or compare two evaluations.
 
     python -m uniaudio_jax.evaluate --run RUN
+    python -m uniaudio_jax.evaluate --compare RUN_A RUN_B
 
-prints and saves RUN/evaluation.md, RUN/evaluation.json and RUN/evaluation.png: per task the loss and accuracy of each
-codebook level, two baselines on the same data, and metrics of what was generated. Audio is compared with the codec's
-resynthesis of the reference; the first of each task is in RUN/evaluation/. Each task is saved when it is finished: an
-evaluation that was cut off, or in which a task failed, goes on with what is missing when it is run again.
+The first prints and saves RUN/evaluation.md, RUN/evaluation.json and RUN/evaluation.png: per task the loss and accuracy
+of each codebook level beside two baselines, and metrics with intervals of what was generated, beside the same for the
+ground truth, the codec's resynthesis and chance. The first clips of each task are in RUN/evaluation/. Each task is
+saved when it is finished: an evaluation that was cut off, or in which a task failed, goes on with what is missing when
+it is run again. All devices of this machine work on it.
 """
 
 import json
+import math
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
 import jax
 import numpy as np
+from tqdm import tqdm
 
+from data_pipelines.corpora import Split
 from data_pipelines.heldout import Example, HeldOut, levels_of, target_histogram
-from uniaudio_jax.audio.files import write_audio
 from uniaudio_jax.cli import main_guard, parse, use_compile_cache
 from uniaudio_jax.config import MeshConfig
+from uniaudio_jax.evaluation.clips import keep_clip
+from uniaudio_jax.evaluation.comparison import compare, comparison_table
+from uniaudio_jax.evaluation.examples import judged_examples
+from uniaudio_jax.evaluation.rows import judge, rows_of
+from uniaudio_jax.evaluation.tables import to_markdown
 from uniaudio_jax.files import atomic_write, check_folder, write_json
-from uniaudio_jax.metrics.plots import draw_evaluation, shown_files
-from uniaudio_jax.metrics.registry import installed_metrics, scores_of
-from uniaudio_jax.metrics.sample import NO_SCORE, Sample, Scores, mean_score
-from uniaudio_jax.metrics.tables import cell, markdown_table
+from uniaudio_jax.metrics.plots import draw_evaluation
+from uniaudio_jax.metrics.registry import installed_metrics
 from uniaudio_jax.model.uniaudio import Params
-from uniaudio_jax.paths import PlaceOption
+from uniaudio_jax.paths import Place, PlaceOption
 from uniaudio_jax.programs import Programs
 from uniaudio_jax.run import Run, load_run
 from uniaudio_jax.sampling import Sampling
 from uniaudio_jax.sharding import make_mesh
 from uniaudio_jax.sinks.jsonl import FILE as METRICS_FILE
 from uniaudio_jax.sinks.jsonl import read_metrics
-from uniaudio_jax.tasks import KINDS, Task, get_task
+from uniaudio_jax.tasks import Task, get_task
 from uniaudio_jax.validation import heldout_tally, losses_of
 
 ALL = 10**9
-"""More examples than any held-out split has."""
+"""More examples than any split has."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
-    """What to evaluate."""
+    """What to evaluate, or to compare."""
 
-    run: PlaceOption
+    run: PlaceOption | None = None
     """Folder of a training."""
+    compare: tuple[PlaceOption, PlaceOption] | None = None
+    """Folders of two evaluated trainings, instead of --run: prints which is better by each metric, and whether that may
+    be chance."""
     task: tuple[str, ...] = ()
     """Tasks to evaluate, by default all of the run."""
+    split: Split = "heldout"
+    """Which examples: heldout, or train to see what was learned by heart."""
+    checkpoint: int | None = None
+    """Step of the checkpoint, by default the newest."""
     data_root: PlaceOption | None = None
     """Folder of the tokenised corpora, where it is not that of the run's config (data.root)."""
     count: int = 8
-    """Held-out examples of each task to generate for the metrics."""
+    """Examples of each task to generate for the metrics."""
+    keep: int = 3
+    """Examples of each task whose audio and texts stay in the folder evaluation of the run."""
+    reference_only: bool = False
+    """Judges the references alone, without the model: what the data and the codec allow."""
     sampling: Sampling = field(default_factory=Sampling)
 
     def __post_init__(self):
-        if self.count < 1:
-            raise ValueError(f"--count: got {self.count}, wanted at least 1")
+        for name, least in (("count", 1), ("keep", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name}: got {getattr(self, name)}, wanted at least {least}")
+        if (self.run is None) == (self.compare is None):
+            raise ValueError("evaluate: wanted --run RUN or --compare RUN_A RUN_B, one of them")
 
 
 def unigram_loss(counts: np.ndarray, targets: list[np.ndarray]) -> list[float]:
@@ -69,11 +90,15 @@ def unigram_loss(counts: np.ndarray, targets: list[np.ndarray]) -> list[float]:
 
 
 def task_losses(
-    run: Run, programs: Programs, untrained: Params, task: Task, heldout: HeldOut, examples: list[Example]
+    run: Run, programs: Programs, untrained: Params, task: Task, heldout: HeldOut, examples: Sequence[Example]
 ) -> dict[str, Any]:
-    """Held-out losses of one task, of the run and of two baselines: training frequencies and untrained weights."""
-    trained = losses_of(task, heldout_tally(programs, run.params, heldout.batches(), f"{task.name} held out"))
-    fresh = losses_of(task, heldout_tally(programs, untrained, heldout.batches(), f"{task.name} untrained"))
+    """Losses of one task, of the run and of two baselines: training frequencies and untrained weights."""
+    trained = programs.place(run.params)
+    tallies = [
+        heldout_tally(programs, params, heldout.batches(), f"{task.name} {about}")
+        for params, about in ((trained, heldout.split), (untrained, "untrained"))
+    ]
+    losses, fresh = (losses_of(task, tally) for tally in tallies)
     targets = [example.streams[task.target.key] for example in examples]
     unigram = unigram_loss(target_histogram(run.config, task.name), targets)
     baselines = {
@@ -81,121 +106,13 @@ def task_losses(
         "unigram_loss_per_level": unigram,
         "untrained_loss": fresh["loss"],
     }
-    return {**trained, **baselines, "heldout_examples": len(targets)}
+    return {**losses, **baselines, "heldout_examples": len(targets)}
 
 
-def generated_samples(run: Run, task: Task, examples: list[Example], sampling: Sampling) -> list[Sample]:
-    """What the run generates for held-out examples, beside their references."""
-    estimates = dict(run.results_like(task.name, [example.streams for example in examples], sampling))
-    return [sample_of(run, task, example, estimates[number]) for number, example in enumerate(examples)]
-
-
-def other_clips(task: Task, examples: list[Example], count: int) -> list[int]:
-    """The number of an example of another clip for each of the first `count`, below `count` if there is such a one.
-
-    None at all where an example has no other. A clip may come twice: equal ids, or equal codes, are one clip; equal
-    labels are not.
-    """
-    others = []
-    for number, example in enumerate(examples[:count]):
-        target = example.streams[task.target.key]
-        first = len(examples[:count])
-        for candidate in (*range(number + 1, first), *range(number), *range(first, len(examples))):
-            other = examples[candidate]
-            same = task.makes_audio and np.array_equal(other.streams[task.target.key], target)
-            if other.id != example.id and not same:
-                others.append(candidate)
-                break
-    return others if len(others) == len(examples[:count]) else []
-
-
-def sample_of(run: Run, task: Task, example: Example, estimate: np.ndarray) -> Sample:
-    """A held-out example and an estimate of its target, for the metrics; codes become waveforms."""
-    reference = example.streams[task.target.key]
-    conditions = {}
-    for stream in task.conditions:
-        items = example.streams[stream.key]
-        conditions[stream.key] = run.waveform_of(items) if KINDS[stream.kind].form == "codes" else items
-    return Sample(
-        id=example.id,
-        reference=run.waveform_of(reference) if task.makes_audio else reference,
-        estimate=run.waveform_of(estimate) if task.makes_audio else estimate,
-        sample_rate_hz=run.codec.sample_rate_hz,
-        text=example.text if task.makes_audio else run.text_of(task.name, reference),
-        estimate_text=None if task.makes_audio else run.text_of(task.name, estimate),
-        conditions=conditions,
-        speaker=example.speaker,
-    )
-
-
-def with_baselines(task: Task, samples: list[Sample], others: list[Sample]) -> dict[str, list[Sample]]:
-    """The generated samples under "", and the same with other estimates by the suffix of their metrics' names.
-
-    "_of_input": the condition that is of the target's kind, where the task has one. "_of_another_reference": the
-    reference of another clip, which is chance, where there are others.
-    """
-    variants = {"": samples}
-    for stream in task.conditions:
-        if stream.kind == task.target.kind:
-            variants["_of_input"] = [replace(sample, estimate=sample.conditions[stream.key]) for sample in samples]
-    if others:
-        variants["_of_another_reference"] = [
-            replace(sample, estimate=other.reference, estimate_text=other.text)
-            for sample, other in zip(samples, others, strict=True)
-        ]
-    return variants
-
-
-def task_metrics(task: Task, samples: list[Sample], others: list[Sample], names: Sequence[str]) -> dict[str, Any]:
-    """The metrics of one task over its samples, and under "samples" the [total, weight] of each sample and metric."""
-    all_scores: list[Scores] = [{} for _ in samples]
-    for suffix, variant in with_baselines(task, samples, others).items():
-        for scores, sample in zip(all_scores, variant, strict=True):
-            scores |= {name + suffix: score for name, score in scores_of(sample, names).items()}
-    return {
-        "metrics": {name: mean_score(scores[name] for scores in all_scores) for name in all_scores[0]},
-        "samples": [{"id": sample.id, "scores": scores} for sample, scores in zip(samples, all_scores, strict=True)],
-    }
-
-
-def loss_table(tasks: dict[str, dict[str, Any]], codebooks: int) -> str:
-    """Losses and accuracies of every task, all levels together and each alone."""
-    levels = range(1, codebooks + 1)
-    head = ["task", "loss", "unigram", "untrained", "under unigram"]
-    head += [f"loss {level}" for level in levels] + [f"accuracy {level}" for level in levels]
-    rows = []
-    for name, entry in tasks.items():
-        numbers = [entry["loss"], entry["unigram_loss"], entry["untrained_loss"], entry["unigram_loss"] - entry["loss"]]
-        for key in ("loss_per_level", "accuracy_per_level"):
-            numbers += entry[key] + [None] * (codebooks - len(entry[key]))
-        rows.append([name, *map(cell, numbers)])
-    return markdown_table(head, rows)
-
-
-def metric_table(tasks: dict[str, dict[str, Any]]) -> str:
-    """Every metric with the number of examples that it is defined on."""
-    rows = []
-    for task, entry in tasks.items():
-        for name, value in entry["metrics"].items():
-            defined = sum(tuple(sample["scores"][name]) != NO_SCORE for sample in entry["samples"])
-            rows.append([task, name, cell(value), str(defined)])
-    return markdown_table(["task", "metric", "value", "examples"], rows)
-
-
-def to_markdown(run: Run, tasks: dict[str, dict[str, Any]]) -> str:
-    """The text of evaluation.md."""
-    return f"""# {run.config.name}, step {run.step}
-
-Held-out target tokens, nats per token. Unigram: training frequencies of the task's target at each level. A target of
-ids (text, labels) has one level: the other tokens of its frames repeat it.
-
-{loss_table(tasks, run.config.model.codebooks)}
-
-Generated audio against the codec's resynthesis of the reference, generated text against the reference. `_of_input` is
-the condition itself, `_of_another_reference` is chance. Examples: those that the metric is defined on.
-
-{metric_table(tasks)}
-"""
+def generate_like(run: Run, task: Task, examples: Sequence[Example], sampling: Sampling) -> dict[int, np.ndarray]:
+    """What the run generates for examples, as raw items by their numbers."""
+    made = run.results_like(task.name, [example.streams for example in examples], sampling)
+    return dict(tqdm(made, total=len(examples), desc=f"{task.name} generated", unit=" clips", leave=False))
 
 
 class Evaluator:
@@ -204,13 +121,15 @@ class Evaluator:
     def __init__(self, run: Run, options: EvaluateOptions):
         names = dict.fromkeys(options.task or run.config.data.tasks)
         self.run, self.options, self.tasks = run, options, [get_task(name) for name in names]
-        self.heldout = {task.name: HeldOut(run.config, task.name, run.codec.passport()) for task in self.tasks}
+        passport = run.codec.passport()
+        self.heldout = {task.name: HeldOut(run.config, task.name, passport, split=options.split) for task in self.tasks}
         self.metrics = installed_metrics(sorted({name for task in self.tasks for name in task.metrics}))
-        self.path = options.run / "evaluation.json"
+        self.path = run.path / "evaluation.json"
 
     @cached_property
     def programs(self) -> Programs:
-        config, mesh = self.run.config, make_mesh(MeshConfig(), jax.devices()[:1])
+        config, devices = self.run.config, jax.local_devices()
+        mesh = make_mesh(MeshConfig(), devices[: math.gcd(config.data.rows, len(devices))])
         return Programs(config.model, config.train, config.optim, mesh)
 
     @cached_property
@@ -222,18 +141,18 @@ class Evaluator:
 
         It is written after each task, with the reason in place of a task that failed.
         """
-        _ = self.run.params  # reading them settles which step is evaluated
+        if not self.options.reference_only:
+            _ = self.run.params  # reading them settles which step is evaluated
         record = self._begun()
-        for task in self.tasks:
-            if task.name in record["tasks"]:
-                continue
+        missing = [task for task in self.tasks if task.name not in record["tasks"]]
+        for task in tqdm(missing, desc="evaluate", unit="task"):
             try:
                 record["tasks"][task.name] = self._entry(task)
             except Exception as error:  # of whatever kind, it costs this task alone
                 if os.environ.get("UNIAUDIO_TRACEBACK"):
                     raise
                 record["failed"][task.name] = f"{type(error).__name__}: {error}"
-                print(f"{task.name} failed: {record['failed'][task.name]}")
+                tqdm.write(f"{task.name} failed: {record['failed'][task.name]}")
             write_json(self.path, record)
         return record
 
@@ -241,15 +160,20 @@ class Evaluator:
         """The evaluation in evaluation.json where it is of this step and these options and lacks tasks, else an empty
         one."""
         options = {
-            "task": [task.name for task in self.tasks],
-            "count": self.options.count,
-            "sampling": asdict(self.options.sampling),
-            "metrics": self.metrics,
+            name: value for name, value in asdict(self.options).items() if name not in ("run", "compare", "data_root")
         }
-        empty = {"step": self.run.step, "options": options, "tasks": {}, "failed": {}}
+        options |= {"task": [task.name for task in self.tasks]}
+        options = json.loads(json.dumps(options))
+        empty = {
+            "step": self.run.step,
+            "options": options,
+            "judges": {name: metric.about() for name, metric in self.metrics.items()},
+            "tasks": {},
+            "failed": {},
+        }
         try:
             before = json.loads(self.path.read_text())
-            same = all(before[key] == empty[key] for key in ("step", "options"))
+            same = all(before[key] == empty[key] for key in ("step", "options", "judges"))
             finished = [task.name for task in self.tasks if task.name in before["tasks"]]
         except (OSError, ValueError, KeyError, TypeError):
             return empty
@@ -259,52 +183,61 @@ class Evaluator:
         return before | {"failed": {}}
 
     def _entry(self, task: Task) -> dict[str, Any]:
-        """The entry of one task; its first sample, where it is audio, is written beside as wav files."""
-        run, heldout, count = self.run, self.heldout[task.name], self.options.count
+        """The entry of one task; audio and texts of its first clips are written into the folder beside."""
+        run, heldout, options = self.run, self.heldout[task.name], self.options
         examples = heldout.examples(ALL)
         if not examples:
-            raise ValueError("none of its held-out examples fits a row of the run; see data.row_frames")
-        losses = task_losses(run, self.programs, self.untrained, task, heldout, examples)
-        if not np.isfinite([losses["loss"], *losses["loss_per_level"]]).all():
-            raise ValueError(
-                f"the held-out loss at step {run.step} is {losses['loss']}, wanted a finite one; the weights are "
-                "broken, train again from an earlier checkpoint or with a lower learning rate"
-            )
-        samples = generated_samples(run, task, examples[:count], self.options.sampling)
-        known = dict(enumerate(samples))
-        for number in (numbers := other_clips(task, examples, count)):
-            if number not in known:
-                known[number] = sample_of(run, task, examples[number], examples[number].streams[task.target.key])
-        others = [known[number] for number in numbers]
-        if task.makes_audio:
-            for signal, path in zip(
-                (samples[0].reference, samples[0].estimate), shown_files(run.path, task.name), strict=True
-            ):
-                write_audio(path, signal, samples[0].sample_rate_hz)
-        return losses | task_metrics(task, samples, others, [name for name in task.metrics if name in self.metrics])
+            raise ValueError(f"none of its {heldout.split} examples fits a row of the run; see data.row_frames")
+        losses, generated = {}, None
+        if not options.reference_only:
+            losses = task_losses(run, self.programs, self.untrained, task, heldout, examples)
+            if not np.isfinite([losses["loss"], *losses["loss_per_level"]]).all():
+                raise ValueError(
+                    f"the {heldout.split} loss at step {run.step} is {losses['loss']}, wanted a finite one; the "
+                    "weights are broken, train again from an earlier checkpoint or with a lower learning rate"
+                )
+            generated = generate_like(run, task, examples[: options.count], options.sampling)
+        judged = judged_examples(run, task, heldout, examples, options.count)
+        rows = rows_of(run, task, judged, generated)
+        metrics = {name: metric for name, metric in self.metrics.items() if name in task.metrics}
+        values, scores = judge(rows, metrics)
+        samples = []
+        for number, example in enumerate(judged.examples):
+            kept = keep_clip(run.path, task, number, judged, rows) if number < options.keep else {}
+            about = {"id": example.id, "text": example.text, "speaker": example.speaker, "corpus": example.corpus}
+            samples.append({**about, **kept, "scores": scores[number]})
+        return {**losses, "reference": judged.reference, "metrics": values, "samples": samples}
+
+
+def evaluate_run(options: EvaluateOptions, path: Place) -> None:
+    """Evaluates, writes the files and prints the tables. Raises ValueError at the end where tasks failed."""
+    for name in options.task:
+        get_task(name)
+    check_folder("--run", path)
+    run = load_run(path, options.data_root, options.checkpoint)
+    record = Evaluator(run, options).evaluate()
+    tasks, failed = record["tasks"], record["failed"]
+    text = to_markdown(run.config.name, record, run.config.model.codebooks)
+    with atomic_write(path / "evaluation.md") as partial:
+        partial.write_text(text, encoding="utf-8")
+    picture = draw_evaluation(path, tasks, read_metrics(path / METRICS_FILE)) if tasks else None
+    print(f"{text}\n{path}: evaluation.json, evaluation.md{', evaluation.png' if picture else ''}")
+    if failed:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
+        raise ValueError(
+            f"{len(failed)} of {len(tasks) + len(failed)} tasks could not be evaluated ({reasons}); the others are "
+            "kept, and the same command tries these again"
+        )
 
 
 def main() -> None:
     with main_guard("the tasks that are finished are in evaluation.json; the same command goes on with the others"):
         options = parse(EvaluateOptions, __doc__)
-        for name in options.task:
-            get_task(name)
-        check_folder("--run", options.run)
         use_compile_cache()
-        run = load_run(options.run, options.data_root)
-        record = Evaluator(run, options).evaluate()
-        tasks, failed = record["tasks"], record["failed"]
-        text = to_markdown(run, tasks)
-        with atomic_write(options.run / "evaluation.md") as partial:
-            partial.write_text(text, encoding="utf-8")
-        picture = draw_evaluation(options.run, tasks, read_metrics(options.run / METRICS_FILE)) if tasks else None
-        print(f"{text}\n{options.run}: evaluation.json, evaluation.md{', evaluation.png' if picture else ''}")
-        if failed:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
-            raise ValueError(
-                f"{len(failed)} of {len(tasks) + len(failed)} tasks could not be evaluated ({reasons}); the others are "
-                "kept, and the same command tries these again"
-            )
+        if options.compare is not None:
+            print(comparison_table(options.compare, compare(options.compare)))
+        elif options.run is not None:
+            evaluate_run(options, options.run)
 
 
 if __name__ == "__main__":

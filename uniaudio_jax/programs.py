@@ -116,6 +116,10 @@ class Programs:
         vectors, _ = self.global_forward(params["global"], batch)
         return self.local_tally(params["local"], vectors, batch)
 
+    def place(self, params: Params) -> Params:
+        """These weights, whole on one device, where the programs want them."""
+        return jax.device_put(params, self.state_shardings().params)
+
     def state_shardings(self) -> TrainState:
         """Where each array of a TrainState lives: moments as their weights, counters everywhere."""
         shapes = jax.eval_shape(self.trained.init, jax.ShapeDtypeStruct((2,), jnp.uint32))

@@ -3,6 +3,7 @@
 import itertools
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -11,10 +12,11 @@ import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from uniaudio_jax.checkpoint import one_device, read_newest
+from uniaudio_jax.checkpoint import CheckpointReader, Saved, one_device, read_newest
 from uniaudio_jax.codec.codec import Codec, load_codec
 from uniaudio_jax.config import check_codec
-from uniaudio_jax.decoding import ROWS, Generator, Prompt, fitting
+from uniaudio_jax.decoding import ROWS, Prompt, fitting
+from uniaudio_jax.generators import Generators
 from uniaudio_jax.model.uniaudio import ModelDefinition, Params
 from uniaudio_jax.paths import Place, to_place
 from uniaudio_jax.sampling import Sampling
@@ -27,11 +29,17 @@ SPARE = 1.3
 
 
 class Run:
-    """The newest checkpoint of a run folder, on the first device."""
+    """A checkpoint of a run folder: the newest, or that of a step. Its weights are on the first device; results are
+    generated on all devices of this machine.
 
-    def __init__(self, path: Place):
+    weights: those of a training in progress, which are taken instead of a checkpoint's.
+    """
+
+    def __init__(self, path: Place, saved: Saved):
         self.path = path
-        self.step, self.config, self.meta, *_ = read_newest(path)
+        self.step, self.config, self.meta = saved.step, saved.config, saved.meta
+        if saved.weights is not None:
+            self.params = saved.weights
         self.vocabulary = self.config.model.ids
         self.definition = ModelDefinition(self.config.model.canonical())  # with kernels of this platform
         self._forward = jax.jit(self.definition.logits)
@@ -64,8 +72,8 @@ class Run:
         return codec
 
     @cached_property
-    def generator(self) -> Generator:
-        return Generator(self.definition, self.params, self.vocabulary)
+    def generator(self) -> Generators:
+        return Generators(self.definition, self.params, self.vocabulary, jax.local_devices())
 
     def logits(
         self, tokens: Int[ArrayLike, "B T Q"], text_vectors: Float[ArrayLike, "B M W"] | None = None
@@ -247,9 +255,14 @@ class Run:
         return None if seconds is None else max(1, self.codec.clock.frames(seconds))
 
 
-def load_run(path: str | Place, data_root: str | Place | None = None) -> Run:
-    """The run in folder `path`: its newest checkpoint, config and codec. data_root: where its corpora lie now."""
-    run = Run(to_place(path))
+def load_run(path: str | Place, data_root: str | Place | None = None, step: int | None = None) -> Run:
+    """The run in folder `path`: its newest checkpoint or that of a step, config and codec. data_root: where its corpora
+    lie now. Raises ValueError where there is no such checkpoint."""
+    path = to_place(path)
+    if step is not None:
+        with closing(CheckpointReader(path)) as reader:
+            reader.existing(step)
+    run = Run(path, read_newest(path, wanted=step))
     if data_root is not None:
         run.config = replace(run.config, data=replace(run.config.data, root=str(data_root)))
     return run

@@ -124,7 +124,7 @@ FREE_FRAMES = ("length_ratio",)
 """A text is said well at many paces: frames at the same time hold other sounds, and nothing compares them."""
 TEXTURE = ("mel_distance", "length_ratio")
 """A caption fixes the colour of a sound but no moment of it. The mel distance compares that colour coarsely, and says
-something only beside its own chance, `mel_distance_of_another_reference`."""
+something only beside its own chance, the row "another reference"."""
 TOKENS = ("token_error_rate",)
 
 TASKS = {

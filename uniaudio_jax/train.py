@@ -30,6 +30,7 @@ from uniaudio_jax.codec.codec import load_codec
 from uniaudio_jax.config import RunConfig, check_codec
 from uniaudio_jax.copies import folder_here
 from uniaudio_jax.distributed import DistributedOptions, ProcessInfo, join
+from uniaudio_jax.evaluation.listening import Listener
 from uniaudio_jax.flops import forward_flops
 from uniaudio_jax.goodput import Goodput
 from uniaudio_jax.growth import first_state
@@ -96,6 +97,7 @@ class Trainer:
         self.programs.set_rate(self.guard.rate)
         self.heldout = self._open_heldout(codec)
         self.log = Log(config.train.sinks, out, self.resumed_from or 0, process.is_first)
+        self.listener = Listener(out, config, self.meta, self.programs, self.log)
         self.learning_rate = make_schedule(config.optim, config.train.steps)
         self.flops = 3 * forward_flops(config.model, *self._frames_of_step(), config.data.row_frames)
         self.peak = config.train.peak_tflops or measure_peak_tflops()
@@ -165,6 +167,10 @@ class Trainer:
                         del state
                         state = self._go_back(step, rise, bar)
                     window.start = time.perf_counter()
+                if self._is_due(step, train.generate_every_steps):
+                    with self.goodput.part("evaluation"):
+                        self.listener.listen(step, state.weights)
+                    window.start = time.perf_counter()
                 if self._is_guarded(step) or (step % train.save_every_steps == 0 and not self.skipped.in_a_row()):
                     self._save(step, state)
                     saved = step
@@ -174,7 +180,10 @@ class Trainer:
         return state
 
     def _is_evaluated(self, step: int) -> bool:
-        every = self.config.train.evaluate_every_steps
+        return self._is_due(step, self.config.train.evaluate_every_steps)
+
+    def _is_due(self, step: int, every: int | None) -> bool:
+        """Whether something that is done every so many steps, and after the last, is done after this one."""
         return every is not None and (step % every == 0 or step == self.config.train.steps)
 
     def _is_guarded(self, step: int) -> bool:

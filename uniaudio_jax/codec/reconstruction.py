@@ -6,7 +6,7 @@ import numpy as np
 
 from uniaudio_jax.codec.audio_data import Audio
 from uniaudio_jax.codec.codec import Codec
-from uniaudio_jax.metrics.registry import METRICS, scores_of
+from uniaudio_jax.metrics.registry import METRICS, Metric, scores_of
 from uniaudio_jax.metrics.sample import Sample, mean_score
 from uniaudio_jax.metrics.tables import cell, markdown_table
 
@@ -41,31 +41,31 @@ def reconstruction_table(codec: Codec, audio: Audio) -> dict[str, Any]:
     return {"domains": domains, "frames": len(frames), "codebook_use": use}
 
 
-def _metrics_for(domain: str, audio: Audio) -> list[str]:
+def _metrics_for(domain: str, audio: Audio) -> dict[str, Metric]:
     names = ["mel_distance", "si_sdr_db"]
     if domain.startswith(CLEAN_SPEECH):
         names += ["stoi", "pesq"]
     if None not in audio.texts[domain]:
         names.append(HEARD)
-    return [name for name in names if METRICS[name].installed]
+    return {name: METRICS[name] for name in names if METRICS[name].installed}
 
 
 def _rows(
-    codec: Codec, names: list[str], clips: list[np.ndarray], codes: list[np.ndarray], texts: list[str | None]
+    codec: Codec, metrics: dict[str, Metric], clips: list[np.ndarray], codes: list[np.ndarray], texts: list[str | None]
 ) -> dict[str, dict[str, float | None]]:
     """The means of these metrics over the clips of a domain, by number of codebooks."""
 
-    def means(wavs: list[np.ndarray], names: list[str]) -> dict[str, float | None]:
+    def means(wavs: list[np.ndarray], metrics: dict[str, Metric]) -> dict[str, float | None]:
         scores = [
-            scores_of(Sample(reference=clip, estimate=wav, sample_rate_hz=codec.sample_rate_hz, text=text), names)
+            scores_of(Sample(reference=clip, estimate=wav, sample_rate_hz=codec.sample_rate_hz, text=text), metrics)
             for clip, wav, text in zip(clips, wavs, texts, strict=True)
         ]
-        return {name: mean_score(score[name] for score in scores) for name in names}
+        return {name: mean_score(score[name] for score in scores) for name in metrics}
 
-    rows = {"original": means(clips, [HEARD])} if HEARD in names else {}
+    rows = {"original": means(clips, {HEARD: metrics[HEARD]})} if HEARD in metrics else {}
     for levels in sorted({min(level, codec.codebooks) for level in TABLE_LEVELS}):
         wavs = codec.decode_many([item[:, :levels] for item in codes], [len(clip) for clip in clips])
-        rows[str(levels)] = means(wavs, names)
+        rows[str(levels)] = means(wavs, metrics)
     return rows
 
 

@@ -13,29 +13,24 @@ from uniaudio_jax.files import atomic_write
 from uniaudio_jax.packages import load_package
 from uniaudio_jax.paths import AnyPlace, Place
 
-
-def shown_files(run: AnyPlace, task: str) -> tuple[AnyPlace, AnyPlace]:
-    """The wav files of a task's sample in an evaluation: the reference and what was generated."""
-    return run / "evaluation" / f"{task}.reference.wav", run / "evaluation" / f"{task}.generated.wav"
+SHOWN = {"ground_truth": "ground truth", "codec": "codec's resynthesis", "generated": "generated"}
+"""Titles of the spectrograms of a clip by the role of their waveforms."""
 
 
 def draw_evaluation(run: Place, tasks: dict[str, dict[str, Any]], lines: list[dict[str, Any]]) -> Place | None:
     """Writes RUN/evaluation.png and returns its path; None without matplotlib, an optional extra.
 
-    lines: of the run's metrics. A row for each task: its losses, and the spectrograms of its `shown_files`, if any.
+    lines: of the run's metrics. A row for each task: its losses, and the spectrograms of its first clip, if it is kept.
     """
     plt = _pyplot()
     if plt is None:
         return None
-    figure, axes = plt.subplots(len(tasks), 3, figsize=(15, 2.8 * len(tasks)), squeeze=False, layout="constrained")
+    height, width = len(tasks), 1 + len(SHOWN)
+    figure, axes = plt.subplots(height, width, figsize=(5 * width, 2.8 * height), squeeze=False, layout="constrained")
     for (losses, *spectrograms), (name, entry) in zip(axes, tasks.items(), strict=True):
         _draw_losses(losses, lines, name, entry)
-        files = shown_files(run, name)
-        if all(path.is_file() for path in files):
-            _draw_spectrograms(spectrograms, name, files)
-        else:
-            for axis in spectrograms:
-                axis.set_axis_off()
+        files = entry["samples"][0].get("files", {})
+        _draw_spectrograms(spectrograms, name, {role: run / files[role] for role in SHOWN if role in files})
     return _save(plt, figure, run / "evaluation.png")
 
 
@@ -108,19 +103,23 @@ def _draw_losses(axis: Any, lines: list[dict[str, Any]], name: str, entry: dict[
     """The training loss of one task by step, and as lines the held-out loss and the unigram baseline."""
     points = {line["step"]: line[f"loss/{name}"] for line in lines if f"loss/{name}" in line}
     axis.plot(list(points), list(points.values()), label="training")
-    axis.axhline(entry["loss"], color="tab:green", label="held out, at the end")
-    axis.axhline(entry["unigram_loss"], color="tab:red", linestyle="--", label="unigram")
+    for key, label, style in (("loss", "held out, at the end", "-"), ("unigram_loss", "unigram", "--")):
+        if key in entry:
+            axis.axhline(entry[key], color="tab:green" if style == "-" else "tab:red", linestyle=style, label=label)
     axis.set(title=name, xlabel="step", ylabel="nats per token")
     axis.legend()
 
 
-def _draw_spectrograms(axes: list[Any], name: str, files: tuple[Place, Place]) -> None:
-    """The reference and the estimate over the same time, the shorter one followed by silence."""
-    (reference, rate_hz), (estimate, _) = (soundfile.read(io.BytesIO(path.read_bytes())) for path in files)
-    samples = max(len(reference), len(estimate))
-    signals = {"codec's resynthesis": reference, "generated": estimate}
-    for axis, (title, signal) in zip(axes, signals.items(), strict=True):
+def _draw_spectrograms(axes: list[Any], name: str, files: dict[str, Place]) -> None:
+    """The waveforms of a clip over the same time, the shorter ones followed by silence."""
+    signals = {role: soundfile.read(io.BytesIO(path.read_bytes())) for role, path in files.items() if path.is_file()}
+    samples = max((len(signal) for signal, _ in signals.values()), default=0)
+    for axis, role in zip(axes, SHOWN, strict=True):
+        if role not in signals or not samples:
+            axis.set_axis_off()
+            continue
+        signal, rate_hz = signals[role]
         signal = np.pad(signal, (0, samples - len(signal))) + 1e-6
         with np.errstate(divide="ignore"):  # silence has no level in dB
             axis.specgram(signal, NFFT=512, Fs=rate_hz, noverlap=384, cmap="magma", vmin=-140, vmax=-30)
-        axis.set(title=f"{name}: {title}", xlabel="seconds", ylabel="Hz")
+        axis.set(title=f"{name}: {SHOWN[role]}", xlabel="seconds", ylabel="Hz")

@@ -1,7 +1,8 @@
 """The list of metrics. A new metric is a function `Sample → Scores` in a file of this folder, and one line here."""
 
+import importlib.metadata
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from uniaudio_jax.metrics.error_rates import token_error_rate, word_error_rate
@@ -22,6 +23,10 @@ class Metric:
     packages: tuple[str, ...] = ()
     extra: str = ""
 
+    def about(self) -> dict[str, str]:
+        """The versions of the packages that it measures with."""
+        return {package: importlib.metadata.version(package) for package in self.packages}
+
     @property
     def installed(self) -> bool:
         return all(importlib.util.find_spec(package) is not None for package in self.packages)
@@ -39,18 +44,26 @@ METRICS = {
 }
 
 
-def installed_metrics(names: Sequence[str]) -> list[str]:
+def installed_metrics(names: Sequence[str]) -> dict[str, Metric]:
     """Those of the named metrics whose packages are installed; prints a line about each of the others."""
-    installed = [name for name in names if METRICS[name].installed]
+    installed = {name: METRICS[name] for name in names if METRICS[name].installed}
     for name in names:
         if name not in installed:
             print(f"{name} is left out; for it run `pip install uniaudio_jax[{METRICS[name].extra}]`")
     return installed
 
 
-def scores_of(sample: Sample, names: Sequence[str]) -> Scores:
-    """The scores of one sample by each of the named metrics."""
+def scores_of(sample: Sample, metrics: Mapping[str, Metric]) -> Scores:
+    """The scores of one sample by each of these metrics."""
     scores: Scores = {}
-    for name in names:
-        scores |= METRICS[name].measure(sample)
+    for metric in metrics.values():
+        scores |= metric.measure(sample)
     return scores
+
+
+HIGHER_IS_BETTER = {"stoi": True, "pesq": True, "si_sdr_db": True, "mel_distance": False}
+
+
+def higher_is_better(name: str) -> bool | None:
+    """Whether more of a score is better; None where neither is."""
+    return HIGHER_IS_BETTER.get(name)
