@@ -6,6 +6,7 @@
 #   bash launch/install.sh test               lint, types and tests (with quickstart and torch)
 #   bash launch/install.sh dev                test, and the commit hooks
 #   bash launch/install.sh voices metrics     neural voices for the corpora, and Whisper and PESQ for the evaluations
+#   bash launch/install.sh report demo        the pages of python -m uniaudio_jax.report and uniaudio_jax.demo
 #   bash launch/install.sh plan               the TPU compiler, for python -m uniaudio_jax.planner; or plan_gpu
 #   bash launch/install.sh buckets            runs and tokens in gs:// and s3://
 #   bash launch/install.sh wandb              a sink for metrics; or aim, or trackio
@@ -85,8 +86,8 @@ main() {
       quickstart) with_no_deps=yes ;;
       beam) with_beam=yes with_no_deps=yes; continue ;;
       voices) with_kokoro=yes ;;
-      metrics | buckets | plan | plan_gpu | wandb | aim | trackio | tpu | cuda) ;;
-      *) fail "unknown extra '$extra'; known: quickstart torch test dev voices metrics buckets plan plan_gpu wandb aim trackio beam tpu cuda" ;;
+      metrics | report | demo | buckets | plan | plan_gpu | wandb | aim | trackio | tpu | cuda) ;;
+      *) fail "unknown extra '$extra'; known: quickstart torch test dev voices metrics report demo buckets plan plan_gpu wandb aim trackio beam tpu cuda" ;;
     esac
     extras+="${extras:+,}$extra"
   done

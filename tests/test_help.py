@@ -21,6 +21,8 @@ COMMANDS = {
     "uniaudio_jax.evaluate": ("EvaluateOptions",),
     "uniaudio_jax.export_torch": ("ExportOptions",),
     "uniaudio_jax.import_torch": ("ImportOptions",),
+    "uniaudio_jax.demo.__main__": ("DemoOptions",),
+    "uniaudio_jax.report.__main__": ("ReportOptions",),
     "uniaudio_jax.codec.train": ("CodecTrainOptions",),
     "uniaudio_jax.codec.encode": ("Arguments",),
     "uniaudio_jax.codec.decode": ("Arguments",),

@@ -37,7 +37,7 @@ def is_command(path: Path) -> bool:
     return '__name__ == "__main__"' in path.read_text()
 
 
-USERS = {"uniaudio_jax.bench", "uniaudio_jax.evaluation", "uniaudio_jax.run"}
+USERS = {f"uniaudio_jax.{name}" for name in ("bench", "demo", "evaluation", "run")}
 """What stands beside the commands: it uses everything."""
 COMMANDS = {name_of(path) for path in PRODUCT if path.is_relative_to(REPO / "uniaudio_jax") and is_command(path)}
 
