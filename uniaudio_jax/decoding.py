@@ -111,7 +111,7 @@ def local_frame(
     tokens, logits = [jnp.full(len(vectors), LOCAL_START)], []
     for level, head in enumerate(model.heads):
         x, caches = local.step(model.local_blocks, tokens[-1], linked[:, level], caches, level)
-        logits.append(local.head.capped(x @ head))
+        logits.append(x @ head)
         tokens.append(choose(logits[-1], level, tokens[min(level, 1)], draws[:, level]))
     tokens += tokens[1:2] * (local.codebooks - len(model.heads))
     return jnp.stack(tokens[1:], axis=1), jnp.stack(logits, axis=1)

@@ -1,6 +1,5 @@
 """Cross-entropy of the tokens that count, tallied by task and codebook level."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -34,39 +33,31 @@ def add_tallies(total: Tally, more: Tally) -> Tally:
     return jax.tree.map(jnp.add, total, more)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+@jax.custom_vjp
 def cross_entropy(
-    logits: Float[Array, "F Q V"], tokens: Int[Array, "F Q"], z_loss: float = 0.0
+    logits: Float[Array, "F Q V"], tokens: Int[Array, "F Q"]
 ) -> tuple[Float[Array, "F Q"], Float[Array, "F Q"]]:
     """Nats of each token, in float32, and 1 where no other id has a larger logit (one pass less than an argmax).
 
     The gradient is written out, softmax minus one at the token: it keeps one array of [F, Q, V] and allocates one.
-    That of the squared logarithm of the denominator, times `z_loss`, is added to it, though not to the value.
     """
-    return _cross_entropy(logits, tokens, z_loss)[0]
+    return _cross_entropy(logits, tokens)[0]
 
 
-def _cross_entropy(
-    logits: Array, tokens: Array, z_loss: float
-) -> tuple[tuple[Array, Array], tuple[Array, Array, Array, Array]]:
+def _cross_entropy(logits: Array, tokens: Array) -> tuple[tuple[Array, Array], tuple[Array, Array, Array]]:
     wide = logits.astype(jnp.float32)
     chosen = jnp.take_along_axis(wide, tokens[..., None], axis=-1)[..., 0]
     best = wide.max(axis=-1)
     powers = jnp.exp(wide - best[..., None])
     total = powers.sum(axis=-1)
     hits = (chosen >= best).astype(jnp.float32)
-    largest = jnp.log(total) + best
-    return (largest - chosen, hits), (powers.astype(logits.dtype), total, largest, tokens)
+    return (jnp.log(total) + best - chosen, hits), (powers.astype(logits.dtype), total, tokens)
 
 
-def _cross_entropy_back(
-    z_loss: float, kept: tuple[Array, Array, Array, Array], d: tuple[Array, Array]
-) -> tuple[Array, None]:
-    (powers, total, largest, tokens), d_loss = kept, d[0]
+def _cross_entropy_back(kept: tuple[Array, Array, Array], d: tuple[Array, Array]) -> tuple[Array, None]:
+    (powers, total, tokens), d_loss = kept, d[0]
     chosen = jnp.arange(powers.shape[-1]) == tokens[..., None]
-    d_logits = powers * (d_loss * (1 + 2 * z_loss * largest) / total)[..., None] - jnp.where(
-        chosen, d_loss[..., None], 0.0
-    )
+    d_logits = powers * (d_loss / total)[..., None] - jnp.where(chosen, d_loss[..., None], 0.0)
     return d_logits.astype(powers.dtype), None
 
 
@@ -86,7 +77,7 @@ def tally_tokens(scored: Sequence[Scored], weights: Float[Array, " F"], task: In
 
 
 def _losses_and_hits(group: Scored) -> tuple[Float[Array, "F n"], Float[Array, "F n"]]:
-    losses, hits = cross_entropy(group.logits, group.targets, group.z_loss)
+    losses, hits = cross_entropy(group.logits, group.targets)
     if group.certain is None:
         return losses, hits
     return jnp.where(group.certain, 0.0, losses), jnp.where(group.certain, 1.0, hits)

@@ -72,16 +72,6 @@ class LayoutConfig(Checked):
     head: str = "shared"
     """What gives the logits, by its name in model/heads: shared over all ids, or levels, each over the ids that can
     come there."""
-    logit_cap: float | None = None
-    """Logits stay within this of zero, as cap tanh(logits / cap); None leaves them."""
-    z_loss: float = 0.0
-    """Weight of the squared logarithm of the softmax's denominator in what is minimised (arXiv 2204.02311)."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        cap = self.logit_cap
-        require("LayoutConfig.logit_cap", cap is None or cap > 0, str(cap), "None, or more than 0")
-        require("LayoutConfig.z_loss", self.z_loss >= 0, str(self.z_loss), "at least 0")
 
     def output_std(self, stack: StackConfig) -> float:
         """Spread of the fresh weights of a block's output maps."""

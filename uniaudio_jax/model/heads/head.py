@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
@@ -11,20 +10,18 @@ from uniaudio_jax.config import ModelConfig
 
 class Scored(NamedTuple):
     """Logits of some levels, [F, n, A], which of the A ids each token is, [F, n], and whether it is certain, [F, n]:
-    then its loss is zero, whatever the logits are. `certain` is None where no token is. z_loss: weight of the squared
-    logarithm of the softmax's denominator in what is minimised."""
+    then its loss is zero, whatever the logits are. `certain` is None where no token is."""
 
     logits: Float[Array, "F n A"]
     targets: Int[Array, "F n"]
     certain: Bool[Array, "F n"] | None = None
-    z_loss: float = 0.0
 
 
 class Head(nnx.Module):
     """Vectors [F, Q, D] of the local stack to logits."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        self.cap, self.z_loss = config.layout.logit_cap, config.layout.z_loss
+        """Fresh weights."""
 
     def score(self, x: Float[Array, "F Q D"], tokens: Int[Array, "F Q"]) -> list[Scored]:
         """What the loss of the tokens is computed from; the levels of all groups, in their order, are the Q levels."""
@@ -38,7 +35,3 @@ class Head(nnx.Module):
         """The weights that map a vector to the logits of these ids, of those that the level can choose among; others
         get zeros."""
         raise NotImplementedError
-
-    def capped(self, logits: Float[Array, "*any"]) -> Float[Array, "*any"]:
-        """The logits within the cap, where there is one."""
-        return logits if self.cap is None else self.cap * jnp.tanh(logits / self.cap)

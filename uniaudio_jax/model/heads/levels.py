@@ -19,7 +19,6 @@ class LevelsHead(Head):
     """first_kernel: [D, ids of the first level]; later_kernel: [Q - 1, D, codes]."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        super().__init__(config, rngs)
         width, init = config.local_stack.width, nnx.initializers.normal(config.local_stack.init_std)
         self.codes, self.entries, self.levels = config.ids.level(0).start, config.entries, config.codebooks
         first, later = (width, config.first_ids), (config.codebooks - 1, width, config.entries)
@@ -31,8 +30,8 @@ class LevelsHead(Head):
         targets = tokens[:, 1:] - self._starts(1)
         is_code = self._is_code(tokens[:, :1]) & (targets >= 0) & (targets < self.entries)
         return [
-            Scored(first[:, None], self._place(tokens[:, :1]), None, self.z_loss),
-            Scored(later, jnp.where(is_code, targets, 0), ~is_code, self.z_loss),
+            Scored(first[:, None], self._place(tokens[:, :1])),
+            Scored(later, jnp.where(is_code, targets, 0), ~is_code),
         ]
 
     def logits(self, x: Float[Array, "F Q D"], tokens: Int[Array, "F Q"]) -> Float[Array, "F Q V"]:
@@ -62,7 +61,7 @@ class LevelsHead(Head):
     def _logits(self, x: Float[Array, "F Q D"]) -> tuple[Float[Array, "F I"], Float[Array, "F L A"]]:
         """Logits of the ids of the first level, and of the codes of the later ones."""
         later = jnp.einsum("lfd,lda->lfa", rearrange(x[:, 1:], "f l d -> l f d"), self.later_kernel[...])
-        return self.capped(x[:, 0] @ self.first_kernel[...]), self.capped(rearrange(later, "l f a -> f l a"))
+        return x[:, 0] @ self.first_kernel[...], rearrange(later, "l f a -> f l a")
 
     def _starts(self, level: int) -> Int[Array, " L"]:
         """The id of the first code of each level from `level` on."""
