@@ -2,7 +2,8 @@
 # Makes .venv with the pinned packages, and the given extras of pyproject.toml.
 #
 #   bash launch/install.sh                    what training needs
-#   bash launch/install.sh quickstart torch   what launch/quickstart.sh needs
+#   bash launch/install.sh quickstart         what launch/quickstart.sh needs
+#   bash launch/install.sh torch              PyTorch: certificates and .pth files of exports, and benchmarks against it
 #   bash launch/install.sh test               lint, types and tests (with quickstart and torch)
 #   bash launch/install.sh dev                test, and the commit hooks
 #   bash launch/install.sh voices metrics     neural voices for the corpora, and Whisper and PESQ for the evaluations

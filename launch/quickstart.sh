@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole path on a CPU: audio files, tokens, training, checkpoint, waveforms, numbers, PyTorch.
+# The whole path on a CPU: audio files, tokens, training, checkpoint, waveforms, numbers, a folder for PyTorch.
 #
 #   bash launch/quickstart.sh                  install, then all stages; results in runs/quickstart
 #   bash launch/quickstart.sh --install-only   stop after the installation
@@ -51,7 +51,7 @@ module() {
 main() {
   parse_options "" "" "--install-only --clean" "$@"
   if [[ -n $clean ]]; then delete_results; fi
-  bash launch/install.sh quickstart torch
+  bash launch/install.sh quickstart
   if [[ -n $install_only ]]; then return; fi
 
   export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}"

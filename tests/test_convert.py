@@ -21,7 +21,7 @@ from uniaudio_jax.convert import (
     torch_shapes,
     tree_shapes,
 )
-from uniaudio_jax.pytorch.modeling_uniaudio import TorchUniAudio
+from uniaudio_jax.pytorch.modeling_uniaudio import Sampling, UniAudio, UniAudioConfig, choose, keep
 from uniaudio_jax.vocab import PUBLIC_RANGES, Vocabulary
 
 FORMAT = Path(__file__).parent / "golden" / "uniaudio_v1_format.json"
@@ -36,6 +36,10 @@ CONFIG = ModelConfig(
 )
 
 MODERN_CONFIG = replace(CONFIG, vocabulary=Vocabulary(3, 3).size, ranges=PUBLIC_RANGES, entries=3, layout=MODERN)
+
+
+def torch_model(config: ModelConfig) -> UniAudio:
+    return UniAudio(UniAudioConfig.from_json(config_to_json(config)))
 
 
 @st.composite
@@ -103,7 +107,7 @@ def test_names_and_shapes_are_the_published_ones():
 
 @pytest.mark.parametrize("config", [CONFIG, MODERN_CONFIG], ids=["paper", "modern"])
 def test_the_torch_model_has_the_names_and_shapes(config):
-    state = TorchUniAudio(config).state_dict()
+    state = torch_model(config).state_dict()
     assert {name: tuple(tensor.shape) for name, tensor in state.items()} == torch_shapes(config)
 
 
@@ -240,10 +244,10 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def model() -> TorchUniAudio:
+def model() -> UniAudio:
     """Weights of a size that makes every part matter, in float64, where two orders of the same sums agree."""
     torch.manual_seed(0)
-    model = TorchUniAudio(CONFIG).double()
+    model = torch_model(CONFIG).double()
     for weight in model.parameters():
         weight.data += (0.4 if weight.ndim == 2 else 0.1) * torch.randn_like(weight)
     return model
@@ -344,3 +348,55 @@ def test_generation_stays_in_the_context(model):
     assert model.generate(random_tokens(1, 19), 10).shape == (1, 10, 3)
     with pytest.raises(ValueError, match="prefix of 19 and 11 frames, wanted at most context_frames=29"):
         model.generate(random_tokens(1, 19), 11)
+
+
+CHANCES = torch.tensor([[0.5, 0.05, 0.25, 0.15, 0.05], [0.1, 0.1, 0.1, 0.1, 0.6]]).double()
+
+
+@pytest.mark.parametrize(
+    ("sampling", "kept"),
+    [
+        (Sampling(top_k=0), [[0, 1, 2, 3, 4], [0, 1, 2, 3, 4]]),
+        (Sampling(top_k=2, top_p=0.99), [[0, 2], [4, 0]]),
+        (Sampling(top_k=0, top_p=0.74), [[0, 2], [4, 0, 1]]),
+        (Sampling(top_k=0, top_p=0.01), [[0], [4]]),
+        (Sampling(top_k=7), [[0, 1, 2, 3, 4], [0, 1, 2, 3, 4]]),
+    ],
+)
+def test_the_most_likely_tokens_are_kept_by_number_and_by_share(sampling, kept):
+    logits = CHANCES.log() + 3
+    places = [row.isfinite().nonzero()[:, 0].tolist() for row in keep(logits, sampling)]
+    assert [len(row) for row in places] == [len(row) for row in kept]
+    assert places[0] == sorted(kept[0]) and 4 in places[1]
+
+
+def test_tokens_are_drawn_with_their_chances_and_the_end_with_its_own():
+    rows, generator = 50_021, torch.Generator().manual_seed(0)
+    logits = CHANCES[:1].log().expand(rows, -1)
+    allowed = logits.masked_fill(torch.arange(5) == 3, -torch.inf)
+
+    def shares(end: int | None, **options: float) -> np.ndarray:
+        drawn = choose(allowed, logits, end, Sampling(generator=generator, **options))  # pyright: ignore[reportArgumentType]
+        return np.bincount(drawn.numpy(), minlength=5) / rows
+
+    codes = np.array([0.5, 0.05, 0.25, 0, 0.05])
+    np.testing.assert_allclose(shares(None, top_k=0), codes / 0.85, atol=0.01)
+    np.testing.assert_allclose(shares(3, top_k=0), codes + [0, 0, 0, 0.15, 0], atol=0.01)
+    few = np.array([0.85 * 0.5 / 0.75, 0, 0.85 * 0.25 / 0.75, 0, 0])
+    np.testing.assert_allclose(shares(3, top_k=2), few / 0.85, atol=0.01)  # the end is less likely than the second code
+    cold = np.array([0.5, 0.05, 0.25, 0.15, 0.05]) ** 2
+    np.testing.assert_allclose(shares(3, top_k=0, temperature=0.5), cold / cold.sum(), atol=0.01)
+    assert shares(3, temperature=0.0)[0] == 1 and shares(0, temperature=0.0)[0] == 1
+
+
+@torch.no_grad()
+def test_a_row_stays_at_its_end_and_generation_stops_when_all_rows_have_ended(model):
+    prefix = random_tokens(3, 7)
+    free = model.generate(prefix, 13)
+    end = int(free[0, 4, 0])
+    allowed = torch.arange(101).expand(3, -1) != end
+    made = model.generate(prefix, 13, allowed, end=end)
+    first = [int((row[:, 0] == end).nonzero()[0]) if (row[:, 0] == end).any() else 13 for row in made]
+    for row, length in zip(made, first, strict=True):
+        assert (row[length:] == end).all() and not (row[:length] == end).any()
+    assert first[0] <= 4 and made.shape[1] == min(13, max(first) + 1)

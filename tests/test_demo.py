@@ -79,8 +79,10 @@ def test_limits_below_nothing_are_refused():
 
 def test_audio_is_played_piece_by_piece_or_whole_and_never_empty():
     pieces = [tone(0.1, 440), tone(0.2, 880)]
-    streamed = [soundfile.read(io.BytesIO(wav)) for wav in playable(iter(pieces), RATE_HZ, streaming=True)]
-    ((rate_hz, whole),) = playable(iter(pieces), RATE_HZ, streaming=False)
+    played: list[Any] = list(playable(iter(pieces), RATE_HZ, streaming=True))
+    streamed = [soundfile.read(io.BytesIO(wav)) for wav in played]
+    complete: list[Any] = list(playable(iter(pieces), RATE_HZ, streaming=False))
+    ((rate_hz, whole),) = complete
     assert {rate for _, rate in streamed} == {rate_hz} == {RATE_HZ} and whole.dtype == np.int16
     np.testing.assert_allclose(np.concatenate([samples for samples, _ in streamed]), np.concatenate(pieces), atol=1e-4)
     np.testing.assert_allclose(whole / 32767, np.concatenate(pieces), atol=1e-4)

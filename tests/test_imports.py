@@ -1,6 +1,7 @@
 """Who may import whom: the base ← codec, model and the other rooms ← data_pipelines ← commands; no ring of rooms."""
 
 import ast
+import functools
 import graphlib
 import re
 import subprocess
@@ -42,6 +43,7 @@ USERS = {f"uniaudio_jax.{name}" for name in ("bench", "demo", "evaluation", "run
 COMMANDS = {name_of(path) for path in PRODUCT if path.is_relative_to(REPO / "uniaudio_jax") and is_command(path)}
 
 
+@functools.cache
 def imports(path: Path) -> set[str]:
     """Our own modules that a file imports, as dotted names; inside functions too."""
     names = set()
@@ -120,7 +122,8 @@ def test_no_line_escapes_the_formatter():
         assert not [f"{path}:{number}" for number, line in enumerate(lines, 1) if re.search(r"fmt: *(skip|off)", line)]
 
 
-def test_the_trainer_imports_no_torch_and_no_tensorflow():
-    code = "import sys, uniaudio_jax.train; print({'torch', 'tensorflow', 'espeakng_loader'} & set(sys.modules))"
+def test_the_trainer_and_the_export_import_no_torch_and_no_tensorflow():
+    foreign = {"torch", "tensorflow", "espeakng_loader"}
+    code = f"import sys, uniaudio_jax.train, uniaudio_jax.export_torch; print({foreign} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

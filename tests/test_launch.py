@@ -108,7 +108,7 @@ def test_the_quickstart_builds_and_generates_the_eleven_tasks_of_the_paper(tmp_p
     calls = [shlex.split(call) for call in log.read_text().splitlines()]
     modules = ["data_pipelines.synthetic", "data_pipelines.builder"]
     modules += [f"uniaudio_jax.{name}" for name in ("train", "generate", "evaluate", "export_torch")]
-    assert calls[0] == ["install", "quickstart", "torch"]
+    assert calls[0] == ["install", "quickstart"]
     assert list(dict.fromkeys(call[1] for call in calls[1:])) == modules
     for module in ("data_pipelines.builder", "uniaudio_jax.generate"):
         words = [word for call in calls if call[1] == module for word in call]

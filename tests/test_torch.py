@@ -20,23 +20,22 @@ from uniaudio_jax.codec.exchange import config_from_json as codec_config_from_js
 from uniaudio_jax.codec.exchange import config_to_json as codec_config_to_json
 from uniaudio_jax.codec.public import public_codec
 from uniaudio_jax.config import MODERN, PAPER, ModelConfig, StackConfig
-from uniaudio_jax.convert import config_to_json, to_torch_names
+from uniaudio_jax.convert import config_to_json, to_torch_names, torch_shapes
 from uniaudio_jax.decoding import Generator
+from uniaudio_jax.export.public import public_config
 from uniaudio_jax.import_torch import convert_sizes, read_model
 from uniaudio_jax.model.uniaudio import ModelDefinition
+from uniaudio_jax.pytorch.load import load_torch_model
 from uniaudio_jax.sampling import Sampling
-from uniaudio_jax.sequence import to_prefix
+from uniaudio_jax.sequence import to_prefix, unscored
 from uniaudio_jax.tasks import get_task
 
 torch = pytest.importorskip("torch")
+from uniaudio_jax.pytorch.modeling_uniaudio import UniAudio, UniAudioConfig  # noqa: E402
 
 
 def torch_model(config, params):
-    from uniaudio_jax.pytorch.modeling_uniaudio import TorchUniAudio
-
-    model = TorchUniAudio(config)
-    model.load_state_dict({n: torch.from_numpy(v.copy()) for n, v in to_torch_names(params, config).items()})
-    return model.eval()
+    return load_torch_model(config, params)[1].eval()
 
 
 @pytest.mark.parametrize(
@@ -189,6 +188,30 @@ def test_a_public_trainers_checkpoint_is_imported_without_pytorch(sizes, tmp_pat
     out, _ = import_without_torch("--weights", tmp_path / "a.pth", "--config", sizes, "--out", tmp_path / "run")
     assert "taken from model.module; passed over: epoch (int), args (argparse.Namespace)" in out
     jax.tree.map(np.testing.assert_array_equal, load_run(tmp_path / "run").params, params)
+
+
+def test_a_checkpoint_as_deep_as_the_public_one_has_its_logits_after_the_import(tmp_path):
+    stacks = [StackConfig(layers=layers, width=36, heads=12) for layers in (16, 8)]
+    config = ModelConfig(
+        vocabulary=4217, context_frames=61, codebooks=3, text_width=768, global_stack=stacks[0], local_stack=stacks[1]
+    )
+    rng = np.random.default_rng(0)
+    state = {n: rng.normal(0, 0.2, shape).astype(np.float32) for n, shape in torch_shapes(config).items()}
+    saved = {f"module.{name}": torch.from_numpy(array) for name, array in state.items()}
+    torch.save({"model": saved, "args": argparse.Namespace(n_layer=16)}, tmp_path / "ep3.checkpoint")
+    (tmp_path / "config.yaml").write_text(json.dumps(public_config(config)))
+    model, params = read_model(tmp_path / "ep3.checkpoint", tmp_path / "config.yaml")
+    assert model.canonical() == config.canonical()
+    batch = random_batch(rows=2)
+    tokens = torch.from_numpy(batch.tokens[:, :23].astype(np.int64))
+    positions, segments = np.tile(np.arange(23, dtype=np.int32), (2, 1)), np.ones((2, 23), np.int32)
+    slots, vectors = np.full((2, 23), -1, np.int32), np.zeros((2, 1, 768), np.float32)
+    rows = unscored(batch.tokens[:, :23], segments, positions, slots, vectors)
+    ours = jax.jit(ModelDefinition(model).logits)(params, rows)
+    theirs = UniAudio(UniAudioConfig.from_json(config_to_json(config)))
+    theirs.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
+    with torch.no_grad():
+        np.testing.assert_allclose(np.asarray(ours), theirs(tokens).numpy(), atol=1e-4, rtol=1e-4)
 
 
 def test_half_precision_is_imported_as_float32(tmp_path, sizes):

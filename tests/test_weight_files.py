@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import json
 import os
 import pickle
 import struct
@@ -238,16 +239,38 @@ def test_changed_bytes_give_tensors_or_one_clear_error(form, tmp_path):
         lambda whole: b"",
         lambda whole: struct.pack("<Q", 2**62) + whole[8:],
         lambda whole: whole.replace(b"[5,3]", b"[7,3]"),
+        lambda whole: whole.replace(b'"data_offsets":[0,12]', b'"data_offsets":[0,92]'),
+        lambda whole: whole.replace(b'"data_offsets":[0,12]', b'"data_offsets":[4,16]'),
+        lambda whole: struct.pack("<Q", struct.unpack("<Q", whole[:8])[0] + 7) + whole[8:],
         lambda whole: whole.replace(b"F32", b"X32"),
         lambda whole: whole[:8] + b"\xff" + whole[9:],
     ],
-    ids=["cut", "no header", "empty", "huge header", "lying shape", "unknown type", "not UTF-8"],
+    ids=[
+        "cut",
+        "no header",
+        "empty",
+        "huge header",
+        "lying shape",
+        "offsets outside",
+        "offsets that overlap",
+        "wrong header",
+        "unknown type",
+        "not UTF-8",
+    ],
 )
 def test_a_broken_safetensors_file_is_refused(change, tmp_path):
     path = tmp_path / "a.safetensors"
     save_file({name: tensor.numpy() for name, tensor in weights().items()}, path)
-    path.write_bytes(change(path.read_bytes()))
-    assert "not a whole safetensors file" in refusal(path)
+    whole = path.read_bytes()
+    path.write_bytes(change(whole))
+    assert path.read_bytes() != whole
+    assert "not a whole safetensors file" in refusal(path) and "\n" not in refusal(path)
+
+
+def test_a_pickle_that_calls_a_function_and_holds_nothing_else_is_refused_and_not_called(tmp_path):
+    (tmp_path / "a.pth").write_bytes(pickle.dumps(Call(os.system, f"touch {tmp_path / 'touched'}")))
+    assert "a pickle without PyTorch's magic number" in refusal(tmp_path / "a.pth")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]
 
 
 def test_weights_of_another_model_are_refused_with_names_of_both(tmp_path):
@@ -266,6 +289,28 @@ def test_any_shard_stands_for_all_that_lie_beside_it(suffix, tmp_path):
     assert note == "read with the other shards beside it, 3 in all"
     paths[2].unlink()
     assert f"one of 3 shards, of which 1 are not beside it ({paths[2].name})" in refusal(paths[0])
+
+
+def write_index(folder: Path, names: Any) -> Path:
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": names}))
+    return index
+
+
+def test_an_index_stands_for_the_shards_that_it_names(tmp_path):
+    files = dict(zip(weights(), ("a.safetensors", "b.safetensors", "a.safetensors"), strict=True))
+    for file in set(files.values()):
+        save_file({n: t.numpy() for n, t in weights().items() if files[n] == file}, tmp_path / file)
+    tensors, note = read_weights(write_index(tmp_path, files), WANTED)
+    assert_are_weights(tensors)
+    assert note == "read with the other shards beside it, 2 in all"
+    (tmp_path / "b.safetensors").unlink()
+    assert "one of 2 shards, of which 1 are not beside it (b.safetensors)" in refusal(write_index(tmp_path, files))
+
+
+@pytest.mark.parametrize("names", [{"a": "../a.safetensors"}, {"a": "/etc/passwd"}, {}, ["a"], {"a": ".."}, {"a": ""}])
+def test_an_index_names_files_beside_it_alone(names, tmp_path):
+    assert "wanted the index of shards" in refusal(write_index(tmp_path, names))
 
 
 def test_float64_is_rounded_and_said(tmp_path):

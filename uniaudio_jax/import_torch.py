@@ -3,9 +3,9 @@
     python -m uniaudio_jax.import_torch --weights model.pth --config config.json --out RUN
     python -m uniaudio_jax.import_torch --kind codec --weights encodec_24khz.th --layout encodec_24khz --out CODEC
 
-config of a model: {"vocab", "context_frames", "width", "heads", "global_layers", "local_layers", "codebooks"}; of a
-codec: {"n_filters", "dimension", "ratios", "sample_rate", "bins", "codebooks_stored"}. Either can be exported again
-bit-equal.
+config of a model: {"vocab", "context_frames", "width", "heads", "global_layers", "local_layers", "codebooks"}, or the
+config.yaml of the public UniAudio code; of a codec: {"n_filters", "dimension", "ratios", "sample_rate", "bins",
+"codebooks_stored"}. Either can be exported again bit-equal.
 """
 
 from collections.abc import Callable, Collection
@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+import yaml
 
 from uniaudio_jax.checkpoint import Checkpoints, describe, state_items
 from uniaudio_jax.cli import main_guard, parse
@@ -26,7 +27,8 @@ from uniaudio_jax.codec.public import public_codec
 from uniaudio_jax.codec.weights import published_tensors
 from uniaudio_jax.config import DataConfig, ModelConfig, RunConfig, TrainConfig
 from uniaudio_jax.convert import config_from_json, from_torch_names, torch_shapes
-from uniaudio_jax.files import read_json
+from uniaudio_jax.export.public import sizes_of_public
+from uniaudio_jax.files import read_json, read_text
 from uniaudio_jax.locks import hold
 from uniaudio_jax.model.uniaudio import Params
 from uniaudio_jax.optim import TrainState, make_optimizer
@@ -41,14 +43,14 @@ class ImportOptions:
     """Make a run, or a codec, out of published weights."""
 
     weights: Path
-    """A .pth, .pt, .th, .bin or .safetensors file, read without PyTorch; the weights may stand below any keys and
-    prefixes, beside other things; of several shards name any one."""
+    """A .pth, .pt, .th, .bin, .checkpoint or .safetensors file, read without PyTorch; the weights may stand below any
+    keys and prefixes, beside other things; of several shards name any one, or their .index.json."""
     out: Path
     """Folder that the run or codec is written to."""
     kind: Literal["model", "codec"] = "model"
     """What the weights are of."""
     config: Path | None = None
-    """JSON of the sizes; see above."""
+    """JSON of the sizes, or of a model the public code's config.yaml; see above."""
     layout: str | None = None
     """Of a codec, instead of a config: uniaudio_16k, encodec_24khz or encodec_48khz."""
     codec: str | None = None
@@ -64,11 +66,23 @@ class ImportOptions:
 
 def convert_sizes(path: Path, convert: Callable[[dict[str, Any]], Config]) -> Config:
     """The config that `convert` makes of a JSON of sizes. Raises ValueError that names the file where it cannot."""
-    sizes = read_json(path, "a JSON of sizes; see --help")
+    sizes = read_yaml(path) if path.suffix in (".yaml", ".yml") else read_json(path, "a JSON of sizes; see --help")
     try:
         return convert(sizes)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The sizes that the config.yaml of the public code states. Raises ValueError that names the file."""
+    wanted = "the config.yaml of a training with the public UniAudio code"
+    if not path.is_file():
+        raise ValueError(f"{path}: got no file, wanted {wanted}")
+    try:
+        values = yaml.safe_load(read_text(path, wanted))
+        return sizes_of_public(values if isinstance(values, dict) else {})
+    except (TypeError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
 
 
 def read_noted(path: Path, wanted: Collection[str]) -> dict[str, np.ndarray]:

@@ -10,11 +10,14 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from uniaudio_jax.files import read_json
 from uniaudio_jax.torch_files import Contents, read_torch
 from uniaudio_jax.trees import SHOWN
 
 SHARD = re.compile(r"(.+-)([0-9]+)(-of-([0-9]+)\..+)")
 """The name of a file of one part of the weights, such as model-00001-of-00003.safetensors."""
+INDEX = ".index.json"
+"""How the name of a JSON ends that says which tensor is in which shard beside it."""
 
 
 class Weights(NamedTuple):
@@ -29,8 +32,8 @@ def read_weights(path: Path, wanted: Collection[str]) -> Weights:
 
     All tensors that stand with those under the prefix are returned, also ones that are not wanted. Where several
     prefixes fit equally well, the first in the file is taken. With one of several shards the others beside it are read
-    as well; float64 is rounded to float32. Raises ValueError that names the file where it cannot be read or has no
-    such name.
+    as well, with an index those that it names; float64 is rounded to float32. Raises ValueError that names the file
+    where it cannot be read or has no such name.
     """
     shards = _shards(path)
     contents = Contents({}, {}, {})
@@ -62,7 +65,9 @@ def read_weights(path: Path, wanted: Collection[str]) -> Weights:
 def _shards(path: Path) -> list[Path]:
     """The files of the weights that `path` is of: itself, or all shards. Raises ValueError where one is not there."""
     paths = [path]
-    if match := SHARD.fullmatch(path.name):
+    if path.name.endswith(INDEX):
+        paths = _indexed(path)
+    elif match := SHARD.fullmatch(path.name):
         start, number, end, count = match.groups()
         paths = [path.with_name(f"{start}{part:0{len(number)}}{end}") for part in range(1, int(count) + 1)]
     missing = [shard.name for shard in paths if not shard.is_file()]
@@ -74,6 +79,16 @@ def _shards(path: Path) -> list[Path]:
     if missing:
         raise ValueError(f"{path}: no such file; wanted weights, a .pth, .pt, .th, .bin or .safetensors file")
     return paths
+
+
+def _indexed(path: Path) -> list[Path]:
+    """The shards that an index names. Raises ValueError for names that are not those of files beside it."""
+    wanted = "the index of shards, with their names in weight_map; copy or download it again"
+    named = read_json(path, wanted, ("weight_map",))["weight_map"]
+    names = sorted(set(map(str, named.values()))) if isinstance(named, dict) else []
+    if not names or any(Path(name).name != name or not name.strip(".") for name in names):
+        raise ValueError(f"{path}: got a weight_map that names {names[:SHOWN] or 'no files'}, wanted {wanted}")
+    return [path.with_name(name) for name in names]
 
 
 def _read_safetensors(path: Path) -> Contents:

@@ -1,1 +1,1 @@
-"""The model in plain PyTorch, which conversions are checked against."""
+"""The model and the codec's decoder in plain PyTorch: files that are copied beside exported weights."""
