@@ -7,6 +7,7 @@
 #   bash launch/install.sh test               lint, types and tests (with quickstart and torch)
 #   bash launch/install.sh dev                test, and the commit hooks
 #   bash launch/install.sh voices metrics     neural voices for the corpora, and Whisper and PESQ for the evaluations
+#   bash launch/install.sh judges             metrics, and further models that judge voices and quality (with torch)
 #   bash launch/install.sh report demo        the pages of python -m uniaudio_jax.report and uniaudio_jax.demo
 #   bash launch/install.sh plan               the TPU compiler, for python -m uniaudio_jax.planner; or plan_gpu
 #   bash launch/install.sh buckets            runs and tokens in gs:// and s3://
@@ -79,7 +80,7 @@ install_without_needs() {
 }
 
 main() {
-  local extra with_torch="" with_no_deps="" with_beam="" with_kokoro="" extras="" stamp pins
+  local extra with_torch="" with_no_deps="" with_beam="" with_kokoro="" with_judges="" extras="" stamp pins
   for extra in "$@"; do
     case $extra in
       test | dev) with_torch=yes with_no_deps=yes ;;
@@ -87,8 +88,9 @@ main() {
       quickstart) with_no_deps=yes ;;
       beam) with_beam=yes with_no_deps=yes; continue ;;
       voices) with_kokoro=yes ;;
+      judges) with_torch=yes with_judges=yes ;;
       metrics | report | demo | buckets | plan | plan_gpu | wandb | aim | trackio | tpu | cuda) ;;
-      *) fail "unknown extra '$extra'; known: quickstart torch test dev voices metrics report demo buckets plan plan_gpu wandb aim trackio beam tpu cuda" ;;
+      *) fail "unknown extra '$extra'; known: quickstart torch test dev voices metrics judges report demo buckets plan plan_gpu wandb aim trackio beam tpu cuda" ;;
     esac
     extras+="${extras:+,}$extra"
   done
@@ -115,6 +117,7 @@ main() {
   pip_install --no-build-isolation -e ".${extras:+[$extras]}"
   if [[ -n $with_no_deps ]]; then install_without_needs; fi
   if [[ -n $with_kokoro ]]; then pip_install --no-deps -r launch/kokoro.txt; fi
+  if [[ -n $with_judges ]]; then pip_install --no-deps -r launch/judges.txt; fi
   if [[ -n $with_beam ]]; then pip_install -r launch/beam.txt; fi
   touch "$stamp"
   echo "installed into .venv: $(.venv/bin/python --version), ${extras:-no extras}"

@@ -29,7 +29,6 @@ from uniaudio_jax.codec.config import AdversarialConfig, CodecConfig, CodecTrain
 from uniaudio_jax.codec.layouts.frame_rate import FrameRateConfig
 from uniaudio_jax.codec.layouts.seanet import SeanetConfig
 from uniaudio_jax.codec.losses import spectral_losses
-from uniaudio_jax.codec.reconstruction import HEARD, reconstruction_table
 from uniaudio_jax.codec.training import (
     check_trainable,
     codebook_report,
@@ -43,6 +42,7 @@ from uniaudio_jax.distributed import ProcessInfo
 from uniaudio_jax.locks import hold
 from uniaudio_jax.metrics import whisper
 from uniaudio_jax.metrics.registry import METRICS
+from uniaudio_jax.reconstruction import HEARD, reconstruction_table
 from uniaudio_jax.sharding import make_mesh
 from uniaudio_jax.sinks.jsonl import read_metrics
 
@@ -306,13 +306,13 @@ def test_a_reconstruction_table_has_the_known_values_of_a_stand_in_codec(monkeyp
         decode_many=lambda codes, samples: [clip * codes[0].shape[1] / 2 for clip in clips],
     )
     audio = SimpleNamespace(heldout={"speech": clips}, texts={"speech": ["one two", "three four"]})
-    monkeypatch.setitem(METRICS, HEARD, replace(METRICS[HEARD], packages=()))
-    monkeypatch.setattr(whisper, "transcript", lambda wav, rate_hz: "one two" if np.std(wav) < 0.07 else "two")
+    monkeypatch.setitem(METRICS, "whisper", replace(METRICS["whisper"], packages=(), model=lambda judges: None))
+    monkeypatch.setattr(whisper, "transcript", lambda wav, rate_hz, model: "one two" if np.std(wav) < 0.07 else "two")
     table = reconstruction_table(cast(Any, codec), cast(Any, audio))
     rows = table["domains"]["speech"]
     assert set(rows) == {"original", "1", "2"}
     # "two" for "one two" and "three four" is 1 + 2 edits in 4 words; "one two" is 0 + 2.
-    assert rows["original"] == {HEARD: 3 / 4} and rows["2"][HEARD] == 3 / 4 and rows["1"][HEARD] == 2 / 4
+    assert rows["original"][HEARD] == 3 / 4 and rows["2"][HEARD] == 3 / 4 and rows["1"][HEARD] == 2 / 4
     assert rows["2"]["mel_distance"] == 0 and rows["2"]["si_sdr_db"] == rows["1"]["si_sdr_db"] == 100
     assert rows["1"]["mel_distance"] == pytest.approx(np.log(2), abs=0.02)
     assert table["frames"] == 14 and table["codebook_use"] == [7 / 13, 7 / 13]

@@ -18,7 +18,8 @@ from uniaudio_jax.checkpoint import CheckpointReader, Checkpoints, one_device
 from uniaudio_jax.conditions import Conditions
 from uniaudio_jax.evaluation.examples import judged_examples
 from uniaudio_jax.evaluation.rows import GENERATED, judge, rows_of
-from uniaudio_jax.metrics.registry import installed_metrics
+from uniaudio_jax.metrics.judges import Judges
+from uniaudio_jax.metrics.registry import make_metrics
 from uniaudio_jax.tasks import TASKS, get_task
 
 
@@ -123,7 +124,7 @@ def test_a_result_of_no_frames_is_an_empty_waveform_and_judged_as_silence(run, m
     heldout = HeldOut(loaded.config, "enhancement", loaded.codec.passport())
     judged = judged_examples(loaded, task, heldout, heldout.examples(2), 2)
     rows = rows_of(loaded, task, judged, dict.fromkeys(range(2), no_frames))
-    values = judge(rows, installed_metrics(["si_sdr_db", "length_ratio"]))[0][GENERATED]
+    values = judge(rows, make_metrics(["si_sdr_db", "length_ratio"], Judges()))[0][GENERATED]
     assert values["si_sdr_db"]["value"] == -100 and values["length_ratio"]["value"] == 0
 
 

@@ -107,7 +107,9 @@ def test_no_rooms_import_each_other_in_a_ring():
     names = [name_of(path).split(".") for path in PRODUCT]
     rooms = {f"{package}.{room}" for package, room, *inside in names if inside}
     assert {"uniaudio_jax.codec", "uniaudio_jax.model", "data_pipelines.corpora"} <= rooms
-    graph = {room: {other for other in rooms - {room} if imports_of(files_of(room), {other})} for room in rooms}
+    # A command stands last wherever it lies: nothing imports it.
+    files = {room: [path for path in files_of(room) if name_of(path) not in COMMANDS] for room in rooms}
+    graph = {room: {other for other in rooms - {room} if imports_of(files[room], {other})} for room in rooms}
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the ring
 
 

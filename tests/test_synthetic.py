@@ -29,9 +29,11 @@ from data_pipelines.synthetic.voices import ESPEAK_SPEAKERS, find_speakers
 from data_pipelines.synthetic.writing import progress_bar, write_domain
 from data_pipelines.tokenizers.labels import LabelTokenizer
 from data_pipelines.tokenizers.languages import LanguageTokenizer
-from uniaudio_jax.metrics.error_rates import word_score
+from uniaudio_jax.metrics.error_rates import text_scores
+from uniaudio_jax.metrics.judges import Judges
 from uniaudio_jax.metrics.registry import METRICS
-from uniaudio_jax.metrics.whisper import transcript
+from uniaudio_jax.metrics.whisper import transcript, whisper_model
+from uniaudio_jax.packages import load_world
 
 MINUTES = 0.7
 NOTE_SAMPLES = SAMPLE_RATE_HZ // MIDI_NOTES_PER_SECOND
@@ -266,7 +268,7 @@ def test_converted_speech_is_of_the_same_words_in_another_voice(clips):
 def test_songs_are_sung_at_the_pitch_of_their_notes(clips):
     for clip in clips["singing"][::2]:
         assert len(clip.midi) == -(-len(clip.audio) // NOTE_SAMPLES)
-        hertz, _ = singing.load_world().harvest(
+        hertz, _ = load_world("singing").harvest(
             clip.audio.astype(float), SAMPLE_RATE_HZ, f0_floor=60.0, frame_period=1000 / MIDI_NOTES_PER_SECOND
         )
         hertz, midi = hertz[: len(clip.midi)], clip.midi[: len(hertz)]
@@ -304,7 +306,7 @@ def test_without_pyworld_the_remedy_is_named_and_no_stand_in_is_left(monkeypatch
     monkeypatch.setitem(sys.modules, "pyworld", None)
     monkeypatch.delitem(sys.modules, "pkg_resources", raising=False)
     with pytest.raises(ValueError, match=r"got no package pyworld.*pip install --no-deps pyworld==0\.3\.5"):
-        singing.load_world()
+        load_world("singing")
     assert "pkg_resources" not in sys.modules
 
 
@@ -429,11 +431,14 @@ def test_recordings_are_described_by_their_names_and_split_by_them():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not kokoro.speakers(), reason="Kokoro is an optional extra")
-@pytest.mark.skipif(not METRICS["whisper_word_error_rate"].installed, reason="Whisper is an optional extra")
+@pytest.mark.skipif(not METRICS["whisper"].installed, reason="Whisper is an optional extra")
 def test_kokoro_speaks_english_that_is_understood_and_repeats_itself():
     text = "The old fisherman bought two large suitcases yesterday."
     speech, rate = kokoro.kokoro_speech(text, kokoro.speakers()[-1])
-    assert word_score(text, transcript(speech, rate)).total < 0.3 * len(text.split())
+    model = whisper_model(Judges())
+    assert model is not None
+    heard = text_scores(text, transcript(speech, rate, model))["word_error_rate"]
+    assert heard.total < 0.3 * len(text.split())
     assert np.array_equal(kokoro.kokoro_speech(text, kokoro.speakers()[-1])[0], speech)
 
 

@@ -32,8 +32,9 @@ from uniaudio_jax.evaluation.examples import judged_examples
 from uniaudio_jax.evaluation.rows import judge, rows_of
 from uniaudio_jax.evaluation.tables import to_markdown
 from uniaudio_jax.files import atomic_write, check_folder, write_json
+from uniaudio_jax.metrics.judges import Judges
 from uniaudio_jax.metrics.plots import draw_evaluation
-from uniaudio_jax.metrics.registry import installed_metrics
+from uniaudio_jax.metrics.registry import make_metrics
 from uniaudio_jax.model.uniaudio import Params
 from uniaudio_jax.paths import Place, PlaceOption
 from uniaudio_jax.programs import Programs
@@ -42,7 +43,7 @@ from uniaudio_jax.sampling import Sampling
 from uniaudio_jax.sharding import make_mesh
 from uniaudio_jax.sinks.jsonl import FILE as METRICS_FILE
 from uniaudio_jax.sinks.jsonl import read_metrics
-from uniaudio_jax.tasks import Task, get_task
+from uniaudio_jax.tasks import Task, get_task, metrics_of
 from uniaudio_jax.validation import heldout_tally, losses_of
 
 ALL = 10**9
@@ -73,6 +74,7 @@ class EvaluateOptions:
     reference_only: bool = False
     """Judges the references alone, without the model: what the data and the codec allow."""
     sampling: Sampling = field(default_factory=Sampling)
+    judges: Judges = field(default_factory=Judges)
 
     def __post_init__(self):
         for name, least in (("count", 1), ("keep", 0)):
@@ -123,7 +125,7 @@ class Evaluator:
         self.run, self.options, self.tasks = run, options, [get_task(name) for name in names]
         passport = run.codec.passport()
         self.heldout = {task.name: HeldOut(run.config, task.name, passport, split=options.split) for task in self.tasks}
-        self.metrics = installed_metrics(sorted({name for task in self.tasks for name in task.metrics}))
+        self.metrics = make_metrics(metrics_of(self.tasks), options.judges)
         self.path = run.path / "evaluation.json"
 
     @cached_property
@@ -167,7 +169,7 @@ class Evaluator:
         empty = {
             "step": self.run.step,
             "options": options,
-            "judges": {name: metric.about() for name, metric in self.metrics.items()},
+            "judges": {name: asdict(metric.about) for name, metric in self.metrics.items()},
             "tasks": {},
             "failed": {},
         }

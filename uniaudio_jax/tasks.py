@@ -1,5 +1,6 @@
 """The Task rows: what each task is given, in which order, and what it makes. A new task is a new row."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -111,47 +112,59 @@ class Task:
         return tuple(stream for stream in self.streams if stream.source != DRAWN)
 
 
-RESTORED_SPEECH = ("stoi", "pesq", "si_sdr_db", "mel_distance", "length_ratio")
+HEARD = ("whisper", "dnsmos", "distillmos")
+"""Of speech, whatever its pace: the words that are heard, and two opinions of its quality."""
+VOICE = ("speaker_similarity", "xvector_similarity")
+"""Of a voice that a prompt, or the reference, gives."""
+RESTORED_SPEECH = ("stoi", "pesq", "visqol", "si_sdr_db", "mel_distance", *HEARD, "length_ratio")
 """The target is the speech that the input holds, sample for sample."""
-EDITED_SPEECH = ("stoi", "mel_distance", "length_ratio")
+EDITED_SPEECH = ("stoi", "mel_distance", "mel_cepstral_distortion_db", *HEARD, "length_ratio")
 """The words outside of the masked span keep their places; the phase inside it is free, which SI-SDR would punish."""
-EDITED_SOUND = ("si_sdr_db", "mel_distance", "length_ratio")
+SETS = ("frechet_codec_distance", "frechet_audio_distance", "kl_divergence")
+"""What sounds are made of, all clips together or class by class; none compares moments."""
+EDITED_SOUND = ("si_sdr_db", "mel_distance", *SETS, "length_ratio")
 """What the order leaves alone keeps its place and samples. STOI and PESQ are measures of speech."""
-SAME_FRAMES = ("mel_distance", "length_ratio")
-"""Units or notes say what sounds in each 20 ms, so that spectra can be compared frame by frame. They leave open what
-STOI, PESQ and SI-SDR would compare, the envelope and the phase."""
-FREE_FRAMES = ("length_ratio",)
-"""A text is said well at many paces: frames at the same time hold other sounds, and nothing compares them."""
-TEXTURE = ("mel_distance", "length_ratio")
+SAME_FRAMES = ("mel_distance", "mel_cepstral_distortion_db", "pitch", "length_ratio")
+"""Units or notes say what sounds in each 20 ms, so that spectra and pitch can be compared frame by frame. They leave
+open what STOI, PESQ and SI-SDR would compare, the envelope and the phase."""
+FREE_FRAMES = (*HEARD, "aligned_mel_distance", "mel_cepstral_distortion_db", "length_ratio", "duration_error_seconds")
+"""A text is said well at many paces: frames at the same time hold other sounds, and only aligned ones compare."""
+TEXTURE = (*SETS, "clap_score", "mel_distance", "length_ratio")
 """A caption fixes the colour of a sound but no moment of it. The mel distance compares that colour coarsely, and says
 something only beside its own chance, the row "another reference"."""
 TOKENS = ("token_error_rate",)
+LABELS = ("accuracy",)
 
 TASKS = {
     task.name: task
     for task in (
         # The eleven of the paper.
-        Task("tts", "<tts_task>", (PHONE, SPEAKER_PROMPT), metrics=FREE_FRAMES),
-        Task("voice_conversion", "<VC_task>", (CONTENT, SPEAKER_PROMPT), metrics=SAME_FRAMES),
+        Task("tts", "<tts_task>", (PHONE, SPEAKER_PROMPT), metrics=(*FREE_FRAMES, *VOICE)),
+        Task("voice_conversion", "<VC_task>", (CONTENT, SPEAKER_PROMPT), metrics=(*SAME_FRAMES, *HEARD, *VOICE)),
         Task("enhancement", "<SE_task>", (NOISY_AUDIO,), metrics=RESTORED_SPEECH),
-        Task("target_speech_extraction", "<Spex_task>", (MIXTURE_AUDIO, SPEAKER_PROMPT), metrics=RESTORED_SPEECH),
-        Task("singing", "<sing_task>", (SUNG_PHONE, MIDI, SPEAKER_PROMPT), metrics=SAME_FRAMES),
+        Task(
+            "target_speech_extraction",
+            "<Spex_task>",
+            (MIXTURE_AUDIO, SPEAKER_PROMPT),
+            metrics=(*RESTORED_SPEECH, *VOICE),
+        ),
+        Task("singing", "<sing_task>", (SUNG_PHONE, MIDI, SPEAKER_PROMPT), metrics=(*SAME_FRAMES, *VOICE)),
         Task("text_to_sound", "<TSS_task>", (CAPTION,), metrics=TEXTURE),
         Task("text_to_music", "<TTM_task>", (CAPTION,), metrics=TEXTURE),
         Task("audio_edit", "<Audit_task>", (EDIT_ORDER, SOURCE_AUDIO), EDITED_AUDIO, metrics=EDITED_SOUND),
         Task("dereverberation", "<Speech_RIR_task>", (REVERBERANT_AUDIO,), metrics=RESTORED_SPEECH),
-        Task("instructed_tts", "<InstructTTS_task>", (PHONE, INSTRUCTION), metrics=FREE_FRAMES),
+        Task("instructed_tts", "<InstructTTS_task>", (PHONE, INSTRUCTION), metrics=(*FREE_FRAMES, "aligned_pitch")),
         Task("speech_edit", "<speech_edit_task>", (PHONE, MASKED_AUDIO), metrics=EDITED_SPEECH),
         # Further formats of the public code.
         Task("plain_tts", "<plain_tts_task>", (PHONE,), metrics=FREE_FRAMES),
-        Task("asr", "<asr_task>", (SEMANTIC,), WORDS, metrics=("token_error_rate", "word_error_rate")),
+        Task("asr", "<asr_task>", (SEMANTIC,), WORDS, metrics=(*TOKENS, "text_error_rates")),
         Task("lm", "<lm_task>", (), WORDS),
-        Task("speaker_verification", "<SV_task>", (AUDIO, PAIRED_PROMPT), SAME_SPEAKER, metrics=TOKENS),
-        Task("audio_tagging", "<AT_task>", (AUDIO,), EVENTS, metrics=TOKENS),
+        Task("speaker_verification", "<SV_task>", (AUDIO, PAIRED_PROMPT), SAME_SPEAKER, metrics=LABELS),
+        Task("audio_tagging", "<AT_task>", (AUDIO,), EVENTS, metrics=(*LABELS, *TOKENS)),
         Task("phone_to_semantic", "<phone_to_semantic_task>", (PHONE,), SEMANTIC, metrics=TOKENS),
         Task("semantic_to_acoustic", "<semantic_to_acoustic_task>", (SEMANTIC,), metrics=SAME_FRAMES),
         # Our own.
-        Task("language_recognition", "<language_task>", (AUDIO,), LANGUAGE, metrics=TOKENS),
+        Task("language_recognition", "<language_task>", (AUDIO,), LANGUAGE, metrics=LABELS),
     )
 }
 STREAMS = {stream.key: stream for task in TASKS.values() for stream in task.columns}
@@ -164,3 +177,8 @@ def get_task(name: str) -> Task:
     if name not in TASKS:
         raise ValueError(f"unknown task {name!r}, the tasks are {', '.join(TASKS)}{did_you_mean(name, TASKS)}")
     return TASKS[name]
+
+
+def metrics_of(tasks: Iterable[Task]) -> list[str]:
+    """The names of the metrics of all these tasks, each once."""
+    return list(dict.fromkeys(name for task in tasks for name in task.metrics))

@@ -7,11 +7,8 @@ the note's pitch, with vibrato and glides.
 import importlib.metadata
 import importlib.util
 import math
-import sys
-import types
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soxr
@@ -23,7 +20,7 @@ from data_pipelines.synthetic.levels import loudness
 from data_pipelines.synthetic.sentences import sentence
 from data_pipelines.synthetic.tunes import SCALES
 from data_pipelines.synthetic.voices import SPEECH_RMS
-from uniaudio_jax.packages import load_package
+from uniaudio_jax.packages import load_package, load_world
 
 MIDI_FRAME_SECONDS = 1 / MIDI_NOTES_PER_SECOND
 REST = 128
@@ -162,7 +159,7 @@ def speech_hertz(wave: Float[np.ndarray, " S"], phones: tuple[tuple[str, float],
     It is interpolated within voiced phones, for where a voice creaks, no pitch is measured, and a long note would
     whisper.
     """
-    world, settings = load_world(), {"f0_floor": LOWEST_HERTZ, "frame_period": WORLD_MILLISECONDS}
+    world, settings = load_world("singing"), {"f0_floor": LOWEST_HERTZ, "frame_period": WORLD_MILLISECONDS}
     rough, times = world.dio(wave, SAMPLE_RATE_HZ, **settings)
     measured = world.stonemask(wave, rough, times, SAMPLE_RATE_HZ)
     hertz, stops = np.zeros_like(measured), [start for _, start in phones[1:]]
@@ -178,7 +175,7 @@ def sing(wave: Float[np.ndarray, " S"], hertz: Float[np.ndarray, " M"], notes: l
 
     hertz: the pitch of the speech as `speech_hertz` returns it.
     """
-    world, rate = load_world(), SAMPLE_RATE_HZ
+    world, rate = load_world("singing"), SAMPLE_RATE_HZ
     times = np.arange(len(hertz)) * WORLD_MILLISECONDS / 1000
     envelope = world.cheaptrick(wave, hertz, times, rate, f0_floor=LOWEST_HERTZ)
     noise = world.d4c(wave, hertz, times, rate, threshold=0.0)  # as noisy as measured, wherever there is a pitch
@@ -236,26 +233,6 @@ def _gate(notes: list[Note], length: int) -> Float[np.ndarray, " S"]:
     gate = np.repeat(sounds, round(MIDI_FRAME_SECONDS * SAMPLE_RATE_HZ))[:length]
     ramp = round(FADE_SECONDS * SAMPLE_RATE_HZ)
     return np.convolve(gate, np.ones(ramp) / ramp, mode="same")
-
-
-def load_world() -> Any:
-    """The module pyworld.
-
-    It asks pkg_resources for its own version, which newer setuptools lack, so a stand-in answers during the import.
-    """
-    if world := sys.modules.get("pyworld"):
-        return world
-    stand_in = types.ModuleType("pkg_resources")
-    stand_in.get_distribution = importlib.metadata.distribution  # type: ignore[attr-defined]
-    before = sys.modules.get("pkg_resources")
-    sys.modules["pkg_resources"] = stand_in
-    try:
-        return load_package("pyworld", "singing", "pip install --no-deps pyworld==0.3.5")
-    finally:
-        if before is None:
-            del sys.modules["pkg_resources"]
-        else:
-            sys.modules["pkg_resources"] = before
 
 
 def write_midi(path: str | Path, midi: Int[np.ndarray, " T"]) -> bool:

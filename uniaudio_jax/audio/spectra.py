@@ -5,9 +5,12 @@ import functools
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from numpy.lib.stride_tricks import sliding_window_view
 
 OVERLAP = 4  # windows that cover one sample
 LOG_FLOOR = 1e-5
+WINDOW, HOP = 1024, 256
+"""Samples of the windows of `log_mel_frames`, and from one to the next."""
 
 
 def hann(window_samples: int) -> Float[np.ndarray, " window"]:
@@ -61,9 +64,14 @@ def log_mel(
     return jnp.log(magnitudes(wav, window_samples, hop_samples) @ filters + LOG_FLOOR)
 
 
+def log_mel_frames(wav: Float[np.ndarray, " S"], sample_rate_hz: int) -> Float[np.ndarray, "T 80"]:
+    """As `log_mel` of one waveform, by numpy, with 80 bands, windows of 1024 samples and a hop of 256."""
+    count, margin = -(-len(wav) // HOP), (WINDOW - HOP) // 2
+    padded = np.pad(np.asarray(wav, np.float32), (margin, (count + OVERLAP - 1) * HOP - margin - len(wav)))
+    windows = sliding_window_view(padded, WINDOW)[::HOP] * (hann(WINDOW) * 4 / WINDOW)
+    return np.log(np.abs(np.fft.rfft(windows)) @ mel_filters(sample_rate_hz, WINDOW, 80) + LOG_FLOOR)
+
+
 def mel_distance(target: Float[np.ndarray, " S"], output: Float[np.ndarray, " S"], sample_rate_hz: int) -> float:
-    """Mean absolute difference of the 80-band log-mel spectra (natural logarithm, window 1024, hop 256)."""
-    pair = np.stack([np.asarray(target, np.float32), np.asarray(output, np.float32)])
-    windows = np.asarray(frames_of(jnp.asarray(pair), 1024, 256)) * (hann(1024) * 4 / 1024)
-    mels = np.log(np.abs(np.fft.rfft(windows)) @ mel_filters(sample_rate_hz, 1024, 80) + LOG_FLOOR)
-    return float(np.mean(np.abs(mels[0] - mels[1])))
+    """Mean absolute difference of the `log_mel_frames` of two waveforms."""
+    return float(np.mean(np.abs(log_mel_frames(target, sample_rate_hz) - log_mel_frames(output, sample_rate_hz))))

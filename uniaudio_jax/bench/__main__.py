@@ -1,6 +1,6 @@
 """Benchmarks whose ratios are measured side by side in one process.
 
-    python -m uniaudio_jax.bench train|generate|codec|data|plan|builder|learning|patterns|interference|soak
+    python -m uniaudio_jax.bench train|generate|codec|data|plan|builder|learning|patterns|interference|soak|judges
 
 prints a table and saves its numbers as JSON in --out. A bench that finds faults ends with exit code 1.
 """
@@ -13,7 +13,19 @@ from typing import Any
 
 import tyro
 
-from uniaudio_jax.bench import builder, codec, data, generate, interference, learning, patterns, plan, soak, train
+from uniaudio_jax.bench import (
+    builder,
+    codec,
+    data,
+    generate,
+    interference,
+    judges,
+    learning,
+    patterns,
+    plan,
+    soak,
+    train,
+)
 from uniaudio_jax.bench.options import BenchOptions
 from uniaudio_jax.cli import checked, main_guard
 from uniaudio_jax.files import atomic_write, check_folder
@@ -30,6 +42,7 @@ BENCHES: dict[str, ModuleType] = {
     "patterns": patterns,
     "interference": interference,
     "soak": soak,
+    "judges": judges,
 }
 """Each has a dataclass `Options`, and a function `run` that takes it and returns the numbers."""
 

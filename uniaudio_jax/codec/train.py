@@ -30,7 +30,6 @@ from uniaudio_jax.cli import main_guard, parse_with_config, use_compile_cache
 from uniaudio_jax.codec.audio_data import Audio
 from uniaudio_jax.codec.codec import Codec
 from uniaudio_jax.codec.config import CodecTrainConfig
-from uniaudio_jax.codec.reconstruction import markdown, reconstruction_table
 from uniaudio_jax.codec.storage import save_codec
 from uniaudio_jax.codec.training import (
     State,
@@ -47,6 +46,7 @@ from uniaudio_jax.files import atomic_write, write_json
 from uniaudio_jax.locks import hold_run
 from uniaudio_jax.metrics.plots import draw_metrics
 from uniaudio_jax.optim import SkippedInARow
+from uniaudio_jax.reconstruction import markdown, reconstruction_table
 from uniaudio_jax.sharding import make_mesh
 from uniaudio_jax.sinks import Log
 from uniaudio_jax.sinks.jsonl import FILE as METRICS

@@ -10,7 +10,8 @@ from uniaudio_jax.checkpoint import Saved
 from uniaudio_jax.config import RunConfig
 from uniaudio_jax.evaluation.examples import Judged, judged_examples
 from uniaudio_jax.evaluation.rows import GENERATED, judge, rows_of
-from uniaudio_jax.metrics.registry import Metric, installed_metrics
+from uniaudio_jax.metrics.judges import Judges
+from uniaudio_jax.metrics.registry import Metrics, make_metrics
 from uniaudio_jax.model.uniaudio import Params
 from uniaudio_jax.paths import Place
 from uniaudio_jax.programs import Programs
@@ -18,7 +19,7 @@ from uniaudio_jax.run import Run
 from uniaudio_jax.sampling import Sampling
 from uniaudio_jax.sharding import replicated
 from uniaudio_jax.sinks import Log
-from uniaudio_jax.tasks import Task, get_task
+from uniaudio_jax.tasks import Task, get_task, metrics_of
 
 
 class Listener:
@@ -31,8 +32,8 @@ class Listener:
         self._whole = jax.jit(lambda params: params, out_shardings=replicated(programs.mesh))
 
     @cached_property
-    def metrics(self) -> dict[str, Metric]:
-        return installed_metrics(sorted({name for task in self.tasks for name in task.metrics}))
+    def metrics(self) -> Metrics:
+        return make_metrics(metrics_of(self.tasks), Judges())
 
     def listen(self, step: int, weights: Params) -> None:
         """Logs `generated/TASK/METRIC` and the audio of each task's first example. All processes call it at once, as

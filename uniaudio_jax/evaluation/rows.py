@@ -8,8 +8,8 @@ import numpy as np
 
 from uniaudio_jax.evaluation.examples import ORIGINAL, RESYNTHESIS, Judged
 from uniaudio_jax.evaluation.intervals import interval_of
-from uniaudio_jax.metrics.registry import Metric, scores_of
-from uniaudio_jax.metrics.sample import NO_SCORE, Sample
+from uniaudio_jax.metrics.registry import Metrics, scores_of, set_values
+from uniaudio_jax.metrics.sample import NO_SCORE, Sample, Scores
 from uniaudio_jax.run import Run
 from uniaudio_jax.tasks import Task
 
@@ -52,21 +52,23 @@ def _estimated(run: Run, task: Task, sample: Sample, items: np.ndarray) -> Sampl
     return replace(sample, estimate=items, estimate_text=run.text_of(task.name, items))
 
 
-def judge(rows: Rows, metrics: Mapping[str, Metric]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The metrics of each row with their intervals, and of each clip its scores as [total, weight] by row."""
+def judge(rows: Rows, metrics: Metrics) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The metrics of each row with their intervals, and of each clip its scores as [total, weight] by row. A metric of
+    all clips together has neither an interval nor scores."""
     scores = {row: [scores_of(sample, metrics) for sample in samples] for row, samples in rows.items()}
+    values = {row: _values(samples, scores[row], metrics) for row, samples in rows.items()}
+    clips = len(next(iter(rows.values()), ()))
+    return values, [{row: of_clips[number] for row, of_clips in scores.items()} for number in range(clips)]
+
+
+def _values(samples: Sequence[Sample], scores: Sequence[Scores], metrics: Metrics) -> dict[str, Any]:
+    """The metrics of one row."""
     values = {}
-    for row, of_clips in scores.items():
-        values[row] = {}
-        for name in of_clips[0]:
-            column = [clip[name] for clip in of_clips]
-            interval = interval_of(column)
-            value, low, high = interval or (None, None, None)
-            defined = sum(score != NO_SCORE for score in column)
-            values[row][name] = {"value": value, "low": low, "high": high, "examples": defined}
-    by_clip = [{row: of_clips[number] for row, of_clips in scores.items()} for number in range(_count(rows))]
-    return values, by_clip
-
-
-def _count(rows: Rows) -> int:
-    return len(next(iter(rows.values()), ()))
+    for name in scores[0]:
+        column = [clip[name] for clip in scores]
+        value, low, high = interval_of(column) or (None, None, None)
+        defined = sum(score != NO_SCORE for score in column)
+        values[name] = {"value": value, "low": low, "high": high, "examples": defined}
+    for name, value in set_values(samples, metrics).items():
+        values[name] = {"value": value, "low": None, "high": None, "examples": len(samples)}
+    return values

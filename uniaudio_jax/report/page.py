@@ -8,7 +8,7 @@ from typing import Any
 
 from uniaudio_jax.evaluation.examples import ORIGINAL, RESYNTHESIS
 from uniaudio_jax.evaluation.rows import ANOTHER, GENERATED, INPUT
-from uniaudio_jax.metrics.registry import METRICS, higher_is_better
+from uniaudio_jax.metrics.registry import higher_is_better
 from uniaudio_jax.packages import load_package
 from uniaudio_jax.report.curves import draw
 from uniaudio_jax.report.evaluations import Evaluated, equal_across_runs
@@ -111,5 +111,5 @@ def _metric_rows(runs: Sequence[Evaluated], task: str) -> tuple[list[str], list[
 
 def _direction(metric: str) -> str:
     """Whether more or less of a metric is better, in words; "" where neither is."""
-    better = higher_is_better(metric) if metric in METRICS else None
+    better = higher_is_better(metric)
     return "" if better is None else "higher is better" if better else "lower is better"

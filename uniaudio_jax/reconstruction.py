@@ -6,22 +6,23 @@ import numpy as np
 
 from uniaudio_jax.codec.audio_data import Audio
 from uniaudio_jax.codec.codec import Codec
-from uniaudio_jax.metrics.registry import METRICS, Metric, scores_of
+from uniaudio_jax.metrics.judges import Judges
+from uniaudio_jax.metrics.registry import METRICS, Metrics, make_metrics, scores_of
 from uniaudio_jax.metrics.sample import Sample, mean_score
 from uniaudio_jax.metrics.tables import cell, markdown_table
 
 TABLE_LEVELS = (1, 2, 3, 8)
+HEARD = "whisper_word_error_rate"
 COLUMNS = {
     "mel_distance": ("mel distance", 3),
     "si_sdr_db": ("SI-SDR dB", 1),
     "stoi": ("STOI", 3),
     "pesq": ("PESQ", 2),
-    "whisper_word_error_rate": ("WER", 3),
+    HEARD: ("WER", 3),
 }
 """Metric → its title, and digits after the point."""
 CLEAN_SPEECH = ("speech", "tts")
 """Beginnings of the domains that STOI and PESQ are meant for."""
-HEARD = "whisper_word_error_rate"
 
 
 def reconstruction_table(codec: Codec, audio: Audio) -> dict[str, Any]:
@@ -41,28 +42,28 @@ def reconstruction_table(codec: Codec, audio: Audio) -> dict[str, Any]:
     return {"domains": domains, "frames": len(frames), "codebook_use": use}
 
 
-def _metrics_for(domain: str, audio: Audio) -> dict[str, Metric]:
+def _metrics_for(domain: str, audio: Audio) -> Metrics:
     names = ["mel_distance", "si_sdr_db"]
     if domain.startswith(CLEAN_SPEECH):
         names += ["stoi", "pesq"]
     if None not in audio.texts[domain]:
-        names.append(HEARD)
-    return {name: METRICS[name] for name in names if METRICS[name].installed}
+        names.append("whisper")
+    return make_metrics([name for name in names if METRICS[name].installed], Judges())
 
 
 def _rows(
-    codec: Codec, metrics: dict[str, Metric], clips: list[np.ndarray], codes: list[np.ndarray], texts: list[str | None]
+    codec: Codec, metrics: Metrics, clips: list[np.ndarray], codes: list[np.ndarray], texts: list[str | None]
 ) -> dict[str, dict[str, float | None]]:
     """The means of these metrics over the clips of a domain, by number of codebooks."""
 
-    def means(wavs: list[np.ndarray], metrics: dict[str, Metric]) -> dict[str, float | None]:
+    def means(wavs: list[np.ndarray], metrics: Metrics) -> dict[str, float | None]:
         scores = [
             scores_of(Sample(reference=clip, estimate=wav, sample_rate_hz=codec.sample_rate_hz, text=text), metrics)
             for clip, wav, text in zip(clips, wavs, texts, strict=True)
         ]
-        return {name: mean_score(score[name] for score in scores) for name in metrics}
+        return {name: mean_score(score[name] for score in scores) for name in scores[0]}
 
-    rows = {"original": means(clips, {HEARD: metrics[HEARD]})} if HEARD in metrics else {}
+    rows = {"original": means(clips, {"whisper": metrics["whisper"]})} if "whisper" in metrics else {}
     for levels in sorted({min(level, codec.codebooks) for level in TABLE_LEVELS}):
         wavs = codec.decode_many([item[:, :levels] for item in codes], [len(clip) for clip in clips])
         rows[str(levels)] = means(wavs, metrics)
