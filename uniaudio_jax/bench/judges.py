@@ -32,6 +32,7 @@ class Options(BenchOptions):
     audio: Path | None = None
     """Folder of wav files to judge, by default tones with the pitch and syllables of speech."""
     judges: Judges = field(default_factory=Judges)
+    """Models that judge, by path."""
 
     def __post_init__(self) -> None:
         for name in ("clips", "seconds"):
