@@ -142,7 +142,7 @@ def test_an_evaluation_holds_losses_baselines_and_metrics(run):
     assert len(tags["loss_per_level"]) == len(tags["unigram_loss_per_level"]) == 1
     assert abs(tags["unigram_loss"] - np.log(13)) < 0.2 and tags["untrained_loss"] > np.log(4212 - 2048)
     assert set(tags["metrics"]) == {"generated", "another reference"}
-    assert set(tags["metrics"]["generated"]) == {"token_error_rate"}
+    assert set(tags["metrics"]["generated"]) == {"accuracy", "token_error_rate"}
     for entry in tasks.values():
         assert len(entry["loss_per_level"]) == len(entry["accuracy_per_level"]) == 3
         assert abs(np.mean(entry["loss_per_level"]) - entry["loss"]) < 1e-4

@@ -11,10 +11,12 @@ from uniaudio_jax.audio.files import read_audio
 from uniaudio_jax.bench.options import BenchOptions
 from uniaudio_jax.metrics.judges import Judges
 from uniaudio_jax.metrics.metric import Metric, SetMetric
-from uniaudio_jax.metrics.registry import METRICS, make_metrics
+from uniaudio_jax.metrics.registry import make_metrics
 from uniaudio_jax.metrics.sample import Sample
+from uniaudio_jax.tasks import TASKS
 
 RATE_HZ = 16000
+AUDIO_METRICS = sorted({name for task in TASKS.values() if task.makes_audio for name in task.metrics})
 WARM_UP = 2
 """Clips that are judged first, as programs are compiled and weights read then."""
 BUDGET_SECONDS = 60.0
@@ -44,7 +46,7 @@ def run(options: Options) -> dict[str, Any]:
     """Seconds for all clips by metric, each after a warm-up, and how often they fit into the budget."""
     samples = make_samples(options)
     seconds = {}
-    for name, metric in make_metrics(list(METRICS), options.judges).items():
+    for name, metric in make_metrics(AUDIO_METRICS, options.judges).items():
         judge(metric, samples[:WARM_UP])
         start = time.perf_counter()
         judge(metric, samples)

@@ -14,7 +14,7 @@ def warping_path(
     """Frames of the reference, the frames of the estimate that sound like them, and the distance of each pair.
 
     Both begin with their first and end with their last frames; a step goes one frame on in one of them or in both, and
-    the sum of the distances is the least there is. distance: as scipy's cdist names it. Memory grows with T x U.
+    the sum of the distances is the least there is. Memory grows with T x U.
     """
     costs = cdist(reference, estimate, distance)
     _, path = librosa.sequence.dtw(C=costs)

@@ -1,6 +1,7 @@
 """Error rates of words and characters, as Whisper hears the estimate."""
 
 import functools
+import os
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def transcript(wav: Float[np.ndarray, " S"], sample_rate_hz: int, model: Model) 
 @functools.cache
 def _whisper(folder: Path) -> Any:
     package = load_package("faster_whisper", "metric whisper", "bash launch/install.sh metrics")
-    return package.WhisperModel(str(folder), device="cpu", compute_type="int8")
+    return package.WhisperModel(str(folder), device="cpu", compute_type="int8", cpu_threads=os.cpu_count() or 1)
 
 
 def whisper_model(judges: Judges) -> Model | None:
