@@ -150,6 +150,8 @@ def test_an_evaluation_holds_losses_baselines_and_metrics(run):
         uniform = np.mean([np.log(4212 - 2048), np.log(1024), np.log(1024)])
         assert 0 < entry["untrained_loss"] - uniform < 0.5
         assert abs(entry["unigram_loss"] - np.log(1024)) < 0.2
+    names = {"length_ratio", "duration_error_seconds", "aligned_mel_distance", "mel_cepstral_distortion_db"}
+    assert all(names <= set(values) for values in tasks["tts"]["metrics"].values())
     rows = {"codec resynthesis", "generated", "another reference"}
     assert set(tasks["tts"]["metrics"]) == rows and set(tasks["enhancement"]["metrics"]) == rows | {"input"}
     assert all({"stoi", "mel_distance"} <= set(values) for values in tasks["enhancement"]["metrics"].values())

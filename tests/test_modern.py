@@ -27,11 +27,12 @@ LAYOUTS = {
     "summed": LayoutConfig(frame_vectors="summed"),
     "levels": LayoutConfig(head="levels"),
     "modern": MODERN,
+    "every": replace(MODERN, query_key_norm=True),
 }
 EVERY = pytest.mark.parametrize(
     "layout",
     [
-        pytest.param(layout, id=name, marks=() if layout == MODERN else pytest.mark.slow)
+        pytest.param(layout, id=name, marks=() if name == "every" else pytest.mark.slow)
         for name, layout in LAYOUTS.items()
     ],
 )

@@ -85,7 +85,6 @@ MODERN = LayoutConfig(
     norm="rms",
     mlp="squared_relu",
     biases=False,
-    query_key_norm=True,
     zero_outputs=True,
     frame_vectors="summed",
     head="levels",

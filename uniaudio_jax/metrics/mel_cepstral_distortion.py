@@ -25,7 +25,7 @@ def mel_cepstral_distortion_db(sample: Sample) -> Scores:
         return {"mel_cepstral_distortion_db": NO_SCORE}
     ours, theirs = (mel_cepstra(log_mel_frames(wav, sample.sample_rate_hz)) for wav in (reference, estimate))
     _, _, distances = warping_path(ours, theirs, "euclidean")
-    decibels = 10 / np.log(10) * np.sqrt(2) * float(np.mean(distances))
+    decibels = float(10 / np.log(10) * np.sqrt(2) * np.mean(distances))
     return {"mel_cepstral_distortion_db": Score(decibels, 1.0)}
 
 

@@ -10,7 +10,7 @@ WORST = 1.04
 
 
 def pesq(sample: Sample) -> Scores:
-    """Wideband PESQ: 1.04 (and for silence) to 4.64, higher is better (ITU-T P.862.2, by the package pesq).
+    """Wideband PESQ: about 1 (1.04 for silence) to 4.64, higher is better (ITU-T P.862.2, by the package pesq).
 
     Rates other than 16 kHz are resampled. Undefined where no utterance is found in the reference, or it is shorter
     than 0.25 s.
@@ -29,5 +29,5 @@ def pesq(sample: Sample) -> Scores:
 
 
 PESQ = MetricKind(
-    measure=pesq, scales={"pesq": Scale("higher", WORST, 4.64)}, packages=("pesq",), extra="metrics", rate_hz=RATE_HZ
+    measure=pesq, scales={"pesq": Scale("higher", 0.999, 4.64)}, packages=("pesq",), extra="metrics", rate_hz=RATE_HZ
 )
