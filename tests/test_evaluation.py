@@ -16,10 +16,13 @@ from uniaudio_jax.codec.codec import load_codec
 from uniaudio_jax.evaluate import EvaluateOptions, Evaluator
 from uniaudio_jax.evaluation.comparison import compare, comparison_table
 from uniaudio_jax.evaluation.intervals import Interval, interval_of, interval_of_difference
-from uniaudio_jax.evaluation.rows import GENERATED
+from uniaudio_jax.evaluation.rows import ANOTHER, GENERATED, judge
 from uniaudio_jax.files import write_json
 from uniaudio_jax.generators import Generators
-from uniaudio_jax.metrics.sample import NO_SCORE, Score
+from uniaudio_jax.metrics.judges import Judges
+from uniaudio_jax.metrics.metric import SetMetric
+from uniaudio_jax.metrics.registry import make_metrics
+from uniaudio_jax.metrics.sample import NO_SCORE, Sample, Score
 from uniaudio_jax.sampling import Sampling
 from uniaudio_jax.sinks.jsonl import read_metrics
 from uniaudio_jax.tasks import get_task
@@ -107,6 +110,16 @@ def test_the_same_clips_are_drawn_for_both_sides_of_a_difference():
     value, low, high = ends(interval_of_difference(scores(values + 0.1), scores(values)))
     assert abs(value - 0.1) < 1e-9 and abs(low - 0.1) < 1e-9 and abs(high - 0.1) < 1e-9
     assert interval_of_difference([NO_SCORE, Score(1, 1)], [Score(1, 1), NO_SCORE]) is None
+
+
+def test_a_metric_of_all_clips_is_told_for_each_row_but_other_references_which_are_the_same_clips():
+    wav = np.zeros(1009, np.float32)
+    samples = [Sample(reference=wav, estimate=wav, sample_rate_hz=16000)] * 3
+    metrics = make_metrics(["length_ratio"], Judges())
+    metrics["count"] = SetMetric(lambda given: float(len(given)), metrics["length_ratio"].about)
+    values, clips = judge({GENERATED: samples, ANOTHER: samples}, metrics)
+    assert values[GENERATED]["count"] == {"value": 3.0, "low": None, "high": None, "examples": 3}
+    assert values[ANOTHER].keys() == {"length_ratio"} and clips[2][GENERATED].keys() == {"length_ratio"}
 
 
 # comparison

@@ -53,22 +53,25 @@ def _estimated(run: Run, task: Task, sample: Sample, items: np.ndarray) -> Sampl
 
 
 def judge(rows: Rows, metrics: Metrics) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The metrics of each row with their intervals, and of each clip its scores as [total, weight] by row. A metric of
-    all clips together has neither an interval nor scores."""
+    """The metrics of each row with their intervals, and of each clip its scores as [total, weight] by row.
+
+    A metric of all clips together has neither an interval nor scores, and other references are the same clips to it.
+    """
     scores = {row: [scores_of(sample, metrics) for sample in samples] for row, samples in rows.items()}
-    values = {row: _values(samples, scores[row], metrics) for row, samples in rows.items()}
+    values = {row: _values(scores[row]) for row in rows}
+    for row in rows.keys() - {ANOTHER}:
+        for name, value in set_values(rows[row], metrics).items():
+            values[row][name] = {"value": value, "low": None, "high": None, "examples": len(rows[row])}
     clips = len(next(iter(rows.values()), ()))
     return values, [{row: of_clips[number] for row, of_clips in scores.items()} for number in range(clips)]
 
 
-def _values(samples: Sequence[Sample], scores: Sequence[Scores], metrics: Metrics) -> dict[str, Any]:
-    """The metrics of one row."""
+def _values(scores: Sequence[Scores]) -> dict[str, Any]:
+    """The metrics of one row, out of the scores of its clips."""
     values = {}
     for name in scores[0]:
         column = [clip[name] for clip in scores]
         value, low, high = interval_of(column) or (None, None, None)
         defined = sum(score != NO_SCORE for score in column)
         values[name] = {"value": value, "low": low, "high": high, "examples": defined}
-    for name, value in set_values(samples, metrics).items():
-        values[name] = {"value": value, "low": None, "high": None, "examples": len(samples)}
     return values
