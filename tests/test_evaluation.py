@@ -251,6 +251,7 @@ def test_a_training_logs_metrics_and_audio_of_what_it_generates(tmp_path):
     assert data.count(b"enhancement/generated") == 2 and data.count(b"enhancement/reference") == 1
 
 
+@pytest.mark.slow
 def test_what_a_training_logs_is_what_its_checkpoint_generates(tmp_path):
     config = write_run(tmp_path, ("enhancement",))
     words = ["--train.generate-every-steps", 4, "--train.steps", 4, "--data.tasks", "enhancement", 1]

@@ -189,6 +189,7 @@ def test_sampled_codes_follow_the_seed(definition, params):
     assert ((one >= 0) & (one < VOCABULARY.entries)).all()
 
 
+@pytest.mark.slow
 def test_loss_and_gradients_are_those_of_all_positions_at_once():
     batch = random_batch(rows=3)
     trainee = OneStack(PATTERNS["coarse first"], RUN, [batch])

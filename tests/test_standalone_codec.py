@@ -34,7 +34,9 @@ def torch_codec(codec: Codec):
 @pytest.mark.parametrize(
     "config", [FRAME_RATE, TINY, CAUSAL, STEREO, ODD], ids=["frame_rate", "seanet", "causal", "stereo", "odd sizes"]
 )
-@pytest.mark.parametrize("frames", [1, 2, 23])
+@pytest.mark.parametrize(
+    "frames", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 23]
+)
 def test_the_decoder_of_every_layout_gives_the_waveform_of_pytorch(config, frames):
     codec = Codec(config, random_params(config))
     codes = np.random.default_rng(frames).integers(0, 17, (2, frames, 3))
