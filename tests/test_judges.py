@@ -119,7 +119,7 @@ def test_a_caption_is_compared_with_the_estimate_by_clap(monkeypatch):
 
     vectors = torch.tensor([[2.0, 0.0]]), torch.tensor([[1.5, 1.5 * 3**0.5]])
     result = SimpleNamespace(text_embeds=vectors[0], audio_embeds=vectors[1])
-    monkeypatch.setattr(clap_score, "_clap", lambda folder: (prepare, lambda: result))
+    monkeypatch.setattr(clap_score, "open_folder", lambda *_: (prepare, lambda: result))
     judge = partial(clap_score.clap_score, model=Model(Path("clap/model.safetensors"), "", 48000))
     wav = noise(1601)
     assert judge(sample(wav, wav, text="rain"))["clap_score"].total == pytest.approx(0.5)

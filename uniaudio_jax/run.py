@@ -259,10 +259,11 @@ def load_run(path: str | Place, data_root: str | Place | None = None, step: int 
     """The run in folder `path`: its newest checkpoint or that of a step, config and codec. data_root: where its corpora
     lie now. Raises ValueError where there is no such checkpoint."""
     path = to_place(path)
-    if step is not None:
+    saved = read_newest(path, wanted=step)
+    if step not in (None, saved.step):
         with closing(CheckpointReader(path)) as reader:
-            reader.existing(step)
-    run = Run(path, read_newest(path, wanted=step))
+            reader.existing(step)  # raises: it names those that there are
+    run = Run(path, saved)
     if data_root is not None:
         run.config = replace(run.config, data=replace(run.config.data, root=str(data_root)))
     return run

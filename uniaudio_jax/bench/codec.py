@@ -1,10 +1,8 @@
 """Codec speed: our SEANet port against the package `encodec` with the same weights, and the shipped codec."""
 
-import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import jax
@@ -20,7 +18,7 @@ from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig
 from uniaudio_jax.codec.layouts.seanet import SeanetConfig
 from uniaudio_jax.codec.module import with_params
 from uniaudio_jax.codec.weights import from_torch
-from uniaudio_jax.packages import load_package
+from uniaudio_jax.packages import load_package, stand_in
 
 SAMPLE_RATE_HZ = 16000
 TRAIN_ROWS, TRAIN_SECONDS = 8, 1
@@ -88,9 +86,9 @@ def load_encodec(config: CodecConfig) -> tuple[Any, Any]:
 
     Raises ValueError when one of the packages is missing.
     """
-    sys.modules.setdefault("torchaudio", ModuleType("torchaudio"))  # encodec imports it for files, which we do not read
     names = ("torch", "encodec.modules.seanet", "encodec.quantization.vq")
-    torch, seanet, vq = (load_package(name, "bench codec", "bash launch/install.sh test") for name in names)
+    with stand_in("torchaudio"):  # encodec imports it for files, which we do not read
+        torch, seanet, vq = (load_package(name, "bench codec", "bash launch/install.sh test") for name in names)
     layout, quantizer = config.layout, config.quantizer
     assert isinstance(layout, SeanetConfig)
     sizes = {

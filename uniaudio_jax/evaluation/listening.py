@@ -4,6 +4,7 @@ from functools import cached_property
 from typing import Any
 
 import jax
+from tqdm import tqdm
 
 from data_pipelines.heldout import HeldOut
 from uniaudio_jax.checkpoint import Saved
@@ -44,7 +45,10 @@ class Listener:
         weights = jax.tree.map(lambda leaf: leaf.addressable_data(0), whole)
         run = Run(self.out, Saved(step, self.config, self.meta, weights, {}))
         for task in self.tasks:
-            self._listen_to(run, task, step)
+            try:
+                self._listen_to(run, task, step)
+            except Exception as error:  # of whatever kind, it costs this task alone and no training
+                tqdm.write(f"{task.name} was not listened to at step {step}: {type(error).__name__}: {error}")
 
     def _listen_to(self, run: Run, task: Task, step: int) -> None:
         is_first = task not in self.judged

@@ -1,15 +1,12 @@
 """CLAP score: whether a sound is what its caption says."""
 
-import functools
-from typing import Any
-
 from uniaudio_jax.metrics.judges import Judges, Model, named_model
 from uniaudio_jax.metrics.metric import MetricKind, Scale
 from uniaudio_jax.metrics.sample import NO_SCORE, Sample, Score, Scores, at_rate, waveforms_of
+from uniaudio_jax.metrics.transformers_folder import INSTALL, open_folder
 from uniaudio_jax.metrics.vectors import cosine
 from uniaudio_jax.packages import load_package
 
-INSTALL = "bash launch/install.sh judges"
 RATE_HZ = 48000
 """Of every CLAP model of transformers; its feature extractor refuses another."""
 
@@ -25,18 +22,11 @@ def clap_score(sample: Sample, model: Model) -> Scores:
     if not wav.any():
         return {"clap_score": Score(0.0, 1.0)}
     torch = load_package("torch", "metric clap_score", INSTALL)
-    prepare, network = _clap(str(model.path.parent))
+    prepare, network = open_folder(str(model.path.parent), "ClapProcessor", "ClapModel", "clap_score")
     inputs = prepare(text=[sample.text], audio=[wav], sampling_rate=model.rate_hz, return_tensors="pt")
     with torch.inference_mode():
         result = network(**inputs)
     return {"clap_score": Score(cosine(result.text_embeds[0].numpy(), result.audio_embeds[0].numpy()), 1.0)}
-
-
-@functools.cache
-def _clap(folder: str) -> tuple[Any, Any]:
-    package = load_package("transformers", "metric clap_score", INSTALL)
-    prepare = package.ClapProcessor.from_pretrained(folder, local_files_only=True)
-    return prepare, package.ClapModel.from_pretrained(folder, local_files_only=True).eval()
 
 
 def clap_model(judges: Judges) -> Model | None:

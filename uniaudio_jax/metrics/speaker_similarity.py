@@ -11,11 +11,11 @@ from threadpoolctl import threadpool_limits
 from uniaudio_jax.metrics.judges import Judges, Model, named_model, packaged_model
 from uniaudio_jax.metrics.metric import MetricKind, Scale
 from uniaudio_jax.metrics.sample import NO_SCORE, Sample, Score, Scores, at_rate, waveforms_of
+from uniaudio_jax.metrics.transformers_folder import INSTALL, open_folder
 from uniaudio_jax.metrics.vectors import cosine
 from uniaudio_jax.packages import load_package, stand_in
 from uniaudio_jax.tasks import DRAWN
 
-INSTALL = "bash launch/install.sh judges"
 LOUDNESS = 10 ** (-30 / 20)
 """Root mean square to which Resemblyzer makes quieter speech louder."""
 
@@ -64,17 +64,11 @@ def _resemblyzer() -> Any:
 def xvector(wav: Float[np.ndarray, " S"], model: Model) -> Float[np.ndarray, " D"]:
     """The embedding of a WavLMForXVector, of a waveform of mean 0 and variance 1 where the model's folder says so."""
     torch = load_package("torch", "metric xvector_similarity", INSTALL)
-    prepare, network = _xvector_network(str(model.path.parent))
+    folder, metric = str(model.path.parent), "xvector_similarity"
+    prepare, network = open_folder(folder, "Wav2Vec2FeatureExtractor", "WavLMForXVector", metric)
     inputs = prepare(wav, sampling_rate=model.rate_hz, return_tensors="pt")
     with torch.inference_mode():
         return network(**inputs).embeddings[0].numpy()
-
-
-@functools.cache
-def _xvector_network(folder: str) -> tuple[Any, Any]:
-    package = load_package("transformers", "metric xvector_similarity", INSTALL)
-    prepare = package.Wav2Vec2FeatureExtractor.from_pretrained(folder, local_files_only=True)
-    return prepare, package.WavLMForXVector.from_pretrained(folder, local_files_only=True).eval()
 
 
 def resemblyzer_model(judges: Judges) -> Model | None:
