@@ -46,7 +46,7 @@ def _receive_all(
     """The verdict about all processes, which each of them has been sent."""
     arrived: dict[int, tuple[socket.socket, Facts]] = {}
     with _listen(address, port) as server:
-        while len(arrived) < processes - 1 and (left := deadline - time.monotonic()) > 0:
+        while _still_there(arrived) < processes - 1 and (left := deadline - time.monotonic()) > 0:
             server.settimeout(left)
             with contextlib.suppress(TimeoutError):
                 _add(arrived, server.accept()[0], address, deadline)
@@ -71,12 +71,18 @@ def _add(
         connection.close()
         return
     number = int(hello["process"])
-    if number in arrived and _has_gone(arrived[number][0]):
-        arrived.pop(number)[0].close()
+    _still_there(arrived)
     if number == 0 or number in arrived:
         _answer(connection, f"{address}: there is a process {number} already; give each process a number of its own")
     else:
         arrived[number] = connection, hello["facts"]
+
+
+def _still_there(arrived: dict[int, tuple[socket.socket, Facts]]) -> int:
+    """How many have come and wait; forgets those that have gone, whose place is for whoever is started instead."""
+    for number in [number for number, (connection, _) in arrived.items() if _has_gone(connection)]:
+        arrived.pop(number)[0].close()
+    return len(arrived)
 
 
 def _has_gone(connection: socket.socket) -> bool:
