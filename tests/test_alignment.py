@@ -57,3 +57,7 @@ def test_every_level_learns_the_frame_that_it_is_asked_for_and_neither_neighbour
     losses = np.stack([shifted_losses(logits, heldout, shift) for shift in (-1, 0, 1)])
     assert (losses.argmin(0) == 1).all()
     assert (losses[1] < 0.5 * np.log(VOCABULARY.entries)).all() and (losses[[0, 2]] > 2 * losses[1]).all()
+    # The measure itself: logits that are one frame late or early have their minimum there.
+    for late in (-1, 1):
+        planted = [shifted_losses(np.roll(logits, late, axis=1), heldout, shift) for shift in (-1, 0, 1)]
+        assert (np.argmin(planted, axis=0) == 1 - late).all()

@@ -1,5 +1,9 @@
 """Laws of the evaluation: originals are what was encoded, intervals cover, equal runs do not differ, devices agree."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
+
 import jax
 import numpy as np
 import pytest
@@ -13,9 +17,11 @@ from tests.small_run import finish, python, write_codec, write_run, write_untrai
 from tests.test_builder import options, run_build, write_corpus
 from uniaudio_jax import load_run
 from uniaudio_jax.codec.codec import load_codec
+from uniaudio_jax.config import MeshConfig
 from uniaudio_jax.evaluate import EvaluateOptions, Evaluator
 from uniaudio_jax.evaluation.comparison import compare, comparison_table
 from uniaudio_jax.evaluation.intervals import Interval, interval_of, interval_of_difference
+from uniaudio_jax.evaluation.listening import Listener
 from uniaudio_jax.evaluation.rows import ANOTHER, GENERATED, judge
 from uniaudio_jax.files import write_json
 from uniaudio_jax.generators import Generators
@@ -23,7 +29,10 @@ from uniaudio_jax.metrics.judges import Judges
 from uniaudio_jax.metrics.metric import SetMetric
 from uniaudio_jax.metrics.registry import make_metrics
 from uniaudio_jax.metrics.sample import NO_SCORE, Sample, Score
+from uniaudio_jax.programs import Programs
 from uniaudio_jax.sampling import Sampling
+from uniaudio_jax.sharding import make_mesh
+from uniaudio_jax.sinks import Log
 from uniaudio_jax.sinks.jsonl import read_metrics
 from uniaudio_jax.tasks import get_task
 
@@ -262,6 +271,20 @@ def test_what_a_training_logs_is_what_its_checkpoint_generates(tmp_path):
     logged = read_metrics(tmp_path / "run/metrics.jsonl")[-1]
     for name in ("mel_distance", "length_ratio"):
         assert logged[f"generated/enhancement/{name}"] == pytest.approx(metrics[name]["value"], rel=1e-4)
+
+
+def test_a_judge_that_fails_while_listening_costs_its_task_alone(run, monkeypatch, capsys):
+    def failing(*_):
+        raise RuntimeError("no licence")
+
+    logged, loaded = {}, load_run(run)
+    log = SimpleNamespace(scalars=lambda step, values: logged.update(values), audio=lambda *_: None)
+    programs = SimpleNamespace(mesh=make_mesh(MeshConfig(), jax.devices()[:1]), merged=lambda params: params)
+    listener = Listener(run, loaded.config, loaded.meta, cast(Programs, programs), cast(Log, log))
+    monkeypatch.setitem(listener.metrics, "si_sdr_db", replace(listener.metrics["si_sdr_db"], measure=failing))
+    listener.listen(7, loaded.params)
+    assert {name.split("/")[1] for name in logged} == {"tts"}
+    assert "enhancement was not listened to at step 7: RuntimeError: no licence" in capsys.readouterr().out
 
 
 def test_an_evaluation_of_other_judges_begins_anew(run):

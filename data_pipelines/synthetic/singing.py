@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from data_pipelines import espeak
 from data_pipelines.corpora import MIDI_NOTES_PER_SECOND, SAMPLE_RATE_HZ, Split
 from data_pipelines.synthetic.levels import loudness
-from data_pipelines.synthetic.sentences import sentence
+from data_pipelines.synthetic.sentences import Grammar, sentence
 from data_pipelines.synthetic.tunes import SCALES
 from data_pipelines.synthetic.voices import SPEECH_RMS
 from uniaudio_jax.packages import load_package, load_world
@@ -77,10 +77,10 @@ class Song:
     """The pitch of each frame."""
 
 
-def song(rng: np.random.Generator, voice: str, split: Split = "train") -> Song:
+def song(rng: np.random.Generator, voice: str, split: Split = "train", grammar: Grammar = "sentences") -> Song:
     """A sentence of `split`, sung in an espeak voice, as long as the clips of the corpus."""
     while True:
-        text = sentence(rng, split)
+        text = sentence(rng, split, grammar)
         speech = espeak.speak_with_phones(text, voice)
         notes = melody(rng, syllables(speech.phones))
         if SONG_SECONDS[0] <= sum(note.frames for note in notes) * MIDI_FRAME_SECONDS <= SONG_SECONDS[1]:
