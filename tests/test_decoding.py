@@ -40,7 +40,7 @@ def single(frames) -> Batch:
     return unscored(frames.tokens[None], segments, places, frames.text_slots[None], vectors[None])
 
 
-@pytest.mark.parametrize("name", ["tts", "text_to_music", "enhancement"])
+@pytest.mark.parametrize("name", ["tts", pytest.param("text_to_music", marks=pytest.mark.slow), "enhancement"])
 def test_cached_logits_equal_the_full_forward(name, generator, params):
     task = get_task(name)
     rows = [example_streams(task, seed) for seed in range(3)]
@@ -54,7 +54,8 @@ def test_cached_logits_equal_the_full_forward(name, generator, params):
         batch, length = generator._padded(prefix, 61)
         numbers = map(np.int32, (length, 61))
         state = generator._admit(model.global_, state, np.int32(row), batch, *numbers, jax.random.key(0))
-    wanted = [generator.definition.logits(params, jax.tree.map(jnp.asarray, single(whole)))[0] for whole in wholes]
+    logits_of = jax.jit(generator.definition.logits)
+    wanted = [logits_of(params, jax.tree.map(jnp.asarray, single(whole)))[0] for whole in wholes]
 
     @jax.jit
     def step(model, state, forced):

@@ -195,6 +195,7 @@ def run(tmp_path_factory):
     return write_untrained_run(tmp_path_factory.mktemp("evaluated"), ("tts", "enhancement"))
 
 
+@pytest.mark.slow
 def test_two_devices_generate_what_one_does(run):
     loaded, sampling = load_run(run), Sampling(top_k=7, seed=3, min_frames=5)
     examples = HeldOut(loaded.config, "enhancement", loaded.codec.passport()).examples(7)

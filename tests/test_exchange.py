@@ -89,6 +89,7 @@ def codecs(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_a_file_passes_through_a_codec_of_segments(codecs, tmp_path):
     wav = np.random.default_rng(0).normal(0, 0.1, (9001, 2)).astype(np.float32)
     soundfile.write(tmp_path / "clip.wav", wav, 8000, subtype="FLOAT")

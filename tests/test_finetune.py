@@ -138,6 +138,7 @@ def test_the_mixture_follows_the_hours_by_its_power(config, folder):
     assert skewed["asr"] / skewed["tts"] == pytest.approx(more**0.3) != 1
 
 
+@pytest.mark.slow
 def test_hours_seen_are_those_of_the_rows_and_survive_a_resume(folder, config):
     words = [config, *TASKS, "--train.save-every-steps", 2]
     finish(python("uniaudio_jax.train", *words, "--out", folder / "whole", "--train.steps", 5))

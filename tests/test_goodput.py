@@ -130,6 +130,7 @@ def test_a_signal_traces_the_next_steps(config, tmp_path):
     assert len(traces(tmp_path)) == 1 and f"profile up to step {1 + STEPS}: {tmp_path}/profile; open" in told
 
 
+@pytest.mark.slow
 def test_the_steps_of_the_config_are_traced_and_a_trace_ends_with_its_training(config, tmp_path):
     train = replace(config.train, steps=3, profile_steps=(2, 5))
     told = alone(train_in_process, replace(config, train=train), tmp_path)

@@ -114,6 +114,7 @@ def test_guidance_of_0_gives_the_tokens_of_the_prompt_without_conditions(samplin
     assert not np.array_equal(made, other)
 
 
+@pytest.mark.slow
 def test_a_guided_prompt_gives_the_same_alone_in_a_stream_and_in_any_queue(generator):
     task, sampling = get_task("text_to_music"), Sampling(guidance=2.5, top_k=5, seed=11, end_bias=-1.0)
     prompts = prompts_of(task, 7)

@@ -65,7 +65,7 @@ def test_fresh_adapters_change_no_logit():
     assert not np.array_equal(logits(programs.merged(moved(state.params)), batch), logits(merged, batch))
 
 
-@pytest.mark.parametrize("also", [(), ("local.head.*",)])
+@pytest.mark.parametrize("also", [pytest.param((), marks=pytest.mark.slow), ("local.head.*",)])
 def test_five_updates_move_the_adapters_alone_and_moments_are_theirs(also):
     programs = make_programs(replace(LORA, also=also), ema_decay=0.9, spike_deviations=10.0)
     state, batch = start(programs, random_batch())
@@ -96,6 +96,7 @@ def test_the_gradient_of_adapters_is_that_through_the_merged_loss():
     assert_trees_close(gradients, wanted, 1e-5)
 
 
+@pytest.mark.slow
 def test_eight_devices_train_adapters_as_one_does():
     results = []
     optim = OptimConfig(warmup_steps=3, epsilon=1e-3)  # as tests/test_programs.py: it keeps rounding errors small
@@ -225,6 +226,7 @@ def test_adapters_need_a_run_to_start_from(runs):
         LoraConfig(also=("local.head.kernel",))
 
 
+@pytest.mark.slow
 def test_new_ids_need_their_weights_among_what_is_trained(runs):
     grown = replace(runs.config, model=replace(runs.config.model, appended={"language": 5}))
     message = f"fewer ids than the run, .* as by --lora.also {' '.join(ALSO)}"

@@ -135,6 +135,7 @@ def test_operations_of_all_programs_are_three_forward_passes_and_what_is_compute
     assert again == pytest.approx(work["forward"][0])
 
 
+@pytest.mark.slow
 @needs_libtpu
 def test_weights_travel_at_most_twice_as_often_as_in_ideal_sharding_on_a_tpu():
     plan = make_plan(RUN, find_devices("v5e:2x4"), None)

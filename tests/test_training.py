@@ -199,7 +199,7 @@ def test_a_training_whose_updates_are_all_skipped_stops_and_keeps_its_checkpoint
     assert (run / "checkpoints" / "30").exists()
 
 
-@pytest.mark.parametrize("mesh", ["data", "tensor"])
+@pytest.mark.parametrize("mesh", ["data", pytest.param("tensor", marks=pytest.mark.slow)])
 def test_two_processes_find_the_losses_of_one(mesh, config, whole):
     """Also where the two have the same rows, and half of each weight."""
     run = config.parent / f"two_{mesh}"
