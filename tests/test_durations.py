@@ -5,7 +5,7 @@ import pytest
 import soxr
 
 from data_pipelines import espeak
-from data_pipelines.synthetic.durations import aligned_phones, lengths_of
+from data_pipelines.synthetic.durations import PAUSE, aligned_phones, lengths_of
 from data_pipelines.synthetic.sentences import sentence
 
 RATE = 16000
@@ -17,7 +17,7 @@ def told(text: str, voice: str, words_per_minute: int) -> tuple[np.ndarray, list
 
 
 def test_lengths_fill_the_audio_whatever_the_starts():
-    assert lengths_of([("h", 0.25), ("aɪ", 0.5)], 1.0) == (("", 0.25), ("h", 0.25), ("aɪ", 0.5))
+    assert lengths_of([("h", 0.25), ("aɪ", 0.5)], 1.0) == (("sil", 0.25), ("h", 0.25), ("aɪ", 0.5))
     assert lengths_of([("h", 0.0), ("aɪ", 0.5), ("z", 7.0)], 1.0) == (("h", 0.5), ("aɪ", 0.5))
 
 
@@ -29,10 +29,10 @@ def test_phones_found_beside_another_voice_begin_where_espeak_says(voice, words_
         wav, phones = told(text, voice, words_per_minute)
         found = aligned_phones(text, "en-us+m3", wav)
         assert sum(seconds for _, seconds in found) == pytest.approx(len(wav) / RATE)
-        names = [name for name, _ in found if name]
+        names = [name for name, _ in found if name != PAUSE]
         if names == [name for name, _ in phones if name]:
             starts = np.cumsum([0.0, *(seconds for _, seconds in found)])[:-1]
-            ours = [start for (name, _), start in zip(found, starts, strict=True) if name]
+            ours = [start for (name, _), start in zip(found, starts, strict=True) if name != PAUSE]
             errors += [abs(a - start) for a, (_, start) in zip(ours, [row for row in phones if row[0]], strict=True)]
     assert len(errors) > 50 and np.median(errors) < 0.02 and np.quantile(errors, 0.9) < 0.06
 

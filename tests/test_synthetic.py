@@ -264,7 +264,7 @@ def test_converted_speech_is_of_the_same_words_in_another_voice(clips):
         assert 0.6 < len(clip.audio) / len(clip.content_audio) < 1.7
 
 
-def test_a_share_of_the_speech_has_phones_that_fill_its_audio():
+def test_a_share_of_the_speech_has_phones_that_fill_its_audio(tmp_path):
     speech = find_domains("espeak", "wide_sentences", 0.5)["speech"]
     assert "wide_sentences" in speech.sources and "durations in 0.5 of the clips" in speech.sources
     made = [
@@ -272,6 +272,8 @@ def test_a_share_of_the_speech_has_phones_that_fill_its_audio():
     ]
     timed = [clip for clip in made if clip.phones is not None]
     assert 2 < len(timed) < 12
+    rows = [{"id": clip.id, "split": clip.split, "text": clip.text, "phones": clip.phones} for clip in made]
+    folder.write_manifest(tmp_path / "manifest.jsonl", rows)
     for clip in timed:
         assert clip.phones and clip.audio is not None
         seconds = len(clip.audio) / SAMPLE_RATE_HZ

@@ -17,9 +17,10 @@ from uniaudio_jax.metrics.alignment import warping_path
 
 HOP_SECONDS, WINDOW_SECONDS = 0.01, 0.025
 CEPSTRA = 13
+PAUSE = "sil"
 
 Durations = tuple[tuple[str, float], ...]
-"""Phones in IPA, pauses with an empty name, and their seconds: the field `phones` of a clip."""
+"""Phones in IPA, pauses as "sil", and their seconds: the field `phones` of a clip."""
 
 
 def lengths_of(phones: Sequence[tuple[str, float]], seconds: float) -> Durations:
@@ -28,7 +29,7 @@ def lengths_of(phones: Sequence[tuple[str, float]], seconds: float) -> Durations
     Starts beyond the end are moved there, so that the lengths sum to `seconds`.
     """
     starts = np.clip([0.0, *(start for _, start in phones), seconds], 0, seconds)
-    names = ["", *(name for name, _ in phones)]
+    names = [PAUSE, *(name or PAUSE for name, _ in phones)]
     lengths = np.diff(starts)
     return tuple((name, float(length)) for name, length in zip(names, lengths, strict=True) if length > 0)
 
