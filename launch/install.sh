@@ -4,7 +4,8 @@
 #   bash launch/install.sh                    what training needs
 #   bash launch/install.sh quickstart         what launch/quickstart.sh needs
 #   bash launch/install.sh torch              PyTorch: certificates and .pth files of exports, and benchmarks against it
-#   bash launch/install.sh test               lint, types and tests (with quickstart and torch)
+#   bash launch/install.sh onnx               exports to ONNX (with torch)
+#   bash launch/install.sh test               lint, types and tests (with quickstart, torch and onnx)
 #   bash launch/install.sh dev                test, and the commit hooks
 #   bash launch/install.sh voices metrics     neural voices for the corpora, and Whisper and PESQ for the evaluations
 #   bash launch/install.sh judges             metrics, and further models that judge voices and quality (with torch)
@@ -84,13 +85,13 @@ main() {
   for extra in "$@"; do
     case $extra in
       test | dev) with_torch=yes with_no_deps=yes ;;
-      torch) with_torch=yes ;;
+      torch | onnx) with_torch=yes ;;
       quickstart) with_no_deps=yes ;;
       beam) with_beam=yes with_no_deps=yes; continue ;;
       voices) with_kokoro=yes ;;
       judges) with_torch=yes with_judges=yes ;;
       metrics | report | demo | buckets | plan | plan_gpu | wandb | aim | trackio | tpu | cuda) ;;
-      *) fail "unknown extra '$extra'; known: quickstart torch test dev voices metrics judges report demo buckets plan plan_gpu wandb aim trackio beam tpu cuda" ;;
+      *) fail "unknown extra '$extra'; known: quickstart torch onnx test dev voices metrics judges report demo buckets plan plan_gpu wandb aim trackio beam tpu cuda" ;;
     esac
     extras+="${extras:+,}$extra"
   done

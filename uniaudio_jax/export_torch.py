@@ -1,6 +1,8 @@
-"""A run as a folder that PyTorch and safetensors alone can use, or a SEANet codec in its PyTorch project's names.
+"""A run as a folder that PyTorch and safetensors, or onnxruntime, alone can use, or a SEANet codec in its PyTorch
+project's names.
 
     python -m uniaudio_jax.export_torch --run RUN --out DIR
+    python -m uniaudio_jax.export_torch --run RUN --out DIR --format onnx
     python -m uniaudio_jax.export_torch --verify DIR --run RUN
     python -m uniaudio_jax.export_torch --kind codec --run CODEC --out DIR
 
@@ -8,7 +10,8 @@ The folder holds the weights in the names of the public PyTorch checkpoints (mod
 and the codec's decoder in plain PyTorch, what each id means (vocabulary.json), and a model card. Where PyTorch is
 installed it also has model.pth, and certificate.json, which says how far all this is from the run; a folder that is too
 far is not written. A run's adapters are merged into its weights, and stand alone in adapters.safetensors, in the names
-of the package PEFT.
+of the package PEFT. With --format onnx a graph of one frame (frame.onnx, and its weights in frame.onnx.data) and a
+program that generates by it (onnx_generate.py) stand in place of the PyTorch files.
 """
 
 import shutil
@@ -28,9 +31,11 @@ from uniaudio_jax.codec.standalone import standalone_decoder
 from uniaudio_jax.convert import config_to_json, published_tensors, to_torch_names
 from uniaudio_jax.errors import first_line
 from uniaudio_jax.export.card import model_card
-from uniaudio_jax.export.certificate import CERTIFICATE, Heldout, certificate_of, faults_of, read_certificate
+from uniaudio_jax.export.certificate import CERTIFICATE, Exported, Heldout, certificate_of, faults_of, read_certificate
+from uniaudio_jax.export.onnx_folder import GRAPH, OnnxFolder, load_packages, write_onnx
 from uniaudio_jax.export.public import public_config
 from uniaudio_jax.export.staging import staged
+from uniaudio_jax.export.torch_folder import TorchFolder
 from uniaudio_jax.export.vocabulary import vocabulary_json
 from uniaudio_jax.export.weights import save_tensors, write_safetensors, write_torch
 from uniaudio_jax.files import check_local, write_json
@@ -58,8 +63,9 @@ class ExportOptions:
     """An exported folder to certify again instead: its hashes, and with --run its logits, tokens and waveforms."""
     kind: Literal["model", "codec"] = "model"
     """What `run` is the folder of: a training, or a SEANet codec."""
-    format: Literal["safetensors", "uniaudio"] = "safetensors"
-    """uniaudio adds what the public UniAudio code reads, config.yaml and ep0.checkpoint, which needs PyTorch."""
+    format: Literal["safetensors", "uniaudio", "onnx"] = "safetensors"
+    """uniaudio adds what the public UniAudio code reads, config.yaml and ep0.checkpoint, which needs PyTorch. onnx
+    writes a graph for onnxruntime instead, which needs the extra onnx."""
     max_shard_mb: int | None = None
     """The most megabytes of one file of weights; by default all are in one."""
     data_root: PlaceOption | None = None
@@ -73,6 +79,11 @@ class ExportOptions:
             )
         if self.max_shard_mb is not None and self.max_shard_mb < 1:
             raise ValueError(f"export_torch: got max_shard_mb={self.max_shard_mb}, wanted at least 1")
+        if self.format == "onnx" and (self.kind == "codec" or self.max_shard_mb is not None):
+            raise ValueError(
+                f"export_torch: got --format onnx with kind={self.kind} and max_shard_mb={self.max_shard_mb}; wanted a "
+                "model, whose weights are in one file; leave --kind and --max-shard-mb out"
+            )
 
 
 def torch_if_installed() -> Any:
@@ -111,11 +122,10 @@ def heldout_of(run: Run) -> Heldout:
         return Heldout(absent=f"the run's tokens were not read: {first_line(error)}")
 
 
-def write_model(run: Run, folder: Path, options: ExportOptions, torch: Any) -> dict[str, np.ndarray]:
-    """Writes the weights and sizes of a run; returns the weights."""
+def write_pytorch(run: Run, folder: Path, options: ExportOptions, torch: Any) -> str:
+    """Writes a run's weights and codec, and the modules that use them; returns a phrase about the weights."""
     state = to_torch_names(jax.device_get(run.params), run.config.model)
     write_safetensors(state, folder, options.max_shard_mb)
-    write_json(folder / "config.json", config_to_json(run.config.model))
     if torch is not None:
         write_torch(torch, state, folder / "model.pth")
     if tensors := adapter_tensors(run):
@@ -124,42 +134,45 @@ def write_model(run: Run, folder: Path, options: ExportOptions, torch: Any) -> d
     if options.format == "uniaudio":
         write_json(folder / "config.yaml", public_config(run.config.model))  # JSON is YAML
         write_torch(load_package("torch", "--format uniaudio", INSTALL), state, folder / "ep0.checkpoint", "model")
-    return state
+    write_decoder(run, folder)
+    for name in CODE:
+        shutil.copy(Path(pytorch.__path__[0]) / name, folder / name)
+    return f"{len(state)} tensors read back bit-equal"
 
 
-def write_decoder(run: Run, folder: Path) -> dict[str, Any] | None:
-    """Writes the decoder of the run's codec; returns its sizes, or None where it has none that stands alone."""
+def write_decoder(run: Run, folder: Path) -> None:
+    """Writes the decoder of the run's codec, where it has one that stands alone."""
     made = None if run.config.codec is None else standalone_decoder(run.codec.config, run.codec.params)
-    if made is None:
-        return None
-    sizes, state = made
-    write_json(folder / "codec.json", sizes)
-    save_tensors(state, folder / "codec.safetensors")
-    return sizes
+    if made is not None:
+        sizes, state = made
+        write_json(folder / "codec.json", sizes)
+        save_tensors(state, folder / "codec.safetensors")
 
 
 def export_run(options: ExportOptions) -> None:
     """Exports a run. Raises ValueError, and writes nothing, when the folder fails its certificate."""
     assert options.run is not None and options.out is not None  # `ExportOptions` refuses the rest
+    is_onnx = options.format == "onnx"
+    if is_onnx:
+        load_packages()
     run, torch = load_run(options.run, options.data_root), torch_if_installed()
     with staged(options.out) as folder:
-        state = write_model(run, folder, options, torch)
-        codec = write_decoder(run, folder)
+        write_json(folder / "config.json", config_to_json(run.config.model))
         write_json(folder / "vocabulary.json", vocabulary_json(run.config.model, SYMBOLS, ARPABET))
-        for name in CODE:
-            shutil.copy(Path(pytorch.__path__[0]) / name, folder / name)
-        parameters = sum(value.size for value in state.values())
-        card = model_card(run, parameters, codec, torch is not None)
+        if is_onnx:
+            written = write_onnx(run.config.model, run.params, folder)
+        else:
+            written = write_pytorch(run, folder, options, torch)
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(run.params))
+        card = model_card(run, folder, parameters, has_certificate=torch is not None)
         (folder / "README.md").write_text(card, encoding="utf-8")
         certified = f"no model.pth and no certificate, which need PyTorch: {INSTALL}"
         if torch is not None:
-            certificate = certificate_of(run, folder, torch, heldout_of(run))
+            theirs = OnnxFolder(folder) if is_onnx else TorchFolder(folder, torch)
+            certificate = certificate_of(run, folder, theirs, heldout_of(run))
             certified = judged(certificate, options.out)
             write_json(folder / CERTIFICATE, certificate)
-    print(
-        f"export: {len(state)} tensors, {parameters / 1e6:.2f} M parameters of step {run.step}, read back bit-equal: "
-        f"{options.out}"
-    )
+    print(f"export: {parameters / 1e6:.2f} M parameters of step {run.step}, {written}: {options.out}")
     print(f"export: {certified}")
 
 
@@ -178,7 +191,7 @@ def judged(certificate: dict[str, Any], folder: Path) -> str:
     told = (
         greedy["absent"] if "absent" in greedy else f"{greedy['equal_tokens']:.4f} of {greedy['frames']} frames equal"
     )
-    return f"logits agree with PyTorch's; {'; '.join(parts)}; greedy tokens: {told}"
+    return f"logits agree with {certificate['runtime']}'s; {'; '.join(parts)}; greedy tokens: {told}"
 
 
 def verify(options: ExportOptions) -> None:
@@ -187,9 +200,16 @@ def verify(options: ExportOptions) -> None:
     certificate = read_certificate(options.verify)
     print(f"verify: {len(certificate['sha256'])} files are those of the certificate: {options.verify}")
     if options.run is not None:
+        theirs = open_folder(options.verify)
         run = load_run(options.run, options.data_root)
-        torch = load_package("torch", "--verify with --run", INSTALL)
-        print(f"verify: {judged(certificate_of(run, options.verify, torch, heldout_of(run)), options.verify)}")
+        print(f"verify: {judged(certificate_of(run, options.verify, theirs, heldout_of(run)), options.verify)}")
+
+
+def open_folder(folder: Path) -> Exported:
+    """What the files of an exported folder compute. Raises ValueError where a package is missing that they need."""
+    if (folder / GRAPH).is_file():
+        return OnnxFolder(folder)
+    return TorchFolder(folder, load_package("torch", "--verify with --run", INSTALL))
 
 
 def export_codec_files(options: ExportOptions) -> None:

@@ -1,8 +1,11 @@
 """The model card of an exported run: what the model is, what it was trained on, and a program that uses it."""
 
+from pathlib import Path
 from typing import Any
 
+from uniaudio_jax.config import RunConfig
 from uniaudio_jax.convert import config_to_json
+from uniaudio_jax.export.onnx_folder import GRAPH
 from uniaudio_jax.export.vocabulary import is_possible
 from uniaudio_jax.run import Run
 from uniaudio_jax.tasks import KINDS, Task, get_task
@@ -25,7 +28,7 @@ Tasks it was trained on: {tasks}.
 
 ## Use
 
-PyTorch and safetensors are all that this folder needs.
+{needs} are all that this folder needs.
 
 ```python
 {example}```
@@ -52,6 +55,17 @@ codec = Codec.from_pretrained(".")
 if len(codes):
     write_wav("out.wav", codec.decode(codes), codec.sample_rate_hz)
 """
+ONNX_EXAMPLE = """import numpy as np
+
+from onnx_generate import UniAudio
+
+model = UniAudio(".")
+prompt = model.prompt(
+    {parts},
+)
+(tokens,) = model.generate([prompt], frames=50{texts}, temperature=0.8, top_k=30, seed=0)
+codes = model.codes(tokens)
+"""
 CERTIFIED = """`certificate.json` says how far this code and these weights are from the run that they were made of, and
 has the sha256 of each file; `python -m uniaudio_jax.export_torch --verify .` checks them."""
 NOT_CERTIFIED = "It was exported without PyTorch, and has no certificate."
@@ -62,14 +76,21 @@ VALUES = {
     "vectors": "torch.zeros(0, {text_width})  # vectors [n, {text_width}] of a text encoder",
 }
 """How a condition is written in the example, by its kind or its form."""
+ONNX_VALUES = {
+    "codes": "model.tokens(np.zeros((0, {codebooks}))),  # codes [frames, {codebooks}], which a codec's encoder makes",
+    "ids": 'model.ids("{span}", [0, 1]),  # ids, counted from 0',
+    "vectors": '"<continuous_token>",  # for each vector of texts',
+}
+"""The same in the example of ONNX."""
 
 
-def model_card(run: Run, parameters: int, codec: dict[str, Any] | None, has_certificate: bool) -> str:
-    """The text of README.md; codec: its sizes where the folder has its decoder."""
+def model_card(run: Run, folder: Path, parameters: int, has_certificate: bool) -> str:
+    """The text of README.md for the other files of a folder."""
     sizes = {name: value for name, value in config_to_json(run.config.model).items() if isinstance(value, int)}
+    has_codec, is_onnx = (folder / "codec.json").is_file(), (folder / GRAPH).is_file()
     decoder = "Its audio is decoded by the codec that it was trained with, which this folder lacks."
-    if codec:
-        decoder = f"`codec.safetensors` holds the decoder of the codec {codec['name']}."
+    if has_codec:
+        decoder = f"`codec.safetensors` holds the decoder of the codec {run.codec.config.name}."
     return CARD.format(
         name=run.config.name,
         millions=parameters / 1e6,
@@ -77,7 +98,8 @@ def model_card(run: Run, parameters: int, codec: dict[str, Any] | None, has_cert
         sizes="\n".join(f"| {name} | {size} |" for name, size in sizes.items()),
         tasks=", ".join(run.config.data.tasks),
         trained_on=trained_on(run.meta),
-        example=example(run, codec is not None),
+        needs="numpy and onnxruntime" if is_onnx else "PyTorch and safetensors",
+        example=onnx_example(run.config) if is_onnx else example(run, has_codec),
         codec=decoder,
         certificate=CERTIFIED if has_certificate else NOT_CERTIFIED,
     )
@@ -93,12 +115,32 @@ def trained_on(meta: dict[str, Any]) -> str:
 
 def example(run: Run, has_codec: bool) -> str:
     """A program for the first task of the run that makes audio."""
-    tasks = [task for task in map(get_task, run.config.data.tasks) if task.makes_audio]
-    task = next((task for task in tasks if is_possible(task, run.vocabulary)), None)
+    task = _first_task(run.config)
     if task is None:
         return 'from modeling_uniaudio import UniAudio\n\nmodel = UniAudio.from_pretrained(".")\n'
     arguments = ", ".join([f'"{task.name}"', *(f"{stream.key}={stream.key}" for stream in task.conditions)])
     return EXAMPLE.format(conditions=_conditions(run, task), arguments=arguments) + (DECODE if has_codec else "")
+
+
+def onnx_example(config: RunConfig) -> str:
+    """The same for onnxruntime."""
+    task = _first_task(config)
+    if task is None:
+        return 'from onnx_generate import UniAudio\n\nmodel = UniAudio(".")\n'
+    parts, model = [f'"<start>", "{task.token}",'], config.model
+    for stream in task.conditions:
+        value = ONNX_VALUES[KINDS[stream.kind].form].format(codebooks=model.codebooks, span=KINDS[stream.kind].span)
+        parts += [f'"<{stream.kind}_start>",', value, f'"<{stream.kind}_end>",']
+    parts.append(f'"<{task.target.kind}_start>"')
+    texts = sum(KINDS[stream.kind].form == "vectors" for stream in task.conditions)
+    given = f", texts=[np.zeros(({texts}, {model.text_width}))]" if texts else ""
+    return ONNX_EXAMPLE.format(parts="\n    ".join(parts), texts=given)
+
+
+def _first_task(config: RunConfig) -> Task | None:
+    """The first task of a run that makes audio, with ids for it."""
+    tasks = [task for task in map(get_task, config.data.tasks) if task.makes_audio]
+    return next((task for task in tasks if is_possible(task, config.model.ids)), None)
 
 
 def _conditions(run: Run, task: Task) -> str:

@@ -5,14 +5,13 @@ and of held-out sequences, greedy generation, and the codec's waveforms.
 """
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
-import safetensors
 
 import uniaudio_jax
 from uniaudio_jax.decoding import Prompt
@@ -42,27 +41,42 @@ class Heldout(NamedTuple):
     absent: str = ""
 
 
-def load_folder(torch: Any, folder: Path) -> SimpleNamespace:
-    """The model, vocabulary and codec (or None) of a folder, made by its own files; `torch` is the package."""
-    modules = [_module(folder / f"{name}.py") for name in ("modeling_uniaudio", "prompts", "modeling_codec")]
-    return SimpleNamespace(
-        torch=torch,
-        model=modules[0].UniAudio.from_pretrained(folder),
-        vocabulary=modules[1].Vocabulary.from_pretrained(folder),
-        codec=modules[2].Codec.from_pretrained(folder) if (folder / "codec.json").is_file() else None,
-    )
+class Exported(Protocol):
+    """What an exported folder's own files compute."""
+
+    @property
+    def runtime(self) -> str:
+        """The name of what computes it."""
+        ...
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Those of the packages that it needs, or was made with."""
+        ...
+
+    @property
+    def decode(self) -> Callable[[np.ndarray], np.ndarray] | None:
+        """What makes the waveform of codes, where the folder has a codec."""
+        ...
+
+    def logits(self, batch: Batch) -> np.ndarray:
+        """Logits [B, T, Q, V] of packed rows."""
+        ...
+
+    def greedy(self, task: Task, streams: Mapping[str, np.ndarray], prefix: Frames, frames: int) -> np.ndarray:
+        """The most likely codes [frames, Q] after a task's conditions, which are `prefix` as frames."""
+        ...
 
 
-def _module(path: Path) -> Any:
+def module_of(path: Path) -> Any:
     """The module of a file, whose folder gets no compiled copy of it."""
     module = ModuleType(f"exported_{path.stem}")
     exec(compile(path.read_bytes(), path, "exec"), module.__dict__)
     return module
 
 
-def certificate_of(run: Run, folder: Path, torch: Any, heldout: Heldout) -> dict[str, Any]:
+def certificate_of(run: Run, folder: Path, theirs: Exported, heldout: Heldout) -> dict[str, Any]:
     """What is measured of a folder, beside the sha256 of each of its files."""
-    theirs = load_folder(torch, folder)
     real: dict[str, Any] = {"absent": heldout.absent}
     if heldout.examples:
         tasks = [task.name for task, _ in heldout.examples]
@@ -71,6 +85,7 @@ def certificate_of(run: Run, folder: Path, torch: Any, heldout: Heldout) -> dict
     return {
         "run": run.config.name,
         "step": run.step,
+        "runtime": theirs.runtime,
         "tolerance": TOLERANCE,
         "logits_of_random_sequences": random,
         "logits_of_heldout_examples": real,
@@ -79,9 +94,8 @@ def certificate_of(run: Run, folder: Path, torch: Any, heldout: Heldout) -> dict
         "versions": {
             "uniaudio_jax": uniaudio_jax.__version__,
             "jax": jax.__version__,
-            "torch": torch.__version__,
             "numpy": np.__version__,
-            "safetensors": safetensors.__version__,
+            **theirs.versions,
             "python": platform.python_version(),
         },
         "sha256": {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.is_file()},
@@ -127,19 +141,13 @@ def _frames(run: Run, task: Task, streams: dict[str, np.ndarray]) -> Frames:
     return to_frames(task, streams, run.vocabulary, run.config.model.text_width)
 
 
-def logits_difference(run: Run, theirs: SimpleNamespace, batch: Batch) -> float:
-    """The largest difference between our logits and PyTorch's."""
+def logits_difference(run: Run, theirs: Exported, batch: Batch) -> float:
+    """The largest difference between our logits and the folder's."""
     ours = np.asarray(jax.jit(run.definition.logits)(run.params, batch))
-    long = {"tokens": batch.tokens, "positions": batch.positions, "segment_ids": batch.segments}
-    tensors = {name: theirs.torch.from_numpy(array.astype(np.int64)) for name, array in long.items()}
-    slots = theirs.torch.from_numpy(batch.text_slots.astype(np.int64))
-    vectors = theirs.torch.from_numpy(batch.text_vectors)
-    with theirs.torch.no_grad():
-        other = theirs.model(**tensors, text_vectors=vectors, text_slots=slots).numpy()
-    return float(np.abs(ours - other).max())
+    return float(np.abs(ours - theirs.logits(batch)).max())
 
 
-def compare_greedy(run: Run, theirs: SimpleNamespace, heldout: Heldout) -> dict[str, Any]:
+def compare_greedy(run: Run, theirs: Exported, heldout: Heldout) -> dict[str, Any]:
     """The share of equal tokens of greedy generation from one prompt, of a held-out example where there is one, and how
     far the logits of the first two that differ are apart."""
     model = run.config.model
@@ -154,11 +162,9 @@ def compare_greedy(run: Run, theirs: SimpleNamespace, heldout: Heldout) -> dict[
     frames = min(GREEDY_FRAMES, model.context_frames - len(prefix.tokens))
     greedy = Sampling(temperature=0, min_frames=frames)
     ((_, ours),) = run.results(task.name, [Prompt(0, prefix, frames)], greedy)
-    conditions = {stream.key: theirs.torch.from_numpy(streams[stream.key].copy()) for stream in task.conditions}
-    prompt = theirs.vocabulary.prompt(task.name, **conditions) | {"end": None}
-    (others,) = theirs.vocabulary.codes(theirs.model.generate(**prompt, frames=frames))
-    equal = ours == others.numpy()
-    apart = 0.0 if equal.all() else _apart(run, prefix, ours, others.numpy())
+    others = theirs.greedy(task, streams, prefix, frames)
+    equal = ours == others
+    apart = 0.0 if equal.all() else _apart(run, prefix, ours, others)
     return {"task": task.name, "frames": frames, "equal_tokens": float(equal.mean()), "logits_apart": apart}
 
 
@@ -172,18 +178,15 @@ def _apart(run: Run, prefix: Frames, ours: np.ndarray, others: np.ndarray) -> fl
     return float(abs(one - other))
 
 
-def compare_waveforms(run: Run, theirs: SimpleNamespace, heldout: Heldout) -> dict[str, Any]:
+def compare_waveforms(run: Run, theirs: Exported, heldout: Heldout) -> dict[str, Any]:
     """The largest difference of the waveforms of random codes, and of held-out ones where there are some."""
-    if theirs.codec is None:
+    if theirs.decode is None:
         return {"absent": "the folder has no codec"}
     shape = (CODEC_FRAMES, run.config.model.codebooks)
     codes = [np.random.default_rng(0).integers(0, run.config.model.entries, shape)]
     codes += [streams[task.target.key] for task, streams in heldout.examples if task.makes_audio]
-    differences = [
-        np.abs(run.codec.decode(each) - theirs.codec.decode(theirs.torch.from_numpy(each.astype(np.int64))).numpy())
-        for each in codes
-    ]
-    return {"clips": len(codes), "largest_difference": float(max(each.max() for each in differences))}
+    differences = [np.abs(run.codec.decode(each) - theirs.decode(each)).max() for each in codes]
+    return {"clips": len(codes), "largest_difference": float(max(differences))}
 
 
 def read_certificate(folder: Path) -> dict[str, Any]:

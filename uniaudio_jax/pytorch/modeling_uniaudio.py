@@ -12,7 +12,7 @@ text vectors of width W.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -191,7 +191,7 @@ def run_blocks(
     blocks: nn.ModuleList,
     x: Tensor,
     mask: Tensor | None = None,
-    caches: list[Cache] | None = None,
+    caches: Sequence[Cache] | None = None,
     turn: Turn | None = None,
 ) -> Tensor:
     """The output of the last block; `caches` has one for each block."""

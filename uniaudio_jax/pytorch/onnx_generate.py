@@ -1,0 +1,165 @@
+"""UniAudio by onnxruntime: codes of audio out of prompts, with numpy and onnxruntime alone.
+
+    model = UniAudio(".")
+    prompt = model.prompt("<start>", "<tts_task>", "<phone_start>", model.ids("phone", [3, 7]), "<phone_end>", …)
+    (tokens,) = model.generate([prompt], frames=150, temperature=0.8, top_k=30, seed=0)
+    codes = model.codes(tokens)
+
+Letters of shapes: B rows, P frames of a prompt, N new frames, Q tokens of a frame, V ids, W width of a text vector.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime  # pyright: ignore[reportMissingImports]
+
+
+class UniAudio:
+    """The model of frame.onnx, config.json and vocabulary.json in a folder."""
+
+    def __init__(self, folder: str | Path):
+        read = [json.loads((Path(folder) / f"{name}.json").read_text("utf-8")) for name in ("config", "vocabulary")]
+        self.config, self.vocabulary = read
+        self.special: dict[str, int] = self.vocabulary["special"]
+        self.levels, self.size = self.vocabulary["codebooks"], self.vocabulary["size"]
+        self.session = onnxruntime.InferenceSession(Path(folder) / "frame.onnx", providers=["CPUExecutionProvider"])
+        self.caches = [each.name for each in self.session.get_inputs() if each.name.startswith(("keys_", "values_"))]
+        self.outputs = [each.name for each in self.session.get_outputs()]
+        entries = self.vocabulary["entries"]
+        self.starts = self.vocabulary["ranges"]["audio"][0] + entries * np.arange(self.levels)
+        ids = np.arange(self.size)
+        self.code_ids = (ids >= self.starts[:, None]) & (ids < self.starts[:, None] + entries)
+
+    def ids(self, name: str, items: Any) -> np.ndarray:
+        """The ids [n] of items that are counted from 0 in the range of this name."""
+        return np.asarray(items, np.int64) + self.vocabulary["ranges"][name][0]
+
+    def tokens(self, codes: Any) -> np.ndarray:
+        """The ids [n, Q] of a codec's codes."""
+        return np.asarray(codes, np.int64) + self.starts
+
+    def codes(self, tokens: np.ndarray) -> np.ndarray:
+        """The codes [n, Q] of generated ids."""
+        return tokens - self.starts
+
+    def prompt(self, *parts: Any) -> np.ndarray:
+        """Frames [P, Q] of special tokens by name, of ids [n] and of ids [n, Q], one after the other."""
+        frames = []
+        for part in parts:
+            ids = np.asarray(self.special[part] if isinstance(part, str) else part, np.int64)
+            frames.append(ids if ids.ndim == 2 else np.repeat(ids.reshape(-1, 1), self.levels, axis=1))
+        return np.concatenate(frames)
+
+    def generate(
+        self,
+        prompts: Sequence[np.ndarray],
+        frames: int,
+        *,
+        texts: Sequence[np.ndarray] | None = None,
+        allowed: np.ndarray | None = None,
+        end: int | None = None,
+        temperature: float = 1.0,
+        top_k: int = 30,
+        seed: int = 0,
+    ) -> list[np.ndarray]:
+        """At most `frames` frames [n, Q] after each prompt [P, Q], whose lengths may differ.
+
+        texts: each prompt's vectors [n, W], one for each frame of `<continuous_token>`; allowed: which ids [Q, V] may
+        come at each level, by default its codes; end: the id that ends a row when it comes first, by default
+        `<audio_end>`, or -1 for none; temperature: 0 takes the most likely id; top_k: 0 for all. Raises ValueError
+        where prompt and frames do not fit into the context.
+        """
+        longest = max(map(len, prompts))
+        if longest + frames > self.config["context_frames"]:
+            raise ValueError(
+                f"generate: got a prompt of {longest} and {frames} frames, wanted at most context_frames="
+                f"{self.config['context_frames']} together; ask for fewer frames"
+            )
+        allowed, rng = self.code_ids if allowed is None else allowed, np.random.default_rng(seed)
+        end = self.special["<audio_end>"] if end is None else end
+        shape = (len(prompts), self.levels, self.size)
+        chosen = {"allowed": np.broadcast_to(allowed, shape), "temperature": temperature, "top_k": top_k}
+        inputs = self.first_inputs(prompts, texts)
+        made, lengths, caches = [], np.full(len(prompts), frames), None
+        for frame in range(frames):
+            noise = rng.gumbel(size=shape) if temperature else np.zeros(shape)
+            ids, logits, caches = self.step(inputs, caches, noise=noise, **chosen)
+            made.append(ids)
+            if end >= 0:
+                over = ends(logits[:, 0], allowed[0], end, temperature, top_k, rng)
+                lengths = np.where(over, np.minimum(lengths, frame), lengths)
+                if (lengths <= frame).all():
+                    break
+            inputs = {"before": ids[:, None], "padding": inputs["padding"]}
+        tokens = np.stack(made, axis=1) if made else np.zeros((len(prompts), 0, self.levels), np.int64)
+        return [row[:length] for row, length in zip(tokens, lengths, strict=True)]
+
+    def first_inputs(self, prompts: Sequence[np.ndarray], texts: Sequence[np.ndarray] | None) -> dict[str, np.ndarray]:
+        """What `step` takes to read prompts: their frames behind `<mega_global>`, with padding before short ones."""
+        longest = max(map(len, prompts))
+        before = np.full((len(prompts), longest + 1, self.levels), self.special["<mega_global>"])
+        for row, prompt in zip(before, prompts, strict=True):
+            row[longest + 1 - len(prompt) :] = prompt
+        inputs = {"before": before, "padding": np.array([longest - len(prompt) for prompt in prompts])}
+        if texts is None:
+            return inputs
+        is_text = before[..., 0] == self.special["<continuous_token>"]
+        text = np.zeros((*is_text.shape, self.config["text_width"]), np.float32)
+        text[is_text] = np.concatenate(texts)
+        return inputs | {"text": text, "is_text": is_text}
+
+    def step(
+        self,
+        inputs: dict[str, np.ndarray],
+        caches: Sequence[Any] | None,
+        *,
+        allowed: np.ndarray,
+        noise: np.ndarray,
+        temperature: float,
+        top_k: int,
+    ) -> tuple[np.ndarray, np.ndarray, Sequence[Any]]:
+        """Ids [B, Q] and logits [B, Q, V] of the next frame, and the caches, which are None at a row's begin.
+
+        inputs: "before" [B, N, Q], "padding" [B], and "text" [B, N, W] with "is_text" [B, N] where there are such; all
+        others as frame.onnx has them. Caches stay onnxruntime's own values, so that none is copied.
+        """
+        rows, frames = inputs["before"].shape[:2]
+        heads, width = self.config["heads"], self.config["width"] // self.config["heads"]
+        feeds = {
+            "text": np.zeros((rows, frames, self.config["text_width"]), np.float32),
+            "is_text": np.zeros((rows, frames), bool),
+            **inputs,
+            "allowed": allowed,
+            "noise": noise.astype(np.float32),
+            "temperature": np.array([temperature], np.float32),
+            "top_k": np.array([min(top_k or self.size, self.size)]),
+        }
+        values = {name: value_of(np.ascontiguousarray(array)) for name, array in feeds.items()}
+        if caches is None:
+            caches = [value_of(np.zeros((rows, heads, 0, width), np.float32)) for _ in self.caches]
+        values |= dict(zip(self.caches, caches, strict=True))
+        ids, logits, *caches = self.session.run_with_ort_values(self.outputs, values)
+        return ids.numpy(), logits.numpy(), caches
+
+
+value_of = onnxruntime.OrtValue.ortvalue_from_numpy
+
+
+def ends(
+    logits: np.ndarray, allowed: np.ndarray, end: int, temperature: float, top_k: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Whether each row [B] ends, by the logits [B, V] of its frame's first id.
+
+    The end is drawn with its probability beside all `allowed` ids [V], if it is at least as likely as the last one that
+    is kept: its share among those alone would end most rows too early.
+    """
+    best = -np.sort(-logits[:, allowed], axis=1)
+    if temperature == 0:
+        return logits[:, end] > best[:, 0]
+    ending, best = logits[:, end] / temperature, best / temperature
+    total = np.logaddexp.reduce(best, axis=1)
+    chance = np.exp(ending - np.logaddexp(ending, total))
+    return (rng.random(len(logits)) < chance) & (ending >= best[:, : top_k or None][:, -1])
