@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The whole path on a CPU: audio files, tokens, training, checkpoint, waveforms, numbers, a folder for PyTorch.
+# The whole path on a CPU: audio files, tokens, training, checkpoint, waveforms, numbers, a page to hear them on, a
+# folder for PyTorch.
 #
 #   bash launch/quickstart.sh                  install, then all stages; results in runs/quickstart
 #   bash launch/quickstart.sh --install-only   stop after the installation
@@ -26,7 +27,7 @@ tasks=(
 # Minutes of audio in all domains together. Music and sounds are more varied than speech and quick to make.
 minutes=36
 varied_minutes=160
-stage="0/6 install"
+stage="0/7 install"
 install_only="" clean=""
 
 # Deletes the results, and refuses to where the folder holds more than results.
@@ -51,29 +52,31 @@ module() {
 main() {
   parse_options "" "" "--install-only --clean" "$@"
   if [[ -n $clean ]]; then delete_results; fi
-  bash launch/install.sh quickstart
+  bash launch/install.sh quickstart report
   if [[ -n $install_only ]]; then return; fi
 
   export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}"
   trap 'echo "error: stage $stage failed; run this script again to continue from there" >&2' ERR
   SECONDS=0
-  begin "1/6 corpus"
+  begin "1/7 corpus"
   module data_pipelines.synthetic --out "$run/data/corpus" --minutes "$minutes" --voices espeak \
     --domain speech parallel singing instructed
   module data_pipelines.synthetic --out "$run/data/corpus" --minutes "$varied_minutes" --domain sound music
-  begin "2/6 tokens"
+  begin "2/7 tokens"
   module data_pipelines.builder --corpus "${domains[@]/#/$run/data/corpus/}" --task "${tasks[@]}" --codec tiny_16k \
-    --out "$run/data/tokens"
-  begin "3/6 train"
+    --source "made by data_pipelines.synthetic" --licence Apache-2.0 --out "$run/data/tokens"
+  begin "3/7 train"
   module uniaudio_jax.train configs/quickstart.py --out "$run" --data.root "$run/data/tokens"
-  begin "4/6 generate"
+  begin "4/7 generate"
   module uniaudio_jax.generate --run "$run" --task "${tasks[@]#*:}" --split heldout --count 2 --out "$run/samples"
-  begin "5/6 evaluate"
+  begin "5/7 evaluate"
   module uniaudio_jax.evaluate --run "$run" --count 2
-  begin "6/6 export"
+  begin "6/7 report"
+  module uniaudio_jax.report --run "$run" --out "$run/report.html"
+  begin "7/7 export"
   module uniaudio_jax.export_torch --run "$run" --out "$run/torch"
   echo "done in $((SECONDS / 60)) min $((SECONDS % 60)) s"
-  echo "results in $run: evaluation.md, samples/, checkpoints/, torch/"
+  echo "results in $run: report.html, evaluation.md, samples/, checkpoints/, torch/"
 }
 
 main "$@"

@@ -107,8 +107,8 @@ def test_the_quickstart_builds_and_generates_the_eleven_tasks_of_the_paper(tmp_p
     assert run.returncode == 0 and f"results in {tmp_path / 'results'}" in run.stdout
     calls = [shlex.split(call) for call in log.read_text().splitlines()]
     modules = ["data_pipelines.synthetic", "data_pipelines.builder"]
-    modules += [f"uniaudio_jax.{name}" for name in ("train", "generate", "evaluate", "export_torch")]
-    assert calls[0] == ["install", "quickstart"]
+    modules += [f"uniaudio_jax.{name}" for name in ("train", "generate", "evaluate", "report", "export_torch")]
+    assert calls[0] == ["install", "quickstart", "report"]
     assert list(dict.fromkeys(call[1] for call in calls[1:])) == modules
     for module in ("data_pipelines.builder", "uniaudio_jax.generate"):
         words = [word for call in calls if call[1] == module for word in call]
@@ -118,7 +118,7 @@ def test_the_quickstart_builds_and_generates_the_eleven_tasks_of_the_paper(tmp_p
 def test_a_failed_stage_of_the_quickstart_is_named_and_ends_it(tmp_path):
     log = copy_with_fake_python(tmp_path, {"uniaudio_jax.train": 3})
     run = bash("launch/quickstart.sh", folder=tmp_path)
-    assert run.returncode == 3 and run.stderr.startswith("error: stage 3/6 train failed")
+    assert run.returncode == 3 and run.stderr.startswith("error: stage 3/7 train failed")
     assert "uniaudio_jax.train" in log.read_text().splitlines()[-1]
 
 
