@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.corpora import AUDIO_FIELDS, CLIP_FIELDS, Clip
+from data_pipelines.durations import paced_phones
 from data_pipelines.encoders.minilm import MiniLmVectors
 from data_pipelines.encoders.t5 import T5Vectors
 from data_pipelines.notes import Notes
@@ -229,11 +230,13 @@ def check_audio(clip: Clip, name: str) -> None:
 def clip_of_conditions(task: Task, given: Mapping[str, Any], sample_rate_hz: int) -> Clip:
     """A clip with the conditions of a task that a user gave for generation, waveforms at this rate.
 
-    given: fields of a clip by name, and `speaker_prompt`, a waveform. Raises ValueError for conditions that are
-    missing, and for those of another task.
+    given: fields of a clip by name; `speaker_prompt`, a waveform; `words_per_minute`, the pace at which espeak tells
+    how long each phone lasts. Raises ValueError for conditions that are missing, and for those of another task.
     """
     wanted = {name for stream in task.conditions for name in fields_of(stream)}
     allowed = wanted | ({"language"} if {"text"} & wanted else set())
+    if any(stream.kind == "phone" for stream in task.conditions):
+        allowed |= {"words_per_minute"}
     missing, surplus = sorted(wanted - set(given)), sorted(set(given) - allowed)
     if missing or surplus:
         raise ValueError(
@@ -241,5 +244,9 @@ def clip_of_conditions(task: Task, given: Mapping[str, Any], sample_rate_hz: int
             f"it wants {sorted(wanted)}"
         )
     fields = {("paired_audio" if name == DRAWN else name): value for name, value in given.items()}
+    pace = fields.pop("words_per_minute", None)
     assert set(fields) <= set(CLIP_FIELDS)
-    return Clip(id="given", split="heldout", sample_rate_hz=sample_rate_hz, **fields)
+    clip = Clip(id="given", split="heldout", sample_rate_hz=sample_rate_hz, **fields)
+    if pace is None or clip.text is None:
+        return clip
+    return replace(clip, phones=paced_phones(clip.text, language_of(clip), pace))

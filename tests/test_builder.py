@@ -1,5 +1,6 @@
 """Laws of the builder: what a clip says is what its record holds, and no interruption changes a byte."""
 
+import itertools
 import json
 import os
 import re
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_pipelines import corpora, parts
+from data_pipelines import corpora, espeak, parts
 from data_pipelines.builder import BuilderOptions, build
 from data_pipelines.corpora import SPLITS, read_clip
 from data_pipelines.corpora.opening import open_corpus
@@ -299,6 +300,23 @@ def test_conditions_are_read_as_clips_are_and_what_is_left_out_of_them_is_warned
     np.testing.assert_array_equal(streams["phone"], tokenizers.phone.encode("Zwei Gänse gingen nach Hause .", "de"))
     with pytest.raises(ValueError, match="got language 'Germn', wanted one .*did you mean 'german'"):
         tokenizers.streams(task, clip_of_conditions(task, given | {"language": "Germn"}, 16000))
+
+
+def test_a_pace_gives_each_phone_the_frames_that_espeak_speaks_it_for(tokenizers):
+    task, given = get_task("plain_tts"), {"text": "A quiet morning."}
+    ids = {
+        pace: tokenizers.streams(task, clip_of_conditions(task, given | {"words_per_minute": pace}, 16000))["phone"]
+        for pace in (110, 220)
+    }
+    speech = espeak.speak_with_phones(given["text"], "en-us", words_per_minute=110)
+    assert len(ids[110]) == round(50 * len(speech.samples) / speech.sample_rate_hz) > 1.4 * len(ids[220])
+    decoded = [tokenizers.phone.decode(each) for each in ids.values()]
+    heard = ["".join(symbol for symbol, _ in itertools.groupby(symbols)).strip("|") for symbols in decoded]
+    assert heard[0] == heard[1] and heard[0].startswith("ɐkwaɪət")
+    with pytest.raises(ValueError, match="got words_per_minute=500, wanted 80 to 450"):
+        clip_of_conditions(task, given | {"words_per_minute": 500}, 16000)
+    with pytest.raises(ValueError, match=r"not of this task \['words_per_minute'\]"):
+        clip_of_conditions(get_task("text_to_sound"), given | {"words_per_minute": 150}, 16000)
 
 
 def test_a_text_that_crashes_espeak_costs_one_clip(codec, tmp_path, capfd):

@@ -5,7 +5,7 @@ import pytest
 import soxr
 
 from data_pipelines import espeak
-from data_pipelines.synthetic.durations import PAUSE, aligned_phones, lengths_of
+from data_pipelines.durations import PAUSE, aligned_phones, lengths_of
 from data_pipelines.synthetic.sentences import sentence
 
 RATE = 16000

@@ -277,6 +277,7 @@ def test_a_line_that_fails_costs_itself_alone(run, start, heard, voice, tmp_path
         ('{"text": "One."', "lines.jsonl:1: got text that is not JSON"),
         ("3", "lines.jsonl:1: got a JSON int"),
         ('{"text": 3}', "lines.jsonl:1: text: got 3, wanted a text"),
+        ('{"words_per_minute": "90"}', "words_per_minute: got '90', wanted a whole number"),
         ('{"masked_seconds": [1]}', "masked_seconds: got [1], wanted two numbers"),
         ('{"id": "a", "text": "One."}\n{"id": "a", "text": "Two."}', "lines.jsonl:2: got the id 'a' of "),
     ],

@@ -16,6 +16,9 @@ class Conditions:
     """What to say or sing, the caption, or the order to edit."""
     language: str | None = None
     """Language of the text, by its name or code, such as German or de."""
+    words_per_minute: int | None = None
+    """Pace, from 80 to 450, at which espeak tells how long each phone of the text lasts; for models that were trained
+    on phones with durations."""
     instruction: str | None = None
     """How to say it, in words."""
     midi: Path | None = None
@@ -87,9 +90,12 @@ def _conditions_of(content: str, where: str) -> dict[str, Any]:
     for name, value in named.items():
         if name not in {"id", *kinds}:
             raise ValueError(f"{where}: got {name!r}, wanted one of {', '.join(kinds)}{did_you_mean(name, kinds)}")
-        wants_span = name == "masked_seconds"
         span = isinstance(value, list) and len(value) == 2 and all(isinstance(x, int | float) for x in value)
-        if not (span if wants_span else isinstance(value, str)):
-            raise ValueError(f"{where}: {name}: got {value!r}, wanted {'two numbers' if wants_span else 'a text'}")
+        wanted, fits = {
+            "masked_seconds": ("two numbers", span),
+            "words_per_minute": ("a whole number", isinstance(value, int) and not isinstance(value, bool)),
+        }.get(name, ("a text", isinstance(value, str)))
+        if not fits:
+            raise ValueError(f"{where}: {name}: got {value!r}, wanted {wanted}")
     converted = {name: Path(value) for name, value in named.items() if kinds.get(name) == Path | None}
     return named | converted

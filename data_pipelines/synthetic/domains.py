@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.corpora import SPLITS, Clip, Split, hash_of
-from data_pipelines.synthetic.durations import aligned_phones
+from data_pipelines.durations import aligned_phones
 from data_pipelines.synthetic.instructed import SPEAKERS, instructed_clip
 from data_pipelines.synthetic.language_bank import SENTENCES, bank
 from data_pipelines.synthetic.recordings import find_recordings, recorded_clip

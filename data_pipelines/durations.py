@@ -34,6 +34,15 @@ def lengths_of(phones: Sequence[tuple[str, float]], seconds: float) -> Durations
     return tuple((name, float(length)) for name, length in zip(names, lengths, strict=True) if length > 0)
 
 
+def paced_phones(text: str, voice: str, words_per_minute: int) -> Durations:
+    """The phones of `text` as an espeak voice speaks them at this pace, 80 to 450.
+
+    Raises ValueError for a pace out of range, an unknown voice and a text that espeak does not speak.
+    """
+    speech = espeak.speak_with_phones(text, voice, words_per_minute=words_per_minute)
+    return lengths_of(speech.phones, len(speech.samples) / speech.sample_rate_hz)
+
+
 def aligned_phones(text: str, voice: str, wav: Float[np.ndarray, " S"], rate: int = SAMPLE_RATE_HZ) -> Durations:
     """The phones of `text` as `wav` speaks it; `voice` is the espeak voice whose speech is laid over it.
 
