@@ -21,6 +21,13 @@ def pytest_addoption(parser):
     parser.addoption("--fuzz-seed", type=int, default=0, help="which spoilt inputs tests/test_fuzz.py draws")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def compiled_for_one_module():
+    """Forgets what a module compiled: kept, it comes to 6 GB in each process of the suite."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def tpu_compiler(monkeypatch):
     """The TPU's compiler; what it compiles stays out of the compile cache, from which it could not be read back."""
