@@ -90,7 +90,7 @@ def test_a_grown_run_begins_with_the_old_weights_and_old_losses(folder, config, 
     [
         (("--model.vocabulary", 4212 + 5), "range 'language'"),
         ((*NEW, "--model.global-stack.layers", 3), "start_from has another model"),
-        (("--model.vocabulary", 4300, "--model.appended", "language", 4), None),
+        pytest.param(("--model.vocabulary", 4300, "--model.appended", "language", 4), None, marks=pytest.mark.slow),
     ],
 )
 def test_only_what_was_appended_may_differ(folder, config, old, words, said, tmp_path):

@@ -84,6 +84,7 @@ def test_five_updates_move_the_adapters_alone_and_moments_are_theirs(also):
     assert float(metrics.tally.mean_loss) < 7.3
 
 
+@pytest.mark.slow
 def test_the_gradient_of_adapters_is_that_through_the_merged_loss():
     lora = replace(LORA, also=("local.head.kernel",))
     programs = make_programs(lora)

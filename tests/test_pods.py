@@ -231,6 +231,7 @@ def free_job() -> int:
     raise AssertionError("no port is free")
 
 
+@pytest.mark.slow
 def test_the_tasks_of_a_slurm_job_are_one_training(checkout):
     config = write_run(checkout.parent / "small", ("tts",), steps=3)
     run = checkout.parent / "run"

@@ -293,6 +293,7 @@ def restored(programs, folder):
         return restore_state(checkpoints, programs.state_shapes(), describe(RUN, None))
 
 
+@pytest.mark.slow
 def test_a_training_by_muon_on_drawn_frames_with_a_mean_of_weights_resumes_to_the_bit(tmp_path):
     programs = Programs(MODEL, RUN.train, RUN.optim, make_programs().mesh)
     state, batch = saved_and_going_on(programs, tmp_path, 2)

@@ -45,6 +45,7 @@ def test_the_nearest_entry_is_that_of_double_precision(vectors, entries, width):
     np.testing.assert_allclose(chosen, squared.min(axis=1), rtol=0, atol=TOLERANCE * np.abs(squared).max())
 
 
+@pytest.mark.slow
 def test_model_and_codec_agree_with_a_run_without_those_fusions(tmp_path):
     words = [sys.executable, "-m", "tests.values", str(tmp_path / "plain.npz")]
     plain = environment() | {"XLA_FLAGS": f"{FUSIONS}="}
