@@ -113,7 +113,7 @@ def test_the_python_api_generates_what_it_says(run):
 
 def test_the_options_of_generate_are_the_conditions_of_the_task_table():
     sources = {name for task in TASKS.values() for stream in task.conditions for name in fields_of(stream)}
-    assert {field.name for field in fields(Conditions)} == sources | {"language"}
+    assert {field.name for field in fields(Conditions)} == sources | {"language", "words_per_minute"}
 
 
 def test_a_result_of_no_frames_is_an_empty_waveform_and_judged_as_silence(run, monkeypatch):
