@@ -168,8 +168,7 @@ def export_run(options: ExportOptions) -> None:
         (folder / "README.md").write_text(card, encoding="utf-8")
         certified = f"no model.pth and no certificate, which need PyTorch: {INSTALL}"
         if torch is not None:
-            theirs = OnnxFolder(folder) if is_onnx else TorchFolder(folder, torch)
-            certificate = certificate_of(run, folder, theirs, heldout_of(run))
+            certificate = certificate_of(run, folder, open_folder(folder), heldout_of(run))
             certified = judged(certificate, options.out)
             write_json(folder / CERTIFICATE, certificate)
     print(f"export: {parameters / 1e6:.2f} M parameters of step {run.step}, {written}: {options.out}")

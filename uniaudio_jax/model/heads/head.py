@@ -1,5 +1,6 @@
 """What a head is."""
 
+from abc import abstractmethod
 from typing import NamedTuple
 
 from flax import nnx
@@ -23,15 +24,15 @@ class Head(nnx.Module):
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         """Fresh weights."""
 
+    @abstractmethod
     def score(self, x: Float[Array, "F Q D"], tokens: Int[Array, "F Q"]) -> list[Scored]:
         """What the loss of the tokens is computed from; the levels of all groups, in their order, are the Q levels."""
-        raise NotImplementedError
 
+    @abstractmethod
     def logits(self, x: Float[Array, "F Q D"], tokens: Int[Array, "F Q"]) -> Float[Array, "F Q V"]:
         """Logits of all ids at all levels. What a level's ids are may depend on the first of the frame's tokens."""
-        raise NotImplementedError
 
+    @abstractmethod
     def columns(self, level: int, ids: Int[Array, " A"]) -> Float[Array, "D A"]:
         """The weights that map a vector to the logits of these ids, of those that the level can choose among; others
         get zeros."""
-        raise NotImplementedError
