@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from data_pipelines.corpora import MIDI_NOTES_PER_SECOND, SAMPLE_RATE_HZ, folder, hash_of
-from data_pipelines.synthetic import instructed, kokoro, singing, sounds, voices
+from data_pipelines.synthetic import domains, instructed, kokoro, singing, sounds, voices, writing
 from data_pipelines.synthetic.corpus import SyntheticOptions, main
 from data_pipelines.synthetic.domains import SHARES, Unit, find_domains
 from data_pipelines.synthetic.effects import Draw, event_count, place_events
@@ -123,18 +123,48 @@ def test_a_clip_depends_on_its_seed_domain_split_and_number_alone():
     assert texts == again[::-1] and len(set(texts)) == len(units)
 
 
-def test_a_finished_domain_is_left_alone_and_one_cut_off_is_made_again(corpus, tmp_path):
+def test_a_finished_domain_is_left_alone_and_another_recipe_replaces_it(tmp_path):
     write_here(tmp_path, "music", minutes=0.1)
     before = files_of(tmp_path)
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.wav")}
     write_here(tmp_path, "music", minutes=0.1)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.wav")} == times
-    (tmp_path / "music").rename(tmp_path / ".music.partial")  # as it is left by one that is cut off
-    next((tmp_path / ".music.partial").rglob("*.wav")).write_bytes(b"cut")
-    write_here(tmp_path, "music", minutes=0.1)
-    assert files_of(tmp_path) == before
     write_here(tmp_path, "music", minutes=0.1, seed=1)
     assert files_of(tmp_path).keys() == before.keys() and files_of(tmp_path) != before
+
+
+@pytest.mark.parametrize("units", [0, 3, 6])
+def test_a_domain_that_was_cut_off_goes_on_and_ends_as_if_it_had_not_been(tmp_path, monkeypatch, units):
+    whole = files_of(write_here(tmp_path / "whole", "music", minutes=0.7))
+    made = []
+
+    def music_until_cut(unit, clips=domains._music):
+        if len(made) == units:
+            raise KeyboardInterrupt
+        made.append(unit)
+        return clips(unit)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(domains, "_music", music_until_cut)
+        write_here(tmp_path / "cut", "music", minutes=0.7)
+    partial = tmp_path / "cut" / ".music.partial"
+    with (partial / writing.JOURNAL).open("a") as journal:
+        journal.write('{"split": "train", "num')  # a line that was cut off too
+    finished = len((partial / writing.JOURNAL).read_text().splitlines()) - 1
+    assert finished == max(0, units - writing.UNITS_AHEAD)
+    made.clear()
+    monkeypatch.setattr(domains, "_music", lambda unit, clips=domains._music: made.append(unit) or clips(unit))
+    assert files_of(write_here(tmp_path / "cut", "music", minutes=0.7)) == whole
+    assert min(unit.number for unit in made if unit.split == "train") == finished
+
+
+def test_a_partial_domain_of_another_recipe_is_not_gone_on_with(tmp_path):
+    (tmp_path / "whole").mkdir()
+    whole = files_of(write_here(tmp_path / "whole", "music", minutes=0.1))
+    other = write_here(tmp_path / "cut", "music", minutes=0.1, seed=1)
+    (other / "music").rename(other / ".music.partial")
+    (other / ".music.partial" / writing.JOURNAL).write_text("")
+    assert files_of(write_here(other, "music", minutes=0.1)) == whole
 
 
 def test_a_folder_of_someone_else_is_refused_and_kept(tmp_path):

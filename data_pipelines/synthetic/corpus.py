@@ -13,7 +13,7 @@ makes a folder for each domain, with wav files and a `manifest.jsonl`:
 - language: sentences of eleven languages (language, text).
 
 The same seed gives the same bytes, in any number of processes, where the same optional voices and recordings are
-installed; neural voices do so on one machine. A finished domain is left alone; one that was cut off starts again. What
+installed; neural voices do so on one machine. A finished domain is left alone; one that was cut off goes on. What
 is held out stays so for every seed: see domains.py.
 """
 

@@ -1,6 +1,7 @@
 """Domains as folders of wav files with a manifest, made by all cores, whole or not at all."""
 
 import itertools
+import json
 import multiprocessing
 import os
 import shutil
@@ -9,12 +10,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import soundfile
 from tqdm import tqdm
 
-from data_pipelines.corpora import AUDIO_FIELDS, CLIP_FIELDS, SAMPLE_RATE_HZ, SPLITS, Clip
+from data_pipelines.corpora import AUDIO_FIELDS, CLIP_FIELDS, SAMPLE_RATE_HZ, SPLITS, Clip, Split
 from data_pipelines.corpora.folder import MANIFEST, open_folder, write_manifest
 from data_pipelines.synthetic.domains import Domain, Unit
 from data_pipelines.synthetic.singing import write_midi
@@ -23,6 +24,7 @@ from uniaudio_jax.files import read_json, write_json
 
 FORMAT = 3
 RECIPE = "recipe.json"
+JOURNAL = "written.jsonl"
 HELDOUT_SHARE = 0.1
 LEAST_CLIPS = 4
 UNITS_AHEAD = os.cpu_count() or 1  # so that no process waits for the files of an earlier unit
@@ -81,53 +83,94 @@ def is_finished(folder: Path, recipe: dict[str, Any]) -> bool:
 def write_domain(folder: Path, plan: Plan, pool: Executor, bar: tqdm) -> None:
     """Writes `train/`, `heldout/`, a manifest and the recipe into `folder`; leaves a finished one alone.
 
-    The folder appears whole or not at all, and replaces one with another recipe. About a tenth of the minutes is held
-    out, but each split has at least 4 clips, and every speaker, kind or language trained on has a unit held out.
+    The folder appears whole or not at all, and replaces one with another recipe. One that was cut off goes on from its
+    last whole unit. About a tenth of the minutes is held out, but each split has at least 4 clips, and every speaker,
+    kind or language trained on has a unit held out.
     """
     start = bar.n
     if not is_finished(folder, plan.recipe):
         partial = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
         rows = []
-        for clip in clips(folder.name, plan, pool):
-            rows.append(_write_clip(partial, clip))
-            bar.update(min(_seconds(clip) / 60, max(0.0, start + plan.minutes - bar.n)))
+        for unit in _units(partial, folder.name, plan, pool):
+            rows += unit.rows
+            bar.update(min(unit.seconds / 60, max(0.0, start + plan.minutes - bar.n)))
         write_manifest(partial / MANIFEST, rows)
-        write_json(partial / RECIPE, plan.recipe)
+        (partial / JOURNAL).unlink()
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(partial, folder)
     bar.update(start + plan.minutes - bar.n)
 
 
-def clips(name: str, plan: Plan, pool: Executor) -> Iterator[Clip]:
-    """The clips of a domain, those of training first."""
+class WrittenUnit(NamedTuple):
+    """The rows of the manifest of a unit whose files are written."""
+
+    split: Split
+    number: int
+    seconds: float
+    rows: list[dict[str, Any]]
+
+
+def _units(partial: Path, name: str, plan: Plan, pool: Executor) -> Iterator[WrittenUnit]:
+    """Every unit of a domain, those of training first, written below `partial` where an earlier start did not."""
+    journal = partial / JOURNAL
+    if not journal.is_file() or read_json(partial / RECIPE, "a recipe of this program") != plan.recipe:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        write_json(partial / RECIPE, plan.recipe)
+    written = _read_journal(journal)
     least_units = 1
-    for split in SPLITS:
-        least_seconds = plan.minutes * 60 * (HELDOUT_SHARE if split == "heldout" else 1 - HELDOUT_SHARE)
-        units = (Unit(domain=name, seed=plan.seed, split=split, number=number) for number in itertools.count())
-        seconds, count = 0.0, 0
-        for number, unit_clips in enumerate(_in_order(plan.domain.make, units, pool), 1):
-            yield from unit_clips
-            seconds, count = seconds + sum(map(_seconds, unit_clips)), count + len(unit_clips)
-            if seconds >= least_seconds and count >= LEAST_CLIPS and number >= least_units:
-                least_units = min(number, plan.domain.variety)
-                break
+    with journal.open("a", encoding="utf-8") as file:
+        for split in SPLITS:
+            least_seconds = plan.minutes * 60 * (HELDOUT_SHARE if split == "heldout" else 1 - HELDOUT_SHARE)
+            before = [unit for unit in written if unit.split == split]
+            numbers = itertools.count(len(before))
+            units = (Unit(domain=name, seed=plan.seed, split=split, number=number) for number in numbers)
+            made = (_write_unit(partial, file, *pair) for pair in _in_order(plan.domain.make, units, pool))
+            seconds, count = 0.0, 0
+            for unit in itertools.chain(before, made):
+                yield unit
+                seconds, count = seconds + unit.seconds, count + len(unit.rows)
+                number = unit.number + 1
+                if seconds >= least_seconds and count >= LEAST_CLIPS and number >= least_units:
+                    least_units = min(number, plan.domain.variety)
+                    break
 
 
-def _in_order(make: Callable[[Unit], list[Clip]], units: Iterable[Unit], pool: Executor) -> Iterator[list[Clip]]:
-    """The clips that `make` returns for each unit, in the order of the units; the pool works on several at a time."""
+def _read_journal(journal: Path) -> list[WrittenUnit]:
+    """The units that an earlier start wrote; a line that was cut off is removed, its unit is made again."""
+    lines = journal.read_bytes().splitlines(keepends=True) if journal.is_file() else []
+    whole = [line for line in lines if line.endswith(b"\n")]
+    journal.write_bytes(b"".join(whole))
+    return [WrittenUnit(**json.loads(line)) for line in whole]
+
+
+def _write_unit(root: Path, journal: TextIO, unit: Unit, clips: list[Clip]) -> WrittenUnit:
+    """Writes the files of a unit, and then its line of the journal."""
+    seconds = sum(0.0 if clip.audio is None else len(clip.audio) / SAMPLE_RATE_HZ for clip in clips)
+    rows = [_write_clip(root, clip) for clip in clips]
+    written = WrittenUnit(unit.split, unit.number, seconds, rows)
+    journal.write(json.dumps(written._asdict(), default=lambda value: value.tolist()) + "\n")
+    journal.flush()
+    return written
+
+
+def _in_order(
+    make: Callable[[Unit], list[Clip]], units: Iterable[Unit], pool: Executor
+) -> Iterator[tuple[Unit, list[Clip]]]:
+    """Each unit with the clips that `make` returns for it, in their order; the pool works on several at a time."""
     waiting = deque()
     try:
         for unit in units:
-            waiting.append(pool.submit(make, unit))
+            waiting.append((unit, pool.submit(make, unit)))
             if len(waiting) > UNITS_AHEAD:
-                yield waiting.popleft().result()
+                first, future = waiting.popleft()
+                yield first, future.result()
         while waiting:
-            yield waiting.popleft().result()
+            first, future = waiting.popleft()
+            yield first, future.result()
     finally:
-        for future in waiting:
+        for _, future in waiting:
             future.cancel()
 
 
@@ -140,10 +183,6 @@ def summary(root: Path, domains: Iterable[str]) -> str:
         parts.append(f"{name} {seconds / 60:.1f} min")
         speakers |= {entry.about["speaker"] for entry in entries if "speaker" in entry.about}
     return ", ".join([*parts, f"{len(speakers)} speakers"])
-
-
-def _seconds(clip: Clip) -> float:
-    return 0.0 if clip.audio is None else len(clip.audio) / SAMPLE_RATE_HZ
 
 
 def _write_clip(root: Path, clip: Clip) -> dict[str, Any]:
