@@ -13,6 +13,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from tests.tiny import MODEL, WIDE, random_batch
 from uniaudio_jax.config import MODERN, PAPER, LayoutConfig
 from uniaudio_jax.model import kernels
+from uniaudio_jax.model.aligned import aligned_frames
 from uniaudio_jax.model.attention import Cache
 from uniaudio_jax.model.block import unstack
 from uniaudio_jax.model.kernels import KERNELS, choose_kernel
@@ -191,8 +192,9 @@ def test_fill_step_and_grow_equal_the_full_forward(layout):
     caches = [Cache(jnp.pad(keys, (none, none, room)), jnp.pad(values, (none, room, none))) for keys, values in caches]
     for frame in range(prefix, frames):
         position = jnp.full(rows, frame)
+        aligned = aligned_frames(batch.tokens, places)[:, frame]
         vectors, caches = stack.step(
-            unstack(stack.blocks), batch.tokens[:, frame - 1], caches, position, jnp.int32(frame)
+            unstack(stack.blocks), batch.tokens[:, frame - 1], caches, position, jnp.int32(frame), aligned
         )
         np.testing.assert_allclose(vectors, whole[:, frame], rtol=1e-5, atol=1e-5)
     starts = [MODEL.ids.level(level).start for level in range(MODEL.codebooks)]

@@ -27,7 +27,8 @@ LAYOUTS = {
     "summed": LayoutConfig(frame_vectors="summed"),
     "levels": LayoutConfig(head="levels"),
     "modern": MODERN,
-    "every": replace(MODERN, query_key_norm=True),
+    "aligned": LayoutConfig(aligned=True),
+    "every": replace(MODERN, aligned=True, query_key_norm=True),
 }
 EVERY = pytest.mark.parametrize(
     "layout",

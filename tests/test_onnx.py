@@ -96,7 +96,8 @@ def test_a_prompt_read_at_once_leaves_the_caches_of_one_read_frame_by_frame(grap
     _, logits, caches = step(graph, inputs)
     others = None
     for frame in range(len(prompt) + 1):
-        one = {"before": inputs["before"][:, frame : frame + 1], "padding": inputs["padding"]}
+        one = {name: inputs[name][:, frame : frame + 1] for name in ("before", "aligned")}
+        one["padding"] = inputs["padding"]
         _, other, others = step(graph, one, others)
     np.testing.assert_allclose(other, logits, atol=1e-5)
     assert others is not None and caches[0].shape() == [1, 5, len(prompt) + 1, 6]

@@ -109,6 +109,7 @@ def published_tensors(config: ModelConfig) -> list[Tensor]:
         *_linear("g2l_linear", "local.link", config.token_width, width),
         *_head(config),
         *_linear(TEXT_MAP, "global.text", config.text_width, width),
+        *([Tensor("g_aligned.weight", "global.aligned.kernel", (width, width))] if layout.aligned else []),
     ]
 
 

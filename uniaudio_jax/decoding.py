@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from uniaudio_jax.config import ModelConfig
+from uniaudio_jax.model.aligned import ALIGNED_KINDS, NOTHING, aligned_frames
 from uniaudio_jax.model.attention import Cache
 from uniaudio_jax.model.block import Block, unstack
 from uniaudio_jax.model.global_stack import GlobalStack
@@ -60,14 +61,16 @@ def fitting(task: Task, prompt: Prompt, context: int) -> Prompt:
 class State(NamedTuple):
     """What one frame leaves to the next.
 
-    caches: of each global layer; slot: of the caches, for the next frame of all rows, behind the past of each; frame:
-    the last frame's tokens, [B, Q]; position: of the next frame, [B]; done: whether a row has ended, [B]; past: what
+    caches: of each global layer; slot: of the caches, for the next frame of all rows, behind the past of each; aligned:
+    what conditions hold at the time of each frame to generate, [B, C, K, Q], see `aligned_frames`; frame: the last
+    frame's tokens, [B, Q]; position: of the next frame, [B]; done: whether a row has ended, [B]; past: what
     choices know of the frames before; limit: frames that a row may generate, [B]; key: of each row's random numbers,
     [B].
     """
 
     caches: list[Cache]
     slot: Array
+    aligned: Array
     frame: Array
     position: Array
     done: Array
@@ -121,7 +124,11 @@ def next_frame(
     model: PreparedModel, state: State, choose: Choose, draws: Float[Array, "B Q 3"]
 ) -> tuple[State, Int[Array, "B Q"], Float[Array, "B L A"]]:
     """The state after one more frame, the frame's tokens, and the logits they were chosen from."""
-    vectors, caches = model.global_.step(model.global_blocks, state.frame, state.caches, state.position, state.slot)
+    later = jnp.minimum(state.past.generated, state.aligned.shape[1] - 1)
+    aligned = state.aligned[jnp.arange(len(later)), later]
+    vectors, caches = model.global_.step(
+        model.global_blocks, state.frame, state.caches, state.position, state.slot, aligned
+    )
     tokens, logits = local_frame(model, vectors, choose, draws)
     recent = jnp.concatenate([state.past.recent[:, 1:], tokens[:, :1]], axis=1)
     new = state._replace(
@@ -143,6 +150,7 @@ def idle_state(config: ModelConfig, rows: int) -> State:
     return State(
         caches=[empty] * stack.layers,
         slot=jnp.int32(0),
+        aligned=jnp.full((rows, config.context_frames, len(ALIGNED_KINDS), config.codebooks), NOTHING),
         frame=jnp.zeros((rows, config.codebooks), jnp.int32),
         position=none,
         done=jnp.ones(rows, bool),
@@ -170,6 +178,7 @@ def admit(
     return State(
         caches=caches,
         slot=state.slot,
+        aligned=state.aligned.at[row].set(_aligned_later(prefix, length, state.aligned.shape[1])),
         frame=state.frame.at[row].set(prefix.tokens[0, length - 1]),
         position=state.position.at[row].set(length),
         done=state.done.at[row].set(False),
@@ -177,6 +186,13 @@ def admit(
         limit=state.limit.at[row].set(limit),
         key=state.key.at[row].set(key),
     )
+
+
+def _aligned_later(prefix: Batch, length: Array, frames: int) -> Int[Array, "C K Q"]:
+    """What the conditions of a prefix [1, P, Q] hold at the time of so many frames after its `length` ones."""
+    tokens = jnp.pad(prefix.tokens, ((0, 0), (0, frames), (0, 0)))
+    found = aligned_frames(tokens, jnp.arange(tokens.shape[1])[None])[0]
+    return jax.lax.dynamic_slice_in_dim(found, length, frames)
 
 
 def with_room(state: State, context: int) -> State:

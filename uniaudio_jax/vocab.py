@@ -36,6 +36,10 @@ SPECIAL_SLOTS = 128
 assert len(SPECIAL_TOKENS) <= SPECIAL_SLOTS
 SPECIAL_IDS = {name: number for number, name in enumerate(SPECIAL_TOKENS)}
 PAD, CONTINUOUS, START, END = (SPECIAL_IDS[name] for name in ("<pad>", "<continuous_token>", "<start>", "<end>"))
+START_MARKS, END_MARKS = (
+    tuple(number for name, number in SPECIAL_IDS.items() if name.endswith(f"_{mark}>")) for mark in ("start", "end")
+)
+"""The marks that begin and end a stream."""
 GLOBAL_START, LOCAL_START = SPECIAL_IDS["<mega_global>"], SPECIAL_IDS["<mega_local>"]
 
 PHONES, SEMANTIC_UNITS, SUNG_PHONES, MIDI_NOTES = 305, 500, 68, 138

@@ -69,6 +69,8 @@ class LayoutConfig(Checked):
     frame_vectors: Literal["concatenated", "summed"] = "concatenated"
     """How the tokens of a frame become its vector, and its global vector reaches the levels: as Q shares of the width,
     one for each level, or as one sum, of which each level sees all."""
+    aligned: bool = False
+    """Whether a frame also gets what the conditions hold at the same time (`model/aligned.py`)."""
     head: str = "shared"
     """What gives the logits, by its name in model/heads: shared over all ids, or levels, each over the ids that can
     come there."""

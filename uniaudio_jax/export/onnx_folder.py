@@ -54,7 +54,8 @@ class OnnxFolder:
         load_package("onnxruntime", f"{folder / GRAPH}", INSTALL)
         installed = {each.name for each in importlib.metadata.distributions()}
         self.versions = {name: importlib.metadata.version(name) for name in PACKAGES if name in installed}
-        self.model = module_of(folder / PROGRAM).UniAudio(folder)
+        self.program = module_of(folder / PROGRAM)
+        self.model = self.program.UniAudio(folder)
 
     def logits(self, batch: Batch) -> np.ndarray:
         """Logits [B, T, Q, V] of packed rows.
@@ -68,14 +69,15 @@ class OnnxFolder:
             for segment in np.unique(segments[segments > 0])
         ]
         longest = max(len(span.frames) for span in spans)
-        padded = [_padded(batch, span, longest) for span in spans]
-        before, text, is_text, wanted = (np.stack(field) for field in zip(*padded, strict=True))
+        padded = [self._padded(batch, span, longest) for span in spans]
+        before, aligned, text, is_text, wanted = (np.stack(field) for field in zip(*padded, strict=True))
         padding = np.array([longest - len(span.frames) for span in spans])
         logits, caches = np.zeros((*batch.tokens.shape, self.model.size), np.float32), None
         noise = np.zeros((len(spans), self.model.levels, self.model.size), np.float32)
         for frame in range(longest):
             now = slice(frame, frame + 1)
-            inputs = {"before": before[:, now], "text": text[:, now], "is_text": is_text[:, now], "padding": padding}
+            inputs = {"before": before[:, now], "padding": padding, "aligned": aligned[:, now]}
+            inputs |= {"text": text[:, now], "is_text": is_text[:, now]}
             allowed = np.arange(self.model.size) == wanted[:, frame, :, None]
             _, made, caches = self.model.step(inputs, caches, allowed=allowed, noise=noise, temperature=0, top_k=1)
             for span, pad, row in zip(spans, padding, made, strict=True):
@@ -89,13 +91,14 @@ class OnnxFolder:
         (tokens,) = self.model.generate([prefix.tokens], frames, texts=texts, end=-1, temperature=0)
         return self.model.codes(tokens)
 
-
-def _padded(batch: Batch, span: Span, length: int) -> tuple[np.ndarray, ...]:
-    """Ids before each frame of an example, the text vectors there and where they are, and its ids; all [length, …],
-    behind padding."""
-    tokens, slots = batch.tokens[span.row, span.frames], batch.text_slots[span.row, span.frames]
-    room = ((length - len(tokens), 0), (0, 0))
-    before = np.concatenate([np.full_like(tokens[:1], GLOBAL_START), tokens[:-1]]).astype(np.int64)
-    slots = np.pad(slots[:-1], (length - len(slots) + 1, 0), constant_values=-1)
-    text = batch.text_vectors[span.row][np.maximum(slots, 0)]
-    return np.pad(before, room), text, slots >= 0, np.pad(tokens, room)
+    def _padded(self, batch: Batch, span: Span, length: int) -> tuple[np.ndarray, ...]:
+        """Ids before each frame of an example, those of conditions at its time, the text vectors there and where they
+        are, and its ids; all [length, …], behind padding."""
+        tokens, slots = batch.tokens[span.row, span.frames], batch.text_slots[span.row, span.frames]
+        room = ((length - len(tokens), 0), (0, 0))
+        before = np.concatenate([np.full_like(tokens[:1], GLOBAL_START), tokens[:-1]]).astype(np.int64)
+        aligned = self.program.aligned_frames(tokens, 0, self.model.special)
+        slots = np.pad(slots[:-1], (length - len(slots) + 1, 0), constant_values=-1)
+        text = batch.text_vectors[span.row][np.maximum(slots, 0)]
+        beside = np.pad(aligned, (room[0], (0, 0), (0, 0)), constant_values=-1)
+        return np.pad(before, room), beside, text, slots >= 0, np.pad(tokens, room)

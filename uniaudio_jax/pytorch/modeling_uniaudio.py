@@ -23,6 +23,11 @@ from torch import Tensor, nn
 
 SPECIAL_SLOTS, GLOBAL_START, LOCAL_START = 128, 23, 24
 """The number of ids before the audio codes, and the ids of `<mega_global>` and `<mega_local>`."""
+START_MARKS = (4, 6, 8, 10, 12, 14, 16, 25, 30, 34, 37, 40, 44, 46, 54)
+END_MARKS = tuple(mark + 1 for mark in START_MARKS)
+"""The ids of the marks that begin and end a stream."""
+ALIGNED_MARKS, NOTHING = (4, 16, 46, 8), -1
+"""The start marks of phones, semantic units, sung notes and audio, and what stands for ids where there are none."""
 
 Turn = Callable[[Tensor], Tensor]
 """What queries and keys [B, H, T, E] go through before their scores."""
@@ -39,6 +44,7 @@ class Layout:
     query_key_norm: bool = False
     zero_outputs: bool = False
     frame_vectors: str = "concatenated"
+    aligned: bool = False
     head: str = "shared"
 
 
@@ -275,6 +281,8 @@ class UniAudio(nn.Module):
         self.g_emb = nn.Embedding(config.vocab, config.token_width)
         if layout.positions == "learned":
             self.g_pos = nn.Embedding(config.context_frames, width)
+        if layout.aligned:
+            self.g_aligned = nn.Linear(width, width, bias=False)
         self.g_layers = nn.ModuleList([Block(config) for _ in range(config.global_layers)])
         self.g_ln = norm(layout, width)
         self.l_emb = nn.Embedding(config.vocab, width)
@@ -369,6 +377,9 @@ class UniAudio(nn.Module):
         tokens = torch.cat([prefix, room], dim=1)
         positions = count_positions(tokens, None)
         x = self.global_inputs(tokens, positions, text_vectors, slots)
+        if self.config.layout.aligned:
+            whole = F.pad(prefix, (0, 0, 0, frames))
+            later = self.of_conditions(aligned_frames(whole, count_positions(whole, None))[:, start:])
         for frame in range(frames):
             x = run_blocks(self.g_layers, x, caches=caches, turn=self.turn(positions))
             generated[:, frame] = self.next_frame(self.g_ln(x[:, -1]), allowed, end, sampling)
@@ -379,7 +390,8 @@ class UniAudio(nn.Module):
                     return generated[:, : frame + 1]
             positions = positions[:, -1:] + 1
             if frame + 1 < frames:
-                x = self.placed(self.frame_vectors(generated[:, frame : frame + 1]), positions)
+                x = self.frame_vectors(generated[:, frame : frame + 1])
+                x = self.placed(x + later[:, frame + 1, None] if self.config.layout.aligned else x, positions)
         return generated
 
     def turn(self, positions: Tensor) -> Turn | None:
@@ -408,7 +420,15 @@ class UniAudio(nn.Module):
             mapped = self.continuous_mappings["text_t5"](text_vectors)
             indices = slots.clamp(min=0).long().unsqueeze(-1).expand(-1, -1, mapped.shape[-1])
             x = torch.where((slots >= 0).unsqueeze(-1), mapped.gather(1, indices), x)
+        if self.config.layout.aligned:
+            x = x + self.of_conditions(aligned_frames(tokens, positions))
         return self.placed(x, positions)
+
+    def of_conditions(self, aligned: Tensor) -> Tensor:
+        """What frames [B, T, D] get of the frames of conditions at their time [B, T, K, Q]."""
+        vectors = self.g_emb(aligned.clamp(min=0))
+        vectors = vectors.flatten(3) if self.config.layout.frame_vectors == "concatenated" else vectors.sum(3)
+        return self.g_aligned((vectors * (aligned[..., :1] != NOTHING)).sum(2))
 
     def global_vectors(
         self,
@@ -498,6 +518,37 @@ def count_positions(tokens: Tensor, segment_ids: Tensor | None) -> Tensor:
         return frames
     begins = F.pad(segment_ids[:, 1:] != segment_ids[:, :-1], (1, 0), value=True)
     return frames - torch.where(begins, frames, 0).cummax(dim=1).values
+
+
+def aligned_frames(tokens: Tensor, positions: Tensor) -> Tensor:
+    """For each frame, the frame [B, T, K, Q] of each kind of ALIGNED_MARKS that lies as far behind its mark.
+
+    A frame belongs to the stream whose mark came last before it. Of each kind the last stream that began before that
+    one in the same example counts; where there is none, or it is shorter, the ids are NOTHING.
+    """
+    first, places = tokens[..., 0], torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape[:2])
+    start = places - positions
+
+    def last(is_one: Tensor) -> Tensor:
+        """The place of the last one up to each place; -1 where there is none."""
+        return torch.where(is_one, places, -1).cummax(dim=1).values
+
+    def before(values: Tensor) -> Tensor:
+        return F.pad(values[:, :-1], (1, 0), value=-1)
+
+    def at(values: Tensor, where: Tensor) -> Tensor:
+        return values.gather(1, where.clamp(min=0))
+
+    starts, ends = (torch.tensor(marks, device=tokens.device) for marks in (START_MARKS, END_MARKS))
+    own, last_end = before(last(torch.isin(first, starts))), last(torch.isin(first, ends))
+    found = []
+    for mark in ALIGNED_MARKS:
+        begun = at(before(last(first == mark)), own)
+        source = begun + places - own
+        is_there = (own >= start) & (begun >= start) & (source < own) & (at(last_end, source) < begun)
+        frames = tokens.gather(1, source.clamp(min=0).unsqueeze(-1).expand_as(tokens))
+        found.append(torch.where(is_there.unsqueeze(-1), frames, NOTHING))
+    return torch.stack(found, dim=2)
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uniaudio_jax.pytorch.modeling_uniaudio import LOCAL_START, Cache, UniAudio, run_blocks
+from uniaudio_jax.pytorch.modeling_uniaudio import ALIGNED_MARKS, LOCAL_START, Cache, UniAudio, run_blocks
 
 ROWS, FRAMES, CACHED = 2, 3, 5
 """Sizes of the inputs that the graph is traced with; tracing takes a size of 1 for a constant."""
@@ -22,6 +22,7 @@ FREE = {
     "text": ("rows", "frames"),
     "is_text": ("rows", "frames"),
     "padding": ("rows",),
+    "aligned": ("rows", "frames"),
     "allowed": ("rows",),
     "noise": ("rows",),
     "temperature": (),
@@ -57,6 +58,7 @@ class Frame(nn.Module):
         text: Tensor,
         is_text: Tensor,
         padding: Tensor,
+        aligned: Tensor,
         allowed: Tensor,
         noise: Tensor,
         temperature: Tensor,
@@ -67,6 +69,7 @@ class Frame(nn.Module):
 
         before: ids [B, N, Q] of the frame before each new one, `<mega_global>` before a row's first; text, is_text:
         vectors [B, N, W], and where they stand for the ids; padding: how many frames [B] of a row, its first ones, are
+        none; aligned: ids [B, N, K, Q] of the frames of conditions at the time of each new one, -1 where there are
         none; allowed: which ids [B, Q, V] may come; noise: what `temperature` [1] times is added to their logits before
         the largest is taken, Gumbel noise to draw one; top_k: among how many [1] of the most likely.
         """
@@ -78,7 +81,10 @@ class Frame(nn.Module):
         seen = (keys >= padding[:, None, None]) | (keys == queries[:, None])
         mask = (seen & (keys <= queries[:, None])).unsqueeze(1)
         mapped = model.continuous_mappings["text_t5"](text)
-        x = model.placed(torch.where(is_text.unsqueeze(-1), mapped, model.frame_vectors(before)), positions)
+        x = torch.where(is_text.unsqueeze(-1), mapped, model.frame_vectors(before))
+        if model.config.layout.aligned:
+            x = x + model.of_conditions(aligned)
+        x = model.placed(x, positions)
         x = run_blocks(model.g_layers, x, mask, caches, model.turn(positions))
         ids, logits = self.levels(model.g_ln(x[:, -1]), allowed, temperature * noise, top_k)
         return ids, logits, [part for cache in caches for part in cache.past]
@@ -108,6 +114,7 @@ def traced_inputs(model: UniAudio) -> dict[str, Any]:
         "text": torch.zeros(ROWS, FRAMES, sizes.text_width),
         "is_text": torch.zeros(ROWS, FRAMES, dtype=torch.bool),
         "padding": torch.zeros(ROWS, dtype=torch.long),
+        "aligned": torch.zeros(ROWS, FRAMES, len(ALIGNED_MARKS), sizes.codebooks, dtype=torch.long),
         "allowed": torch.ones(ids, dtype=torch.bool),
         "noise": torch.zeros(ids),
         "temperature": torch.ones(1),

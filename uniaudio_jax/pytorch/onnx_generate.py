@@ -83,6 +83,8 @@ class UniAudio:
         shape = (len(prompts), self.levels, self.size)
         chosen = {"allowed": np.broadcast_to(allowed, shape), "temperature": temperature, "top_k": top_k}
         inputs = self.first_inputs(prompts, texts)
+        found = [aligned_frames(prompt, frames, self.special)[len(prompt) + 1 :] for prompt in prompts]
+        later = np.stack([np.pad(row, ((0, 1), (0, 0), (0, 0)), constant_values=-1) for row in found])
         made, lengths, caches = [], np.full(len(prompts), frames), None
         for frame in range(frames):
             noise = rng.gumbel(size=shape) if temperature else np.zeros(shape)
@@ -93,7 +95,7 @@ class UniAudio:
                 lengths = np.where(over, np.minimum(lengths, frame), lengths)
                 if (lengths <= frame).all():
                     break
-            inputs = {"before": ids[:, None], "padding": inputs["padding"]}
+            inputs = {"before": ids[:, None], "padding": inputs["padding"], "aligned": later[:, frame : frame + 1]}
         tokens = np.stack(made, axis=1) if made else np.zeros((len(prompts), 0, self.levels), np.int64)
         return [row[:length] for row, length in zip(tokens, lengths, strict=True)]
 
@@ -101,9 +103,12 @@ class UniAudio:
         """What `step` takes to read prompts: their frames behind `<mega_global>`, with padding before short ones."""
         longest = max(map(len, prompts))
         before = np.full((len(prompts), longest + 1, self.levels), self.special["<mega_global>"])
-        for row, prompt in zip(before, prompts, strict=True):
+        aligned = np.full((len(prompts), longest + 1, len(ALIGNED_KINDS), self.levels), -1)
+        for row, beside, prompt in zip(before, aligned, prompts, strict=True):
             row[longest + 1 - len(prompt) :] = prompt
-        inputs = {"before": before, "padding": np.array([longest - len(prompt) for prompt in prompts])}
+            beside[longest - len(prompt) :] = aligned_frames(prompt, 1, self.special)
+        padding = np.array([longest - len(prompt) for prompt in prompts])
+        inputs = {"before": before, "padding": padding, "aligned": aligned}
         if texts is None:
             return inputs
         is_text = before[..., 0] == self.special["<continuous_token>"]
@@ -123,8 +128,9 @@ class UniAudio:
     ) -> tuple[np.ndarray, np.ndarray, Sequence[Any]]:
         """Ids [B, Q] and logits [B, Q, V] of the next frame, and the caches, which are None at a row's begin.
 
-        inputs: "before" [B, N, Q], "padding" [B], and "text" [B, N, W] with "is_text" [B, N] where there are such; all
-        others as frame.onnx has them. Caches stay onnxruntime's own values, so that none is copied.
+        inputs: "before" [B, N, Q], "padding" [B], "aligned" [B, N, K, Q], and "text" [B, N, W] with "is_text" [B, N]
+        where there are such; all others as frame.onnx has them. Caches stay onnxruntime's own values, so that none is
+        copied.
         """
         rows, frames = inputs["before"].shape[:2]
         heads, width = self.config["heads"], self.config["width"] // self.config["heads"]
@@ -143,6 +149,35 @@ class UniAudio:
         values |= dict(zip(self.caches, caches, strict=True))
         ids, logits, *caches = self.session.run_with_ort_values(self.outputs, values)
         return ids.numpy(), logits.numpy(), caches
+
+
+ALIGNED_KINDS = ("phone", "semantic", "sing_midi", "audio")
+"""Kinds of streams that tell what sounds at each time."""
+
+
+def aligned_frames(tokens: np.ndarray, more: int, special: dict[str, int]) -> np.ndarray:
+    """For each of the frames [T, Q] of one example, and `more` after them, the frame of each of the K `ALIGNED_KINDS`
+    that lies as far behind its mark, [T + more, K, Q].
+
+    A frame belongs to the stream whose mark came last before it. Of each kind the last stream that began before that
+    one counts; where there is none, or it is shorter, the ids are -1.
+    """
+    starts = {number: name for name, number in special.items() if name.endswith("_start>")}
+    stops = {number for name, number in special.items() if name.endswith("_end>")}
+    found = np.full((len(tokens) + more, len(ALIGNED_KINDS), tokens.shape[1]), -1)
+    earlier: dict[str, np.ndarray] = {}
+    name, begun = "", 0
+    for place in range(len(tokens) + more):
+        for row, kind in zip(found[place], ALIGNED_KINDS, strict=True):
+            items = earlier.get(f"<{kind}_start>", tokens[:0])
+            if name and place - begun <= len(items):
+                row[:] = items[place - begun - 1]
+        first = int(tokens[place, 0]) if place < len(tokens) else -1
+        if first in stops:
+            earlier[name] = tokens[begun + 1 : place]
+        if first in starts:
+            name, begun = starts[first], place
+    return found
 
 
 value_of = onnxruntime.OrtValue.ortvalue_from_numpy
