@@ -1,0 +1,69 @@
+"""The shipped model: eleven tasks, `plain_tts` and `asr` in one set of weights, trained on two CPU cores.
+
+python -m uniaudio_jax.train configs/universal_tiny.py --out runs/universal/run
+"""
+
+from dataclasses import replace
+
+from configs import base
+from uniaudio_jax.config import MODERN, OptimConfig, RunConfig, StackConfig
+from uniaudio_jax.vocab import WORD_PIECES
+
+TASKS = {
+    "tts": 4.0,
+    "plain_tts": 0.7,
+    "asr": 0.3,
+    "voice_conversion": 1.5,
+    "enhancement": 1.0,
+    "target_speech_extraction": 1.0,
+    "dereverberation": 1.0,
+    "speech_edit": 1.0,
+    "singing": 1.5,
+    "instructed_tts": 1.0,
+    "text_to_sound": 1.2,
+    "audio_edit": 1.0,
+    "text_to_music": 2.5,
+}
+"""Shares of the frames."""
+
+
+def get_config() -> RunConfig:
+    """Frames get what the conditions hold at their time, so that phones with durations need no alignment to be learned;
+    the learning rate stays high until the last fifth, so that a later part can go on from before it."""
+    run = base.get_config()
+    return replace(
+        run,
+        name="universal_tiny",
+        codec="voices_16k",
+        model=replace(
+            run.model,
+            context_frames=1024,
+            layout=replace(MODERN, aligned=True),
+            appended={"text": WORD_PIECES},
+            global_stack=StackConfig(layers=5, width=240, heads=4),
+            local_stack=StackConfig(layers=2, width=240, heads=4),
+        ),
+        data=replace(
+            run.data,
+            root="runs/universal/tokens",
+            tasks=TASKS,
+            row_frames=768,
+            target_frames=512,
+            rows=2,
+            text_frames=96,
+            prompt_seconds=1.5,
+            loss_weights={"asr": 5.0},
+        ),
+        train=replace(
+            run.train,
+            steps=9000,
+            global_remat="none",
+            local_chunk_frames=256,
+            save_every_steps=500,
+            log_every_steps=20,
+            evaluate_every_steps=1500,
+        ),
+        optim=OptimConfig(
+            name="muon", schedule="warmup_stable_decay", peak_learning_rate=2e-3, warmup_steps=200, decay_share=0.25
+        ),
+    )
