@@ -10,9 +10,10 @@ from uniaudio_jax.checkpoint import check_growth, read_newest
 from uniaudio_jax.config import RunConfig
 from uniaudio_jax.model.uniaudio import ModelDefinition, Params
 from uniaudio_jax.optim import TrainState
-from uniaudio_jax.paths import Place, to_place
+from uniaudio_jax.paths import Place
 from uniaudio_jax.programs import Programs
 from uniaudio_jax.sharding import tree_shardings
+from uniaudio_jax.shipped import place_of_run
 from uniaudio_jax.trees import flatten
 
 
@@ -22,7 +23,7 @@ def first_state(config: RunConfig, meta: dict[str, Any], programs: Programs) -> 
     if config.start_from is None:
         return state
     fresh = {part: state.params[part] for part in ("global", "local")}
-    weights = start_weights(to_place(config.start_from), meta, programs, fresh)
+    weights = start_weights(place_of_run(config.start_from), meta, programs, fresh)
     state = state._replace(params=state.params | weights)
     return state if state.ema is None else state.start_ema()
 

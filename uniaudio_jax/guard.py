@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from uniaudio_jax.checkpoint import read_newest
 from uniaudio_jax.config import RunConfig
-from uniaudio_jax.paths import to_place
+from uniaudio_jax.shipped import place_of_run
 
 
 class Rise(NamedTuple):
@@ -36,7 +36,7 @@ class Guard:
         if self.config.margin is None or config.start_from is None:
             return
         if meta is None:
-            self.first = dict.fromkeys(read_newest(to_place(config.start_from)).config.data.tasks, float("nan"))
+            self.first = dict.fromkeys(read_newest(place_of_run(config.start_from)).config.data.tasks, float("nan"))
         elif "guard" in meta:
             self.first, self.good, self.returns = (meta["guard"][name] for name in ("first", "good", "returns"))
         else:

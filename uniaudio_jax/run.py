@@ -18,9 +18,10 @@ from uniaudio_jax.config import check_codec
 from uniaudio_jax.decoding import ROWS, Prompt, fitting
 from uniaudio_jax.generators import Generators
 from uniaudio_jax.model.uniaudio import ModelDefinition, Params
-from uniaudio_jax.paths import Place, to_place
+from uniaudio_jax.paths import Place
 from uniaudio_jax.sampling import Sampling
 from uniaudio_jax.sequence import MASK_CODE, to_prefix, unscored
+from uniaudio_jax.shipped import place_of_run
 from uniaudio_jax.tasks import DRAWN, Task, get_task
 from uniaudio_jax.vocab import CONTINUOUS
 
@@ -257,8 +258,8 @@ class Run:
 
 def load_run(path: str | Place, data_root: str | Place | None = None, step: int | None = None) -> Run:
     """The run in folder `path`: its newest checkpoint or that of a step, config and codec. data_root: where its corpora
-    lie now. Raises ValueError where there is no such checkpoint."""
-    path = to_place(path)
+    lie now. The name of a shipped model stands for its run. Raises ValueError where there is no such checkpoint."""
+    path = place_of_run(path)
     saved = read_newest(path, wanted=step)
     if step not in (None, saved.step):
         with closing(CheckpointReader(path)) as reader:
