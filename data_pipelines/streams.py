@@ -231,7 +231,8 @@ def clip_of_conditions(task: Task, given: Mapping[str, Any], sample_rate_hz: int
     """A clip with the conditions of a task that a user gave for generation, waveforms at this rate.
 
     given: fields of a clip by name; `speaker_prompt`, a waveform; `words_per_minute`, the pace at which espeak tells
-    how long each phone lasts. Raises ValueError for conditions that are missing, and for those of another task.
+    how long each phone lasts, as a share of the whole where the words are those of given `audio`. Raises ValueError for
+    conditions that are missing, and for those of another task.
     """
     wanted = {name for stream in task.conditions for name in fields_of(stream)}
     allowed = wanted | ({"language"} if {"text"} & wanted else set())
@@ -249,4 +250,8 @@ def clip_of_conditions(task: Task, given: Mapping[str, Any], sample_rate_hz: int
     clip = Clip(id="given", split="heldout", sample_rate_hz=sample_rate_hz, **fields)
     if pace is None or clip.text is None:
         return clip
-    return replace(clip, phones=paced_phones(clip.text, language_of(clip), pace))
+    phones = paced_phones(clip.text, language_of(clip), pace)
+    if clip.audio is None:
+        return replace(clip, phones=phones)
+    stretch = len(clip.audio) / sample_rate_hz / sum(seconds for _, seconds in phones)
+    return replace(clip, phones=tuple((name, stretch * seconds) for name, seconds in phones))

@@ -1,5 +1,6 @@
-"""Generate audio, or text, with a trained run.
+"""Generate audio, or text, with the model that comes with the package, or with a run of your own.
 
+    python -m uniaudio_jax.generate --task tts --text "Good morning." --out DIR
     python -m uniaudio_jax.generate --run RUN --task tts --text "Good morning." --speaker-prompt voice.wav --out DIR
     python -m uniaudio_jax.generate --run RUN --task tts --texts lines.txt --speaker-prompt voice.wav --out DIR
     python -m uniaudio_jax.generate --run RUN --task enhancement --split heldout --count 2 --out DIR
@@ -33,6 +34,7 @@ from uniaudio_jax.files import atomic_write, name_key, read_json, safe_name, wri
 from uniaudio_jax.paths import PlaceOption
 from uniaudio_jax.run import Run, load_run
 from uniaudio_jax.sampling import Sampling
+from uniaudio_jax.shipped import DEFAULT
 from uniaudio_jax.tasks import KINDS, Task, get_task
 
 MOST_REASONS = 3
@@ -43,12 +45,12 @@ MOST_REASONS = 3
 class GenerateOptions(Conditions, Checked):
     """What to generate, and where to."""
 
-    run: PlaceOption
-    """Folder of a training."""
     task: tuple[str, ...]
     """The task to generate for; with --split any number of tasks, each into a folder of its own."""
     out: Path
     """Folder of the results."""
+    run: PlaceOption = Path(DEFAULT)
+    """Folder of a training, or the name of a model that comes with the package."""
     seconds: float | None = None
     """The longest audio to generate; by default as long as the model's positions allow."""
     split: Literal["heldout"] | None = None

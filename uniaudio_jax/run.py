@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
+from uniaudio_jax.audio.files import read_audio
 from uniaudio_jax.checkpoint import CheckpointReader, Saved, one_device, read_newest
 from uniaudio_jax.codec.codec import Codec, load_codec
 from uniaudio_jax.config import check_codec
@@ -21,7 +22,7 @@ from uniaudio_jax.model.uniaudio import ModelDefinition, Params
 from uniaudio_jax.paths import Place
 from uniaudio_jax.sampling import Sampling
 from uniaudio_jax.sequence import MASK_CODE, to_prefix, unscored
-from uniaudio_jax.shipped import place_of_run
+from uniaudio_jax.shipped import place_of_run, voices_of
 from uniaudio_jax.tasks import DRAWN, Task, get_task
 from uniaudio_jax.vocab import CONTINUOUS
 
@@ -130,7 +131,9 @@ class Run:
         """What `task` makes of its conditions: a waveform [S] at the codec's rate, or the text of a task such as `asr`.
 
         run.generate("tts", text="Hello there.", speaker_prompt=wav). Conditions are fields of a clip (see
-        data_pipelines/corpora): texts, labels, notes, and waveforms at the codec's rate. seconds: the longest result;
+        data_pipelines/corpora): texts, labels, notes, and waveforms at the codec's rate. A run that came with voices
+        takes the first for a speaker prompt that is not given, and one that has learned durations the pace that its
+        passport names. seconds: the longest result;
         by default as long as the model's positions allow. number: whose random numbers are drawn, as `generate_many`
         counts. Raises ValueError for a missing or surplus condition, or a prompt too long.
         """
@@ -233,11 +236,21 @@ class Run:
         from data_pipelines.streams import clip_of_conditions
 
         row = get_task(task)
+        conditions = {**self._defaults(row), **conditions}
         streams = self.tokenizers.streams(row, clip_of_conditions(row, conditions, self.codec.sample_rate_hz))
         self._check_tokenizers(row)
         if DRAWN in streams:
             streams[DRAWN] = streams[DRAWN][: self.codec.clock.frames(self.config.data.prompt_seconds)]
         return streams
+
+    def _defaults(self, task: Task) -> dict[str, Any]:
+        """What a task is given where a user does not."""
+        defaults, paces, voices = {}, self.meta.get("paces", {}), voices_of(self.path)
+        if task.name in paces:
+            defaults["words_per_minute"] = round(paces[task.name])
+        if voices and any(stream.source == DRAWN for stream in task.conditions):
+            defaults[DRAWN] = read_audio(next(iter(voices.values())), self.codec.sample_rate_hz).samples
+        return defaults
 
     def _check_tokenizers(self, task: Task) -> None:
         """Raises ValueError when a tokenizer of `task` is not the one that made the run's datasets."""

@@ -1,24 +1,26 @@
 """The weights of a run as a model that comes with the package, whose name then stands for a run.
 
-    python -m uniaudio_jax.ship --run RUN --out uniaudio_jax/weights/NAME --words-per-minute 165
+    python -m uniaudio_jax.ship --run RUN --out uniaudio_jax/weights/NAME --paces tts 165 --voices joe.wav
 
 writes them as integers of eight bits with scales (`shipped.py`), and a passport. `python -m uniaudio_jax.evaluate` of
 the run and of the model tells what that costs.
 """
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
 
+from uniaudio_jax.audio.files import read_audio, write_audio
 from uniaudio_jax.checked import Checked
 from uniaudio_jax.cli import main_guard, parse
+from uniaudio_jax.config.pairs import TaskWeights
 from uniaudio_jax.files import atomic_write, write_json
 from uniaudio_jax.paths import PlaceOption
 from uniaudio_jax.run import Run, load_run
-from uniaudio_jax.shipped import PASSPORT_FILE, WEIGHTS_FILE, from_integers, to_integers
+from uniaudio_jax.shipped import PASSPORT_FILE, VOICES, WEIGHTS_FILE, from_integers, to_integers
 from uniaudio_jax.trees import flatten
 
 
@@ -28,9 +30,9 @@ class About:
 
     licence: str = "Apache-2.0"
     """Licence of the weights."""
-    words_per_minute: int | None = None
-    """Pace at which espeak tells how long phones last where a user gives none; for a model that was trained on phones
-    with durations."""
+    paces: TaskWeights = field(default_factory=dict)
+    """Tasks that were trained on phones with durations, and the pace in words per minute at which espeak tells these
+    where a user names none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,8 @@ class ShipOptions(About, Checked):
     """Folder of a training."""
     out: Path
     """Folder of the model, whose name is the model's."""
+    voices: tuple[Path, ...] = ()
+    """Recordings of voices to come with the model, the first of which speaks where a user gives none."""
 
 
 def pack(run: Run, folder: Path, about: About) -> str:
@@ -64,8 +68,12 @@ def pack(run: Run, folder: Path, about: About) -> str:
 def main() -> None:
     with main_guard():
         options = parse(ShipOptions, __doc__)
-        about = About(licence=options.licence, words_per_minute=options.words_per_minute)
-        print("shipped:", pack(load_run(options.run), options.out, about))
+        about = About(licence=options.licence, paces=options.paces)
+        run = load_run(options.run)
+        for voice in options.voices:
+            wav = read_audio(voice, run.codec.sample_rate_hz).samples
+            write_audio(options.out / VOICES / f"{voice.stem}.wav", wav, run.codec.sample_rate_hz)
+        print("shipped:", pack(run, options.out, about))
 
 
 if __name__ == "__main__":

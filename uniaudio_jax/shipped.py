@@ -24,7 +24,7 @@ from uniaudio_jax.trees import unflatten
 
 SHIPPED = Path(__file__).parent / "weights"
 DEFAULT = "universal_tiny"
-WEIGHTS_FILE, PASSPORT_FILE = "weights.safetensors", "passport.json"
+WEIGHTS_FILE, PASSPORT_FILE, VOICES = "weights.safetensors", "passport.json", "voices"
 INSTALL_AGAIN = "the passport of a shipped model; install the package again"
 SCALE = ".scale_of_integers"
 """Ending of the name of the scales that belong to an array of integers."""
@@ -59,6 +59,11 @@ def shipped_models() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(SHIPPED.glob(f"*/{PASSPORT_FILE}"))}
 
 
+def voices_of(run: Place) -> dict[str, Path]:
+    """The recordings of voices that lie in a run folder, by name."""
+    return {path.stem: path for path in sorted(Path(run).glob(f"{VOICES}/*.wav"))} if isinstance(run, Path) else {}
+
+
 def place_of_run(name_or_place: str | Place) -> Place:
     """The run folder that a place names or, where there is none, that of the shipped model of this name."""
     place = to_place(name_or_place)
@@ -71,7 +76,7 @@ def unpacked(folder: Path) -> Path:
 
     Raises ValueError where the weights are not those of the passport.
     """
-    passport = read_json(folder / PASSPORT_FILE, INSTALL_AGAIN, ("weights_sha256", "step", "meta"))
+    passport = read_json(folder / PASSPORT_FILE, INSTALL_AGAIN, ("weights_sha256", "step", "paces", "meta"))
     sha256 = passport["weights_sha256"]
     run = cache_folder() / "models" / f"{folder.name}-{sha256[:16]}"
     if run.is_dir():
@@ -88,8 +93,10 @@ def unpacked(folder: Path) -> Path:
     run.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{run.name}.", dir=run.parent))
     checkpoints = Checkpoints(partial)
-    checkpoints.save(passport["step"], {"params": params}, passport["meta"])
+    checkpoints.save(passport["step"], {"params": params}, passport["meta"] | {"paces": passport["paces"]})
     checkpoints.close()
+    if (folder / VOICES).is_dir():
+        shutil.copytree(folder / VOICES, partial / VOICES)
     try:
         os.replace(partial, run)
     except OSError:  # another process was first
