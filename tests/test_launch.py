@@ -101,9 +101,20 @@ def test_continuous_integration_runs_every_check_and_fails_with_the_first_failur
     assert [call.startswith(check) for call, check in zip(calls, checks, strict=True)] == [True] * 5
 
 
-def test_the_quickstart_builds_and_generates_the_eleven_tasks_of_the_paper(tmp_path):
+def test_the_quickstart_is_heard_first_and_then_learns_a_voice(tmp_path):
     log = copy_with_fake_python(tmp_path, {})
-    run = bash("launch/quickstart.sh", folder=tmp_path, RUN="results")
+    run = bash("launch/quickstart.sh", "--text", "It's mine.", folder=tmp_path)
+    assert run.returncode == 0 and "results in runs/quickstart" in run.stdout
+    calls = [call.split(" ") for call in log.read_text().splitlines()]
+    modules = ["uniaudio_jax.tour", "data_pipelines.synthetic", "data_pipelines.builder"]
+    modules += [f"uniaudio_jax.{name}" for name in ("train", "evaluate", "report", "export_torch")]
+    assert [call[1] for call in calls[1:]] == modules
+    assert calls[1][2:5] == ["--text", "It's", "mine."] and "configs/new_voice.py" in calls[4]
+
+
+def test_the_quickstart_from_scratch_builds_and_generates_the_eleven_tasks_of_the_paper(tmp_path):
+    log = copy_with_fake_python(tmp_path, {})
+    run = bash("launch/quickstart.sh", "--from-scratch", folder=tmp_path, RUN="results")
     assert run.returncode == 0 and f"results in {tmp_path / 'results'}" in run.stdout
     calls = [shlex.split(call) for call in log.read_text().splitlines()]
     modules = ["data_pipelines.synthetic", "data_pipelines.builder"]
@@ -118,7 +129,7 @@ def test_the_quickstart_builds_and_generates_the_eleven_tasks_of_the_paper(tmp_p
 def test_a_failed_stage_of_the_quickstart_is_named_and_ends_it(tmp_path):
     log = copy_with_fake_python(tmp_path, {"uniaudio_jax.train": 3})
     run = bash("launch/quickstart.sh", folder=tmp_path)
-    assert run.returncode == 3 and run.stderr.startswith("error: stage 3/7 train failed")
+    assert run.returncode == 3 and run.stderr.startswith("error: stage 4/7 train failed")
     assert "uniaudio_jax.train" in log.read_text().splitlines()[-1]
 
 
@@ -156,7 +167,7 @@ MISTAKES = {
     "encode_beam.sh direct": "no options of the builder",
     "encode_beam.sh beam -- --corpus c": "unknown word 'beam'",
     "install.sh tests": "unknown extra 'tests'; known: quickstart torch ",
-    "quickstart.sh --cleen": "unknown option '--cleen'; known: --install-only --clean",
+    "quickstart.sh --cleen": "unknown option '--cleen'; known: --text --install-only --clean --from-scratch",
 }
 
 

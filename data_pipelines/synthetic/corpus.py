@@ -58,6 +58,8 @@ class SyntheticOptions(AudioOptions):
     """Minutes of audio, if all domains are made; each domain has a fixed share of them."""
     domain: tuple[str, ...] = tuple(SHARES)
     """Make these domains alone, each as long as it would be among all of them."""
+    speakers: tuple[str, ...] = ()
+    """Voices of espeak that speak in speech and parallel, in place of all."""
     grammar: Grammar = "sentences"
     """Where the English sentences come from: a grammar of 240 words, or one of 800."""
     timed_share: float = 0.0
@@ -77,7 +79,7 @@ class SyntheticOptions(AudioOptions):
 
     def plans(self) -> dict[str, Plan]:
         """The folders to write, by name."""
-        domains = find_domains(self.voices, self.grammar, self.timed_share)
+        domains = find_domains(self.voices, self.grammar, self.timed_share, self.speakers)
         return {name: Plan(domains[name], self.minutes * SHARES[name], self.seed) for name in self.domain}
 
 

@@ -26,6 +26,7 @@ from data_pipelines.synthetic.voices import (
     ENGLISH,
     ESPEAK_SPEAKERS,
     LEAST_CLIPS,
+    NEURAL,
     WORDS_PER_MINUTE,
     Voices,
     find_speakers,
@@ -97,9 +98,11 @@ class Talk:
         return (f"durations in {self.timed_share:g} of the clips",) if self.timed_share else ()
 
 
-def find_domains(voices: Voices, grammar: Grammar = "sentences", timed_share: float = 0.0) -> dict[str, Domain]:
-    """The domains by name, with the voices and recordings that are installed."""
-    talk = Talk(speakers=find_speakers(voices), grammar=grammar, timed_share=timed_share)
+def find_domains(
+    voices: Voices, grammar: Grammar = "sentences", timed_share: float = 0.0, speakers: tuple[str, ...] = ()
+) -> dict[str, Domain]:
+    """The domains by name, with the recordings and voices that are installed, or with the given `speakers`."""
+    talk = Talk(speakers=speakers or find_speakers(voices), grammar=grammar, timed_share=timed_share)
     recordings = find_recordings()
     speakers, words = talk.speakers, talk.words
     speech, parallel, singing, instructed = (
@@ -121,7 +124,7 @@ def _speech(unit: Unit, talk: Talk) -> list[Clip]:
     """Sentences by one speaker."""
     rng, speaker = unit.random(), talk.speakers[unit.number % len(talk.speakers)]
     spoken = utterances(rng, unit.split, speaker, grammar=talk.grammar)
-    guide = speaker if speaker in ESPEAK_SPEAKERS else ENGLISH
+    guide = ENGLISH if speaker.startswith(NEURAL) else speaker
     return [
         unit.clip(
             part,

@@ -25,6 +25,8 @@ NEURAL_SPEED = (0.9, 1.1)
 LEAST_CLIPS = 2  # of a speaker, so that each clip has a speaker prompt
 PIPER_CLIPS = 8  # each call loads the voice
 
+NEURAL = ("piper-", "kokoro-")
+"""How the names of neural voices begin."""
 PIPER_PITCHES = (0.86, 1.14, 1.3)
 """Of the further voices that are made of Piper's."""
 
