@@ -12,7 +12,7 @@ from data_pipelines.views import View, open_views
 from uniaudio_jax.clock import FrameClock
 from uniaudio_jax.config import DataConfig
 from uniaudio_jax.paths import to_place
-from uniaudio_jax.sequence import Batch, Frames, audio_frames, empty_streams, pack, to_frames
+from uniaudio_jax.sequence import Batch, Frames, audio_frames, empty_streams, hide_history, pack, to_frames
 from uniaudio_jax.tasks import DRAWN, KINDS, Stream, Task, get_task
 from uniaudio_jax.vocab import Vocabulary
 
@@ -40,7 +40,8 @@ class Source:
 class Rows:
     """Packed rows of a mixture by number, endless: a source for grain.
 
-    shares: of the frames that go to each source; loss_weights: how much a counted frame of a task counts, if not 1.
+    shares: of the frames that go to each source; loss_weights: how much a counted frame of a task counts, if not 1;
+    history_dropout: share of the counted frames of audio that later ones do not see.
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class Rows:
         vocabulary: Vocabulary,
         text_width: int,
         loss_weights: dict[str, float] | None = None,
+        history_dropout: float = 0.0,
     ):
+        self.seed, self.history_dropout = seed, history_dropout
         self.plan = Plan([source.examples for source in sources], shares, limits, seed)
         self.sources, self.limits, self.loss_weights = sources, limits, loss_weights
         self.vocabulary, self.text_width = vocabulary, text_width
@@ -61,7 +64,11 @@ class Rows:
         return ENDLESS
 
     def __getitem__(self, index: int) -> Batch:
-        return self.row(self.plan.row(int(index)))
+        row = self.row(self.plan.row(int(index)))
+        if not self.history_dropout:
+            return row
+        rng = np.random.default_rng([self.seed, int(index)])
+        return hide_history(row, self.vocabulary.span("audio"), self.history_dropout, rng)
 
     def row(self, members: Sequence[Member]) -> Batch:
         """The row (no batch axis) of these examples."""
@@ -225,7 +232,8 @@ def open_training_data(
         weight = config.tasks[name] * (hours**config.hours_power if hours else 1.0)
         sources += of_task
         shares += [weight * count / sum(frames) for count in frames]
-    rows = Rows(sources, shares, limits, config.seed, vocabulary, text_width, config.loss_weights)
+    dropout = config.history_dropout
+    rows = Rows(sources, shares, limits, config.seed, vocabulary, text_width, config.loss_weights, dropout)
     return TrainingData(make_batches(rows, config.rows, host, hosts), rows, opened)
 
 

@@ -20,6 +20,12 @@ MASK_CODE = -1
 """Stands for the mask id in the codes of an audio stream (speech editing)."""
 
 
+HIDDEN_RUN = 10
+"""Frames of audio that are hidden together."""
+HIDDEN = -2
+"""Stands for the text slot of a frame that later frames do not see."""
+
+
 class Frames(NamedTuple):
     """One example as frames.
 
@@ -39,9 +45,9 @@ class Batch(NamedTuple):
 
     tokens: [B, T, Q]; segments: [B, T], 0 is padding, 1… number the examples of a row; positions: [B, T], from 0 in
     each segment; loss_frames: [B, N], indices of the frames that count; loss_weights: [B, N], how much each counts, 0
-    for unused entries; task: [B, N], the row of TASKS that each belongs to; text_slots: [B, T], index into text_vectors
-    or -1; text_vectors: [B, M, W]; audio_frames: [B, S], frames of audio that the row's examples of each of the run's S
-    datasets hold.
+    for unused entries; task: [B, N], the row of TASKS that each belongs to; text_slots: [B, T], index into
+    text_vectors, -1, or HIDDEN; text_vectors: [B, M, W]; audio_frames: [B, S], frames of audio that the row's examples
+    of each of the run's S datasets hold.
     """
 
     tokens: Any
@@ -189,6 +195,17 @@ def pack(
     row.text_slots[:used] = np.concatenate(slots)
     row.text_vectors[: len(vectors)] = vectors
     return row
+
+
+def hide_history(row: Batch, audio: range, share: float, rng: np.random.Generator) -> Batch:
+    """The row with this share of its counted frames of audio hidden from later ones, in runs of HIDDEN_RUN frames."""
+    counted = row.loss_frames[row.loss_weights > 0]
+    counted = counted[np.isin(row.tokens[counted, 0], audio)]
+    runs = rng.random(len(counted) // HIDDEN_RUN + 2) < share
+    hidden = np.repeat(runs, HIDDEN_RUN)[int(rng.integers(HIDDEN_RUN)) :][: len(counted)]
+    slots = row.text_slots.copy()
+    slots[counted[hidden]] = HIDDEN
+    return row._replace(text_slots=slots)
 
 
 def _counted(example: Frames, loss_on: str) -> Bool[np.ndarray, " T"]:

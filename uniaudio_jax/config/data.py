@@ -46,6 +46,9 @@ class DataConfig(Checked):
     condition_dropout: float = 0.0
     """Share of the examples, others in each epoch, that are trained on without their conditions, whose marks then
     stand with nothing between them: what `--sampling.guidance` needs, such as 0.1. Held-out losses keep them all."""
+    history_dropout: float = 0.0
+    """Share of a target's frames of audio that later ones do not see while training, in runs of ten, so that what the
+    conditions say is learned sooner. Held-out losses see all."""
     hours_power: float = 0.0
     """α: a task's weight is multiplied by (its hours of audio)^α. 0 leaves the weights as they are, 1 follows the
     hours; the paper draws old tasks with 0.05 while it fine-tunes."""
@@ -82,4 +85,6 @@ class DataConfig(Checked):
         require("DataConfig.hours_power", 0 <= self.hours_power <= 1, str(self.hours_power), "0 to 1")
         share = self.condition_dropout
         require("DataConfig.condition_dropout", 0 <= share < 1, str(share), "at least 0 and less than 1")
+        share = self.history_dropout
+        require("DataConfig.history_dropout", 0 <= share < 1, str(share), "at least 0 and less than 1")
         require("DataConfig.prompt_seconds", self.prompt_seconds > 0, str(self.prompt_seconds), "more than 0")

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float, Int
 
+from uniaudio_jax.sequence import HIDDEN
 from uniaudio_jax.vocab import GLOBAL_START, LOCAL_START
 
 
@@ -24,9 +25,10 @@ FRAME_VECTORS = {"concatenated": concatenated, "summed": summed}
 def place_text(
     frames: Float[Array, "B T D"], mapped: Float[Array, "B M D"], slots: Int[Array, "B T"]
 ) -> Float[Array, "B T D"]:
-    """`frames`, replaced by row `slots` of the mapped text vectors where the slot is not -1."""
+    """`frames`, replaced by row `slots` of the mapped text vectors, by nothing where the slot is HIDDEN, and kept where
+    it is -1."""
     chosen = jnp.take_along_axis(mapped, jnp.maximum(slots, 0)[..., None], axis=1)
-    return jnp.where(slots[..., None] >= 0, chosen, frames)
+    return jnp.where(slots[..., None] >= 0, chosen, jnp.where(slots[..., None] == HIDDEN, 0, frames))
 
 
 def shift_frames(tokens: Int[Array, "B T Q"], positions: Int[Array, "B T"]) -> Int[Array, "B T Q"]:
