@@ -12,7 +12,7 @@ from data_pipelines.views import View, open_views
 from uniaudio_jax.clock import FrameClock
 from uniaudio_jax.config import DataConfig
 from uniaudio_jax.paths import to_place
-from uniaudio_jax.sequence import Batch, Frames, audio_frames, empty_streams, hide_history, pack, to_frames
+from uniaudio_jax.sequence import Batch, Frames, audio_frames, empty_streams, pack, spoil_history, to_frames
 from uniaudio_jax.tasks import DRAWN, KINDS, Stream, Task, get_task
 from uniaudio_jax.vocab import Vocabulary
 
@@ -41,7 +41,7 @@ class Rows:
     """Packed rows of a mixture by number, endless: a source for grain.
 
     shares: of the frames that go to each source; loss_weights: how much a counted frame of a task counts, if not 1;
-    history_dropout: share of the counted frames of audio that later ones do not see.
+    history_dropout: share of the counted frames of audio that later ones do not see as they are.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Rows:
         if not self.history_dropout:
             return row
         rng = np.random.default_rng([self.seed, int(index)])
-        return hide_history(row, self.vocabulary.span("audio"), self.history_dropout, rng)
+        return spoil_history(row, self.vocabulary.span("audio"), self.history_dropout, rng)
 
     def row(self, members: Sequence[Member]) -> Batch:
         """The row (no batch axis) of these examples."""

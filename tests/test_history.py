@@ -1,4 +1,4 @@
-"""History that is hidden while training: of the target's audio alone, from later frames alone."""
+"""History that is spoilt while training: of the target's audio alone, for later frames alone."""
 
 from dataclasses import replace
 
@@ -10,28 +10,31 @@ import pytest
 from tests.test_plan import MIXTURE, SHARES, make_rows
 from tests.tiny import MODEL, random_batch
 from uniaudio_jax.model.uniaudio import ModelDefinition
-from uniaudio_jax.sequence import HIDDEN, HIDDEN_RUN
+from uniaudio_jax.sequence import HIDDEN, SPOILT_RUN
 
 
-def test_the_stated_share_of_the_targets_audio_is_hidden_in_runs():
-    share, rows = 0.3, make_rows(MIXTURE, SHARES, history_dropout=0.3)
+def test_the_stated_share_of_the_targets_audio_is_spoilt_in_runs():
+    share, rows = 0.6, make_rows(MIXTURE, SHARES, history_dropout=0.6)
     plain = make_rows(MIXTURE, SHARES)
-    hidden = counted = 0
-    for number in range(60):
+    hidden = others = counted = 0
+    for number in range(600):
         row, whole = rows[number], plain[number]
         for name, field in row._asdict().items():
             if name != "text_slots":
                 np.testing.assert_array_equal(field, getattr(whole, name))
-        is_hidden = row.text_slots == HIDDEN
-        np.testing.assert_array_equal(row.text_slots[~is_hidden], whole.text_slots[~is_hidden])
+        is_spoilt = row.text_slots <= HIDDEN
+        np.testing.assert_array_equal(row.text_slots[~is_spoilt], whole.text_slots[~is_spoilt])
         audio = whole.loss_frames[whole.loss_weights > 0]
         audio = audio[np.isin(whole.tokens[audio, 0], rows.vocabulary.span("audio"))]
-        assert set(np.flatnonzero(is_hidden)) <= set(audio)
-        hidden, counted = hidden + is_hidden.sum(), counted + len(audio)
-        changes = np.count_nonzero(np.diff(is_hidden[audio].astype(int)))
-        assert changes <= 2 + 2 * len(audio) / HIDDEN_RUN
-    assert hidden / counted == pytest.approx(share, abs=0.05)
-    np.testing.assert_array_equal(rows[7].text_slots, make_rows(MIXTURE, SHARES, history_dropout=0.3)[7].text_slots)
+        assert set(np.flatnonzero(is_spoilt)) <= set(audio)
+        of_others = HIDDEN - 1 - row.text_slots[row.text_slots < HIDDEN]
+        assert set(of_others) <= set(audio)
+        hidden, others = hidden + (row.text_slots == HIDDEN).sum(), others + len(of_others)
+        counted += len(audio)
+        assert np.count_nonzero(np.diff(is_spoilt[audio].astype(int))) <= 2 + 2 * len(audio) / SPOILT_RUN
+    assert hidden / counted == pytest.approx(share / 2, abs=0.05)
+    assert others / counted == pytest.approx(share / 2, abs=0.05)
+    np.testing.assert_array_equal(rows[7].text_slots, make_rows(MIXTURE, SHARES, history_dropout=0.6)[7].text_slots)
 
 
 def test_a_hidden_frame_is_still_predicted_and_what_it_holds_changes_no_later_one():
@@ -46,3 +49,15 @@ def test_a_hidden_frame_is_still_predicted_and_what_it_holds_changes_no_later_on
     seen = batch._replace(text_slots=batch.text_slots.at[0, at].set(-1))
     assert np.abs(definition.logits(params, seen)[0, at + 1] - logits[0, at + 1]).max() > 1e-4
     np.testing.assert_array_equal(definition.logits(params, seen)[0, at, 0], logits[0, at, 0])
+
+
+def test_another_frame_is_seen_in_the_place_of_a_spoilt_one():
+    definition = ModelDefinition(MODEL)
+    params = definition.init(jax.random.key(0))
+    batch = jax.tree.map(jnp.asarray, random_batch(rows=1))
+    batch = batch._replace(text_slots=jnp.full_like(batch.text_slots, -1))
+    at, other = 5, 3
+    spoilt = batch._replace(text_slots=batch.text_slots.at[0, at].set(HIDDEN - 1 - other))
+    changed = batch._replace(tokens=batch.tokens.at[0, at].set(batch.tokens[0, other]))
+    logits, wanted = definition.logits(params, spoilt), definition.logits(params, changed)
+    np.testing.assert_allclose(np.delete(logits[0], at, 0), np.delete(wanted[0], at, 0), rtol=1e-5, atol=1e-6)

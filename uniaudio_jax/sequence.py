@@ -20,10 +20,11 @@ MASK_CODE = -1
 """Stands for the mask id in the codes of an audio stream (speech editing)."""
 
 
-HIDDEN_RUN = 10
-"""Frames of audio that are hidden together."""
+SPOILT_RUN = 10
+"""Frames of audio that are spoilt together."""
 HIDDEN = -2
-"""Stands for the text slot of a frame that later frames do not see."""
+"""Stands for the text slot of a frame that later frames do not see; below it, HIDDEN - 1 - s says that they see frame s
+of the row in its place."""
 
 
 class Frames(NamedTuple):
@@ -46,8 +47,8 @@ class Batch(NamedTuple):
     tokens: [B, T, Q]; segments: [B, T], 0 is padding, 1… number the examples of a row; positions: [B, T], from 0 in
     each segment; loss_frames: [B, N], indices of the frames that count; loss_weights: [B, N], how much each counts, 0
     for unused entries; task: [B, N], the row of TASKS that each belongs to; text_slots: [B, T], index into
-    text_vectors, -1, or HIDDEN; text_vectors: [B, M, W]; audio_frames: [B, S], frames of audio that the row's examples
-    of each of the run's S datasets hold.
+    text_vectors, -1, or HIDDEN and below; text_vectors: [B, M, W]; audio_frames: [B, S], frames of audio that the row's
+    examples of each of the run's S datasets hold.
     """
 
     tokens: Any
@@ -197,14 +198,22 @@ def pack(
     return row
 
 
-def hide_history(row: Batch, audio: range, share: float, rng: np.random.Generator) -> Batch:
-    """The row with this share of its counted frames of audio hidden from later ones, in runs of HIDDEN_RUN frames."""
+def spoil_history(row: Batch, audio: range, share: float, rng: np.random.Generator) -> Batch:
+    """The row with this share of its counted frames of audio spoilt for later ones, in runs of SPOILT_RUN frames.
+
+    Half of the runs are hidden; in place of the others stands other audio of the row, as after a mistake.
+    """
     counted = row.loss_frames[row.loss_weights > 0]
     counted = counted[np.isin(row.tokens[counted, 0], audio)]
-    runs = rng.random(len(counted) // HIDDEN_RUN + 2) < share
-    hidden = np.repeat(runs, HIDDEN_RUN)[int(rng.integers(HIDDEN_RUN)) :][: len(counted)]
+    if not len(counted):
+        return row
+    count = len(counted) // SPOILT_RUN + 2
+    drawn, first = rng.random(count), int(rng.integers(SPOILT_RUN))
+    run = np.repeat(np.arange(count), SPOILT_RUN)[first:][: len(counted)]
+    other = counted[(np.arange(len(counted)) + rng.integers(len(counted), size=count)[run]) % len(counted)]
+    spoilt = np.where(drawn[run] < share / 2, HIDDEN, HIDDEN - 1 - other)
     slots = row.text_slots.copy()
-    slots[counted[hidden]] = HIDDEN
+    slots[counted] = np.where(drawn[run] < share, spoilt, slots[counted])
     return row._replace(text_slots=slots)
 
 

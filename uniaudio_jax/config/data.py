@@ -47,8 +47,9 @@ class DataConfig(Checked):
     """Share of the examples, others in each epoch, that are trained on without their conditions, whose marks then
     stand with nothing between them: what `--sampling.guidance` needs, such as 0.1. Held-out losses keep them all."""
     history_dropout: float = 0.0
-    """Share of a target's frames of audio that later ones do not see while training, in runs of ten, so that what the
-    conditions say is learned sooner. Held-out losses see all."""
+    """Share of a target's frames of audio that is spoilt for later ones while training, in runs of ten: hidden, or with
+    other audio in its place. So a model learns to follow the conditions where its own past is wrong. Held-out losses
+    see all as it is."""
     hours_power: float = 0.0
     """α: a task's weight is multiplied by (its hours of audio)^α. 0 leaves the weights as they are, 1 follows the
     hours; the paper draws old tasks with 0.05 while it fine-tunes."""

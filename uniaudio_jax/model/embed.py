@@ -25,10 +25,13 @@ FRAME_VECTORS = {"concatenated": concatenated, "summed": summed}
 def place_text(
     frames: Float[Array, "B T D"], mapped: Float[Array, "B M D"], slots: Int[Array, "B T"]
 ) -> Float[Array, "B T D"]:
-    """`frames`, replaced by row `slots` of the mapped text vectors, by nothing where the slot is HIDDEN, and kept where
-    it is -1."""
+    """`frames`, each the one before its place, replaced by row `slots` of the mapped text vectors, by nothing where the
+    slot is HIDDEN, by another frame where it is below, and kept where it is -1."""
     chosen = jnp.take_along_axis(mapped, jnp.maximum(slots, 0)[..., None], axis=1)
-    return jnp.where(slots[..., None] >= 0, chosen, jnp.where(slots[..., None] == HIDDEN, 0, frames))
+    after = jnp.clip(HIDDEN - slots, 0, slots.shape[1] - 1)  # where frame s of the row is the one before
+    other = jnp.take_along_axis(frames, after[..., None], axis=1)
+    kinds = [slots[..., None] >= 0, slots[..., None] == HIDDEN, slots[..., None] < HIDDEN]
+    return jnp.select(kinds, [chosen, jnp.zeros_like(frames), other], frames)
 
 
 def shift_frames(tokens: Int[Array, "B T Q"], positions: Int[Array, "B T"]) -> Int[Array, "B T Q"]:
