@@ -1,8 +1,9 @@
 """A new task for a finished run: spoken languages are told apart, in 64 new ids, while the old tasks are kept up.
 
+    bash launch/quickstart.sh --from-scratch
     python -m data_pipelines.synthetic --out runs/corpus --domain language --minutes 100
     python -m data_pipelines.builder --corpus runs/corpus/language --task language_recognition \\
-        --out runs/quickstart/data/tokens
+        --out runs/scratch/data/tokens
     python -m uniaudio_jax.train configs/finetune.py --out runs/finetune
 
 The old tasks keep the shares that they were trained with, weighted by their hours to the power of 0.05 as arXiv
@@ -35,7 +36,7 @@ def get_config() -> RunConfig:
     return replace(
         run,
         name="finetune",
-        start_from="runs/quickstart",
+        start_from="runs/scratch",
         model=replace(run.model, appended={"language": LANGUAGES}),
         data=replace(
             run.data, tasks={**old, NEW_TASK: sum(old.values())}, hours_power=0.05, loss_weights={NEW_TASK: LOSS_WEIGHT}

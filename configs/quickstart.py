@@ -1,6 +1,6 @@
 """Two CPU cores, about five minutes: the eleven tasks, aimed at 0.3 nats per token under each one's unigram baseline.
 
-python -m uniaudio_jax.train configs/quickstart.py --out runs/quickstart
+python -m uniaudio_jax.train configs/quickstart.py --out runs/scratch
 """
 
 from dataclasses import replace
@@ -38,7 +38,7 @@ def get_config() -> RunConfig:
         ),
         data=replace(
             run.data,
-            root="runs/quickstart/data/tokens",
+            root="runs/scratch/data/tokens",
             tasks=TASKS,
             row_frames=640,
             target_frames=480,

@@ -4,7 +4,7 @@
 #
 #   bash launch/quickstart.sh                  install, then all stages; results in runs/quickstart
 #   bash launch/quickstart.sh --text "Hello."  the sentence that the shipped model speaks
-#   bash launch/quickstart.sh --from-scratch   train a small model of eleven tasks from nothing instead
+#   bash launch/quickstart.sh --from-scratch   train a small model of eleven tasks instead; results in runs/scratch
 #   bash launch/quickstart.sh --install-only   stop after the installation
 #   bash launch/quickstart.sh --clean          delete the earlier results first
 #   RUN=/data/first bash launch/quickstart.sh  write the results to another folder
@@ -14,7 +14,6 @@ set -Eeuo pipefail  # -E: the trap below also holds inside functions
 run="${RUN:+$(realpath -m -- "$RUN")}"  # relative to the caller's folder
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/common.sh
-run="${run:-runs/quickstart}"
 
 # The voice that the shipped model learns, one of espeak's that it never heard, and the minutes of all domains together
 # of which speech has its share: 8 minutes of it.
@@ -57,6 +56,7 @@ module() {
 
 main() {
   parse_options "" "--text" "--install-only --clean --from-scratch" "$@"
+  run="${run:-runs/$(if [[ -n $from_scratch ]]; then echo scratch; else echo quickstart; fi)}"
   if [[ -n $clean ]]; then delete_results; fi
   bash launch/install.sh quickstart report
   if [[ -n $install_only ]]; then return; fi

@@ -1,6 +1,6 @@
 """The synthetic corpus: audio with its ground truth for every task, made offline as 16 kHz wav files.
 
-    python -m data_pipelines.synthetic --out runs/quickstart/data/corpus
+    python -m data_pipelines.synthetic --out runs/scratch/data/corpus
 
 makes a folder for each domain, with wav files and a `manifest.jsonl`:
 
