@@ -10,7 +10,7 @@ from uniaudio_jax.config import MODERN, OptimConfig, RunConfig, StackConfig
 from uniaudio_jax.vocab import WORD_PIECES
 
 TASKS = {
-    "tts": 6.0,
+    "tts": 8.0,
     "plain_tts": 0.7,
     "asr": 0.3,
     "voice_conversion": 1.5,
@@ -52,12 +52,12 @@ def get_config() -> RunConfig:
             rows=2,
             text_frames=96,
             prompt_seconds=1.5,
-            history_dropout=0.6,
+            history_dropout=0.9,
             loss_weights={"asr": 5.0},
         ),
         train=replace(
             run.train,
-            steps=7200,
+            steps=7300,
             global_remat="none",
             local_chunk_frames=256,
             save_every_steps=500,

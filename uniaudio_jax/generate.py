@@ -52,7 +52,7 @@ class GenerateOptions(Conditions, Checked):
     run: PlaceOption = Path(DEFAULT)
     """Folder of a training, or the name of a model that comes with the package."""
     seconds: float | None = None
-    """The longest audio to generate; by default as long as the model's positions allow."""
+    """The longest audio to generate; by default as long as the conditions tell, or the model's positions allow."""
     split: Literal["heldout"] | None = None
     """Takes the conditions from this split of the run's data, not from the command line."""
     data_root: PlaceOption | None = None

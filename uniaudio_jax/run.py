@@ -23,7 +23,7 @@ from uniaudio_jax.paths import Place
 from uniaudio_jax.sampling import Sampling
 from uniaudio_jax.sequence import MASK_CODE, to_prefix, unscored
 from uniaudio_jax.shipped import place_of_run, voices_of
-from uniaudio_jax.tasks import DRAWN, Task, get_task
+from uniaudio_jax.tasks import DRAWN, KINDS, Task, get_task
 from uniaudio_jax.vocab import CONTINUOUS
 
 SPARE = 1.3
@@ -134,7 +134,7 @@ class Run:
         data_pipelines/corpora): texts, labels, notes, and waveforms at the codec's rate. A run that came with voices
         takes the first for a speaker prompt that is not given, and one that has learned durations the pace that its
         passport names. seconds: the longest result;
-        by default as long as the model's positions allow. number: whose random numbers are drawn, as `generate_many`
+        by default as long as the conditions tell, or as the positions allow. number: whose random numbers are drawn, as `generate_many`
         counts. Raises ValueError for a missing or surplus condition, or a prompt too long.
         """
         prompt = self.prompt(task, conditions, number=number, seconds=seconds)
@@ -163,7 +163,12 @@ class Run:
         self, task: str, conditions: Mapping[str, Any], *, number: int = 0, seconds: float | None = None
     ) -> Prompt:
         """The conditions as a prompt, for `results`. Raises ValueError as `generate`."""
-        return self._prompt(get_task(task), self._conditions(task, conditions), number, self._frames(seconds))
+        row, frames = get_task(task), self._frames(seconds)
+        conditions = {**self._defaults(row), **conditions}
+        streams = self._conditions(row, conditions)
+        prompt = self._prompt(row, streams, number, frames)
+        told = _told_length(row, streams, "words_per_minute" in conditions)
+        return prompt if told is None else prompt._replace(frames=min(prompt.frames or told, max(1, told)))
 
     def _prompt(self, task: Task, streams: Mapping[str, np.ndarray], number: int, frames: int | None) -> Prompt:
         model = self.config.model
@@ -232,11 +237,9 @@ class Run:
 
         return Tokenizers(self.codec, self.config.data.tokenizers, self.config.model.codebooks)
 
-    def _conditions(self, task: str, conditions: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def _conditions(self, row: Task, conditions: Mapping[str, Any]) -> dict[str, np.ndarray]:
         from data_pipelines.streams import clip_of_conditions
 
-        row = get_task(task)
-        conditions = {**self._defaults(row), **conditions}
         streams = self.tokenizers.streams(row, clip_of_conditions(row, conditions, self.codec.sample_rate_hz))
         self._check_tokenizers(row)
         if DRAWN in streams:
@@ -267,6 +270,14 @@ class Run:
 
     def _frames(self, seconds: float | None) -> int | None:
         return None if seconds is None else max(1, self.codec.clock.frames(seconds))
+
+
+def _told_length(task: Task, streams: Mapping[str, np.ndarray], phones_have_durations: bool) -> int | None:
+    """The frames of a result whose conditions tell how long it is: as long as the audio, units or notes that it is made
+    of, or the phones with durations; None where nothing tells."""
+    telling = [s.key for s in task.conditions if KINDS[s.kind].timed and s.source != DRAWN]
+    telling += [s.key for s in task.conditions if s.kind == "phone" and phones_have_durations]
+    return max((len(streams[key]) for key in telling), default=None) if task.makes_audio else None
 
 
 def load_run(path: str | Place, data_root: str | Place | None = None, step: int | None = None) -> Run:
