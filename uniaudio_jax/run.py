@@ -133,9 +133,9 @@ class Run:
         run.generate("tts", text="Hello there.", speaker_prompt=wav). Conditions are fields of a clip (see
         data_pipelines/corpora): texts, labels, notes, and waveforms at the codec's rate. A run that came with voices
         takes the first for a speaker prompt that is not given, and one that has learned durations the pace that its
-        passport names. seconds: the longest result;
-        by default as long as the conditions tell, or as the positions allow. number: whose random numbers are drawn, as `generate_many`
-        counts. Raises ValueError for a missing or surplus condition, or a prompt too long.
+        passport names. seconds: the longest result; by default as long as the conditions tell, or as the positions
+        allow. number: whose random numbers are drawn, as `generate_many` counts. Raises ValueError for a missing or
+        surplus condition, or a prompt too long.
         """
         prompt = self.prompt(task, conditions, number=number, seconds=seconds)
         ((_, tokens),) = self.results(task, [prompt], sampling)
