@@ -168,7 +168,9 @@ class Run:
         streams = self._conditions(row, conditions)
         prompt = self._prompt(row, streams, number, frames)
         told = _told_length(row, streams, "words_per_minute" in conditions)
-        return prompt if told is None else prompt._replace(frames=min(prompt.frames or told, max(1, told)))
+        if frames is not None or told is None or prompt.frames is None:
+            return prompt
+        return prompt._replace(frames=min(prompt.frames, max(1, told)))
 
     def _prompt(self, task: Task, streams: Mapping[str, np.ndarray], number: int, frames: int | None) -> Prompt:
         model = self.config.model

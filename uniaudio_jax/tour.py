@@ -51,13 +51,14 @@ class TourOptions(Checked):
 @dataclass(frozen=True)
 class Wish:
     """One thing to make: the name of its file, what the page calls it, its task and its conditions; given: the
-    condition that is audio to hear beside it."""
+    condition that is audio to hear beside it; seconds: its most, where no condition tells."""
 
     name: str
     title: str
     task: str
     conditions: dict[str, Any]
     given: str | None = None
+    seconds: float | None = None
 
 
 def wishes(text: str, voices: dict[str, np.ndarray], rate_hz: int) -> Iterator[Wish]:
@@ -75,8 +76,8 @@ def wishes(text: str, voices: dict[str, np.ndarray], rate_hz: int) -> Iterator[W
     yield Wish("cleaned", f"{first} without the noise", "enhancement", {"noisy_audio": noisy}, "noisy_audio")
     notes = np.concatenate([np.full(round(50 * seconds), note) for note, seconds in TUNE])
     yield Wish("sung", f"“{SONG}”, sung", "singing", {"text": SONG, "midi": notes, "speaker_prompt": source})
-    yield Wish("sound", f"“{SOUND}”", "text_to_sound", {"text": SOUND})
-    yield Wish("music", f"“{MUSIC}”", "text_to_music", {"text": MUSIC})
+    yield Wish("sound", f"“{SOUND}”", "text_to_sound", {"text": SOUND}, seconds=MOST_SECONDS)
+    yield Wish("music", f"“{MUSIC}”", "text_to_music", {"text": MUSIC}, seconds=MOST_SECONDS)
 
 
 def resampled(samples: Float[np.ndarray, " S"], from_hz: int, to_hz: int) -> Float[np.ndarray, " R"]:
@@ -106,7 +107,7 @@ def tour(run: Run, options: TourOptions) -> list[Heard]:
     makes = list(wishes(options.text, recordings, rate))
     for number, wish in enumerate(tqdm(makes, desc="tour", unit=" samples", leave=False)):
         start, files = time.monotonic(), {}
-        made = run.generate(wish.task, sampling=sampling, seconds=MOST_SECONDS, number=number, **wish.conditions)
+        made = run.generate(wish.task, sampling=sampling, seconds=wish.seconds, number=number, **wish.conditions)
         if wish.given:
             files["given"] = f"{wish.name}.given.wav"
             write_audio(options.out / files["given"], wish.conditions[wish.given], rate)
