@@ -2,7 +2,7 @@
 # Makes .venv with the pinned packages, and the given extras of pyproject.toml.
 #
 #   bash launch/install.sh                    what training needs
-#   bash launch/install.sh quickstart report  what launch/quickstart.sh needs
+#   bash launch/install.sh quickstart report metrics  what launch/quickstart.sh needs
 #   bash launch/install.sh torch              PyTorch: certificates and .pth files of exports, and benchmarks against it
 #   bash launch/install.sh onnx               exports to ONNX (with torch)
 #   bash launch/install.sh test               lint, types and tests (with quickstart, torch and onnx)

@@ -58,7 +58,7 @@ main() {
   parse_options "" "--text" "--install-only --clean --from-scratch" "$@"
   run="${run:-runs/$(if [[ -n $from_scratch ]]; then echo scratch; else echo quickstart; fi)}"
   if [[ -n $clean ]]; then delete_results; fi
-  bash launch/install.sh quickstart report
+  bash launch/install.sh quickstart report metrics
   if [[ -n $install_only ]]; then return; fi
 
   export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}"

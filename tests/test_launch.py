@@ -119,7 +119,7 @@ def test_the_quickstart_from_scratch_builds_and_generates_the_eleven_tasks_of_th
     calls = [shlex.split(call) for call in log.read_text().splitlines()]
     modules = ["data_pipelines.synthetic", "data_pipelines.builder"]
     modules += [f"uniaudio_jax.{name}" for name in ("train", "generate", "evaluate", "report", "export_torch")]
-    assert calls[0] == ["install", "quickstart", "report"]
+    assert calls[0] == ["install", "quickstart", "report", "metrics"]
     assert list(dict.fromkeys(call[1] for call in calls[1:])) == modules
     for module in ("data_pipelines.builder", "uniaudio_jax.generate"):
         words = [word for call in calls if call[1] == module for word in call]
