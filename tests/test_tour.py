@@ -13,7 +13,7 @@ from uniaudio_jax.run import load_run
 from uniaudio_jax.tasks import get_task
 from uniaudio_jax.tour import SIGNAL_TO_NOISE_DB, TUNE, TourOptions, tour, wishes, with_noise
 
-VOICE = np.sin(np.arange(16000) / 7).astype(np.float32)
+VOICE = 0.1 * np.sin(np.arange(16000) / 7).astype(np.float32)
 
 
 def test_each_wish_has_what_its_task_wants():

@@ -62,10 +62,10 @@ class State(NamedTuple):
     """What one frame leaves to the next.
 
     caches: of each global layer; slot: of the caches, for the next frame of all rows, behind the past of each; aligned:
-    what conditions hold at the time of each frame to generate, [B, C, K, Q], see `aligned_frames`; frame: the last
-    frame's tokens, [B, Q]; position: of the next frame, [B]; done: whether a row has ended, [B]; past: what
-    choices know of the frames before; limit: frames that a row may generate, [B]; key: of each row's random numbers,
-    [B].
+    what conditions hold at the time of each frame to generate, [B, C, K, Q], see `aligned_frames`; K is 0 where the
+    layout is not aligned; frame: the last frame's tokens, [B, Q]; position: of the next frame, [B]; done: whether a row
+    has ended, [B]; past: what choices know of the frames before; limit: frames that a row may generate, [B]; key: of
+    each row's random numbers, [B].
     """
 
     caches: list[Cache]
@@ -146,11 +146,11 @@ def idle_state(config: ModelConfig, rows: int) -> State:
     stack = config.global_stack
     items = rows * stack.heads
     empty = Cache(jnp.zeros((items, stack.head_width, 0)), jnp.zeros((items, 0, stack.head_width)))
-    none = jnp.zeros(rows, jnp.int32)
+    none, kinds = jnp.zeros(rows, jnp.int32), len(ALIGNED_KINDS) if config.layout.aligned else 0
     return State(
         caches=[empty] * stack.layers,
         slot=jnp.int32(0),
-        aligned=jnp.full((rows, config.context_frames, len(ALIGNED_KINDS), config.codebooks), NOTHING),
+        aligned=jnp.full((rows, config.context_frames, kinds, config.codebooks), NOTHING),
         frame=jnp.zeros((rows, config.codebooks), jnp.int32),
         position=none,
         done=jnp.ones(rows, bool),
@@ -175,10 +175,13 @@ def admit(
         )
         for cache, new in zip(state.caches, filled, strict=True)
     ]
+    aligned = state.aligned
+    if aligned.size:
+        aligned = aligned.at[row].set(_aligned_later(prefix, length, aligned.shape[1]))
     return State(
         caches=caches,
         slot=state.slot,
-        aligned=state.aligned.at[row].set(_aligned_later(prefix, length, state.aligned.shape[1])),
+        aligned=aligned,
         frame=state.frame.at[row].set(prefix.tokens[0, length - 1]),
         position=state.position.at[row].set(length),
         done=state.done.at[row].set(False),

@@ -41,6 +41,7 @@ from uniaudio_jax.programs import Programs
 from uniaudio_jax.run import Run, load_run
 from uniaudio_jax.sampling import Sampling
 from uniaudio_jax.sharding import make_mesh
+from uniaudio_jax.shipped import place_of_run
 from uniaudio_jax.sinks.jsonl import FILE as METRICS_FILE
 from uniaudio_jax.sinks.jsonl import read_metrics
 from uniaudio_jax.tasks import Task, get_task, metrics_of
@@ -239,7 +240,7 @@ def main() -> None:
         if options.compare is not None:
             print(comparison_table(options.compare, compare(options.compare)))
         elif options.run is not None:
-            evaluate_run(options, options.run)
+            evaluate_run(options, place_of_run(options.run))
 
 
 if __name__ == "__main__":

@@ -164,7 +164,7 @@ class Run:
     ) -> Prompt:
         """The conditions as a prompt, for `results`. Raises ValueError as `generate`."""
         row, frames = get_task(task), self._frames(seconds)
-        conditions = {**self._defaults(row), **conditions}
+        conditions = {**self._defaults(row, conditions), **conditions}
         streams = self._conditions(row, conditions)
         prompt = self._prompt(row, streams, number, frames)
         told = _told_length(row, streams, "words_per_minute" in conditions)
@@ -248,12 +248,13 @@ class Run:
             streams[DRAWN] = streams[DRAWN][: self.codec.clock.frames(self.config.data.prompt_seconds)]
         return streams
 
-    def _defaults(self, task: Task) -> dict[str, Any]:
-        """What a task is given where a user does not."""
-        defaults, paces, voices = {}, self.meta.get("paces", {}), voices_of(self.path)
+    def _defaults(self, task: Task, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What a task gets beside what a user has given."""
+        defaults, paces = {}, self.meta.get("paces", {})
         if task.name in paces:
             defaults["words_per_minute"] = round(paces[task.name])
-        if voices and any(stream.source == DRAWN for stream in task.conditions):
+        wants_voice = DRAWN not in given and any(stream.source == DRAWN for stream in task.conditions)
+        if wants_voice and (voices := voices_of(self.path)):
             defaults[DRAWN] = read_audio(next(iter(voices.values())), self.codec.sample_rate_hz).samples
         return defaults
 

@@ -99,6 +99,8 @@ def unpacked(folder: Path) -> Path:
         shutil.copytree(folder / VOICES, partial / VOICES)
     try:
         os.replace(partial, run)
-    except OSError:  # another process was first
+    except OSError:
         shutil.rmtree(partial)
+        if not run.is_dir():  # another process was first where it is
+            raise
     return run

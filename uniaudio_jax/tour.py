@@ -19,6 +19,7 @@ from uniaudio_jax.audio.files import read_audio, write_audio
 from uniaudio_jax.checked import Checked
 from uniaudio_jax.cli import main_guard, parse, use_compile_cache
 from uniaudio_jax.files import atomic_write, write_json
+from uniaudio_jax.metrics.sample import at_rate
 from uniaudio_jax.paths import PlaceOption
 from uniaudio_jax.report.listening import Heard, listening_page
 from uniaudio_jax.run import Run, load_run
@@ -69,7 +70,7 @@ def wishes(text: str, voices: dict[str, np.ndarray], rate_hz: int) -> Iterator[W
     for name, prompt in voices.items():
         yield Wish(f"spoken_by_{name}", f"“{text}”, spoken by {name}", "tts", {"text": text, "speaker_prompt": prompt})
     robot, robot_rate = espeak.speak(text, "en-us")
-    source = resampled(robot, robot_rate, rate_hz)
+    source = at_rate(robot, robot_rate, rate_hz)
     title, conversion = f"A synthesiser's speech, in the voice of {last}", {"speaker_prompt": other}
     yield Wish("converted", title, "voice_conversion", conversion | {"content_audio": source}, "content_audio")
     noisy = with_noise(voice)
@@ -80,18 +81,15 @@ def wishes(text: str, voices: dict[str, np.ndarray], rate_hz: int) -> Iterator[W
     yield Wish("music", f"“{MUSIC}”", "text_to_music", {"text": MUSIC}, seconds=MOST_SECONDS)
 
 
-def resampled(samples: Float[np.ndarray, " S"], from_hz: int, to_hz: int) -> Float[np.ndarray, " R"]:
-    """The samples at another rate."""
-    import soxr
-
-    return soxr.resample(samples.astype(np.float32), from_hz, to_hz)
-
-
 def with_noise(speech: Float[np.ndarray, " S"]) -> Float[np.ndarray, " S"]:
     """The speech with white noise, SIGNAL_TO_NOISE_DB below it."""
+    from data_pipelines.corpora import Clip
+    from data_pipelines.mixers.signals import mix
+
     noise = np.random.default_rng(0).normal(size=len(speech)).astype(np.float32)
-    gain = np.sqrt(np.mean(speech**2) / np.mean(noise**2)) * 10 ** (-SIGNAL_TO_NOISE_DB / 20)
-    return speech + gain * noise
+    mixed = mix(Clip(id="tour", split="heldout", audio=speech), "noisy_audio", noise, SIGNAL_TO_NOISE_DB)
+    assert mixed.noisy_audio is not None
+    return mixed.noisy_audio
 
 
 def tour(run: Run, options: TourOptions) -> list[Heard]:

@@ -18,6 +18,7 @@ from uniaudio_jax.files import atomic_write, check_folder
 from uniaudio_jax.paths import PlaceOption
 from uniaudio_jax.report.evaluations import read_evaluations
 from uniaudio_jax.report.page import to_html
+from uniaudio_jax.shipped import place_of_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ def main() -> None:
         check_folder("--out", options.out.parent)
         if options.out.is_dir():
             raise ValueError(f"--out: got the folder {options.out}, wanted a file; add a name, such as report.html")
-        html = to_html(read_evaluations(options.run))
+        html = to_html(read_evaluations([place_of_run(run) for run in options.run]))
         with atomic_write(options.out) as partial:
             partial.write_text(html, encoding="utf-8")
         print(f"{options.out}: {len(html) / 1e6:.1f} MB; open it in a browser")
