@@ -11,18 +11,18 @@ from uniaudio_jax.vocab import WORD_PIECES
 
 TASKS = {
     "tts": 8.0,
-    "plain_tts": 0.7,
+    "plain_tts": 0.5,
     "asr": 0.3,
-    "voice_conversion": 1.5,
-    "enhancement": 1.0,
-    "target_speech_extraction": 1.0,
+    "voice_conversion": 3.0,
+    "enhancement": 2.0,
+    "target_speech_extraction": 1.5,
     "dereverberation": 1.0,
-    "speech_edit": 1.0,
+    "speech_edit": 1.5,
     "singing": 1.5,
     "instructed_tts": 1.0,
-    "text_to_sound": 1.2,
-    "audio_edit": 1.0,
-    "text_to_music": 2.5,
+    "text_to_sound": 0.8,
+    "audio_edit": 0.8,
+    "text_to_music": 1.5,
 }
 """Shares of the frames."""
 
@@ -38,7 +38,7 @@ def get_config() -> RunConfig:
         model=replace(
             run.model,
             context_frames=1024,
-            layout=replace(MODERN, aligned=True),
+            layout=replace(MODERN, aligned=(0, 1, 2, 4, 7, 12)),
             appended={"text": WORD_PIECES},
             global_stack=StackConfig(layers=5, width=240, heads=4),
             local_stack=StackConfig(layers=2, width=240, heads=4),
@@ -53,16 +53,17 @@ def get_config() -> RunConfig:
             text_frames=96,
             prompt_seconds=1.5,
             history_dropout=0.9,
+            condition_dropout=0.1,
             loss_weights={"asr": 5.0},
         ),
         train=replace(
             run.train,
-            steps=7300,
+            steps=11000,
             global_remat="none",
             local_chunk_frames=256,
             save_every_steps=500,
             log_every_steps=20,
-            evaluate_every_steps=1500,
+            evaluate_every_steps=3000,
         ),
         optim=OptimConfig(
             name="muon", schedule="warmup_stable_decay", peak_learning_rate=2e-3, warmup_steps=200, decay_share=0.25

@@ -17,7 +17,8 @@ from uniaudio_jax.sequence import to_frames, to_prefix, unscored
 from uniaudio_jax.tasks import TASKS, get_task
 from uniaudio_jax.vocab import END_MARKS, SPECIAL_TOKENS, START_MARKS
 
-ALIGNED = replace(MODEL, layout=replace(MODERN, aligned=True))
+AHEAD = (0, 2, 5)
+ALIGNED = replace(MODEL, layout=replace(MODERN, aligned=AHEAD))
 MADE = [name for name, task in TASKS.items() if task.makes_audio]
 
 
@@ -29,7 +30,7 @@ def example(task: str, seed: int = 0, items: int = 11) -> tuple[dict[str, np.nda
 
 
 def aligned_of(tokens: np.ndarray) -> np.ndarray:
-    return np.asarray(aligned_frames(jnp.asarray(tokens[None]), jnp.arange(len(tokens))[None])[0])
+    return np.asarray(aligned_frames(jnp.asarray(tokens[None]), jnp.arange(len(tokens))[None], AHEAD)[0])
 
 
 @pytest.mark.parametrize("task", MADE)
@@ -42,22 +43,23 @@ def test_a_frame_of_the_target_finds_the_frame_of_each_condition_at_its_time(tas
         spans[stream.kind] = range(at + 1, at + 1 + len(streams[stream.key]))
         at = spans[stream.kind].stop + 1
     for number, kind in enumerate(ALIGNED_KINDS):
+        span = spans.get(kind, range(0))
         for item in range(len(streams[row.target.key])):
-            span = spans.get(kind, range(0))
-            wanted = tokens[span[item]] if item < len(span) else np.full(3, NOTHING)
-            np.testing.assert_array_equal(found[target + item, number], wanted)
+            for of_ahead, ahead in zip(found[target + item], AHEAD, strict=True):
+                wanted = tokens[span[item + ahead]] if item + ahead < len(span) else np.full(3, NOTHING)
+                np.testing.assert_array_equal(of_ahead[number], wanted)
 
 
 def test_what_is_found_is_of_the_same_example_and_of_the_past():
     batch = random_batch(rows=3)
     tokens, positions = jnp.asarray(batch.tokens), jnp.asarray(batch.positions)
-    found = aligned_frames(tokens, positions)
+    found = aligned_frames(tokens, positions, AHEAD)
     for row, segments in enumerate(batch.segments):
         for segment in range(1, segments.max() + 1):
             own = np.flatnonzero(segments == segment)
             np.testing.assert_array_equal(found[row, own], aligned_of(batch.tokens[row, own]))
     cut = tokens.shape[1] // 2
-    changed = aligned_frames(tokens.at[:, cut:].set(5), positions)
+    changed = aligned_frames(tokens.at[:, cut:].set(5), positions, AHEAD)
     np.testing.assert_array_equal(changed[:, : cut + 1], found[:, : cut + 1])
 
 
@@ -96,7 +98,7 @@ def test_pytorch_finds_the_same_frames(task):
     _, tokens = example(task)
     both = np.concatenate([tokens, tokens])[None].astype(np.int64)
     positions = np.concatenate([np.arange(len(tokens))] * 2)[None]
-    found = modeling.aligned_frames(torch.from_numpy(both), torch.from_numpy(positions))[0].numpy()
+    found = modeling.aligned_frames(torch.from_numpy(both), torch.from_numpy(positions), AHEAD)[0].numpy()
     np.testing.assert_array_equal(found, np.concatenate([aligned_of(tokens)] * 2))
 
 
@@ -110,4 +112,5 @@ def test_numpy_finds_the_same_frames(task):
     assert onnx_generate.ALIGNED_KINDS == ALIGNED_KINDS
     cut = len(tokens) - 5
     padded = np.concatenate([tokens[:cut], np.zeros((9, 3), int)])
-    np.testing.assert_array_equal(onnx_generate.aligned_frames(tokens[:cut], 9, special), aligned_of(padded))
+    found = onnx_generate.aligned_frames(tokens[:cut], 9, special, AHEAD)
+    np.testing.assert_array_equal(found, aligned_of(padded))

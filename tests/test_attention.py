@@ -192,7 +192,7 @@ def test_fill_step_and_grow_equal_the_full_forward(layout):
     caches = [Cache(jnp.pad(keys, (none, none, room)), jnp.pad(values, (none, room, none))) for keys, values in caches]
     for frame in range(prefix, frames):
         position = jnp.full(rows, frame)
-        aligned = aligned_frames(batch.tokens, places)[:, frame]
+        aligned = aligned_frames(batch.tokens, places, stack.ahead)[:, frame]
         vectors, caches = stack.step(
             unstack(stack.blocks), batch.tokens[:, frame - 1], caches, position, jnp.int32(frame), aligned
         )

@@ -27,8 +27,8 @@ LAYOUTS = {
     "summed": LayoutConfig(frame_vectors="summed"),
     "levels": LayoutConfig(head="levels"),
     "modern": MODERN,
-    "aligned": LayoutConfig(aligned=True),
-    "every": replace(MODERN, aligned=True, query_key_norm=True),
+    "aligned": LayoutConfig(aligned=(0, 3)),
+    "every": replace(MODERN, aligned=(0, 1, 5), query_key_norm=True),
 }
 EVERY = pytest.mark.parametrize(
     "layout",

@@ -5,12 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from configs import base
 from tests.small_run import finish, python, write_codec
+from tests.tiny import MODEL as SMALL
+from tests.tiny import random_batch
 from uniaudio_jax import load_run, vocab
 from uniaudio_jax.checkpoint import Checkpoints, check_same, describe
 from uniaudio_jax.config import PAPER, MeshConfig, ModelConfig, OptimConfig, RunConfig, StackConfig, check_codec
@@ -72,6 +75,25 @@ def test_weights_grow_on_a_mesh_that_does_not_divide_their_old_vocabulary(tmp_pa
     np.testing.assert_array_equal(heads[0][:, 4213 - 2048 :], heads[2][:, 4213 - 2048 :])
     with pytest.raises(ValueError, match="start_from has 4213 ids, the run wants 4212; state model.vocabulary 4213"):
         start(replace(old, vocabulary=None))
+
+
+def test_a_layout_that_looks_further_ahead_begins_with_the_old_logits(tmp_path):
+    def model(*ahead: int) -> ModelConfig:
+        return replace(SMALL, context_frames=1024, layout=replace(SMALL.layout, aligned=ahead))
+
+    run, old, new = base.get_config(), ModelDefinition(model(0, 3)), model(0, 3, 5)
+    params = old.init(jax.random.key(0))
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(0, {"params": params}, describe(replace(run, model=old.config), None))
+    checkpoints.close()
+    programs = Programs(new, run.train, run.optim, make_mesh(MeshConfig(), jax.devices()[:1]))
+    fresh = programs.init(jax.random.key(1)).params
+    grown = start_weights(tmp_path, describe(replace(run, model=new), None), programs, fresh)
+    batch = jax.tree.map(jnp.asarray, random_batch(rows=2))
+    np.testing.assert_array_equal(ModelDefinition(new).logits(grown, batch), old.logits(params, batch))
+    for other in (model(0), model(3, 0, 5), model()):
+        with pytest.raises(ValueError, match="start_from has another model"):
+            start_weights(tmp_path, describe(replace(run, model=other), None), programs, fresh)
 
 
 def test_the_codec_must_have_the_models_levels_and_entries():

@@ -282,9 +282,12 @@ def _known(saved: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
 
 def check_growth(where: Place, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Raises ValueError unless a run described by `wanted` can go on with the weights of `saved`: the same codec, the
-    same sizes but for the vocabulary, and every old id with its old meaning."""
+    same sizes but for the vocabulary and for conditions further ahead, and every old id with its old meaning."""
     models = [_model(meta, where) for meta in (saved, wanted)]
     ids = [model.pop("vocabulary") for model in models]
+    known, looked_up = (model["layout"]["aligned"] for model in models)
+    if known and looked_up[: len(known)] == known:
+        models[0]["layout"]["aligned"] = looked_up
     for model in models:
         del model["appended"], model["ranges"]
     for what, got, want in (("model", *models), ("codec", _codec_key(saved), _codec_key(wanted))):

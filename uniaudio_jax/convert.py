@@ -96,6 +96,7 @@ def published_tensors(config: ModelConfig) -> list[Tensor]:
     """Every tensor of a checkpoint: in the paper's layout those of the public UniAudio v1 format (arXiv 2310.00704), in
     the public order; other layouts have fewer biases and other tensors in their places."""
     layout, width = config.layout, config.global_stack.width
+    ahead = len(layout.aligned)
     positions = [Tensor("g_pos.weight", "global.positions", (config.context_frames, width))]
     return [
         Tensor("g_emb.weight", "global.embedding", (config.vocabulary_size, config.token_width)),
@@ -109,7 +110,7 @@ def published_tensors(config: ModelConfig) -> list[Tensor]:
         *_linear("g2l_linear", "local.link", config.token_width, width),
         *_head(config),
         *_linear(TEXT_MAP, "global.text", config.text_width, width),
-        *([Tensor("g_aligned.weight", "global.aligned.kernel", (width, width))] if layout.aligned else []),
+        *([Tensor("g_aligned.weight", "global.aligned.kernel", (width, ahead * width))] if ahead else []),
     ]
 
 

@@ -61,11 +61,11 @@ def fitting(task: Task, prompt: Prompt, context: int) -> Prompt:
 class State(NamedTuple):
     """What one frame leaves to the next.
 
-    caches: of each global layer; slot: of the caches, for the next frame of all rows, behind the past of each; aligned:
-    what conditions hold at the time of each frame to generate, [B, C, K, Q], see `aligned_frames`; K is 0 where the
-    layout is not aligned; frame: the last frame's tokens, [B, Q]; position: of the next frame, [B]; done: whether a row
-    has ended, [B]; past: what choices know of the frames before; limit: frames that a row may generate, [B]; key: of
-    each row's random numbers, [B].
+    caches: of each global layer; slot: of the caches, for the next frame of all rows, behind the past of each;
+    aligned: what conditions hold at the time of each frame to generate and ahead of it, [B, C, A, K, Q], see
+    `aligned_frames`; frame: the last frame's tokens, [B, Q]; position: of the next frame, [B]; done: whether a row
+    has ended, [B]; past: what choices know of the frames before; limit: frames that a row may generate, [B]; key:
+    of each row's random numbers, [B].
     """
 
     caches: list[Cache]
@@ -146,11 +146,11 @@ def idle_state(config: ModelConfig, rows: int) -> State:
     stack = config.global_stack
     items = rows * stack.heads
     empty = Cache(jnp.zeros((items, stack.head_width, 0)), jnp.zeros((items, 0, stack.head_width)))
-    none, kinds = jnp.zeros(rows, jnp.int32), len(ALIGNED_KINDS) if config.layout.aligned else 0
+    none, looked_up = jnp.zeros(rows, jnp.int32), (len(config.layout.aligned), len(ALIGNED_KINDS))
     return State(
         caches=[empty] * stack.layers,
         slot=jnp.int32(0),
-        aligned=jnp.full((rows, config.context_frames, kinds, config.codebooks), NOTHING),
+        aligned=jnp.full((rows, config.context_frames, *looked_up, config.codebooks), NOTHING),
         frame=jnp.zeros((rows, config.codebooks), jnp.int32),
         position=none,
         done=jnp.ones(rows, bool),
@@ -177,7 +177,7 @@ def admit(
     ]
     aligned = state.aligned
     if aligned.size:
-        aligned = aligned.at[row].set(_aligned_later(prefix, length, aligned.shape[1]))
+        aligned = aligned.at[row].set(_aligned_later(prefix, length, aligned.shape[1], global_.ahead))
     return State(
         caches=caches,
         slot=state.slot,
@@ -191,10 +191,10 @@ def admit(
     )
 
 
-def _aligned_later(prefix: Batch, length: Array, frames: int) -> Int[Array, "C K Q"]:
+def _aligned_later(prefix: Batch, length: Array, frames: int, ahead: tuple[int, ...]) -> Int[Array, "C A K Q"]:
     """What the conditions of a prefix [1, P, Q] hold at the time of so many frames after its `length` ones."""
     tokens = jnp.pad(prefix.tokens, ((0, 0), (0, frames), (0, 0)))
-    found = aligned_frames(tokens, jnp.arange(tokens.shape[1])[None])[0]
+    found = aligned_frames(tokens, jnp.arange(tokens.shape[1])[None], ahead)[0]
     return jax.lax.dynamic_slice_in_dim(found, length, frames)
 
 

@@ -29,7 +29,8 @@ def first_state(config: RunConfig, meta: dict[str, Any], programs: Programs) -> 
 
 
 def start_weights(run: Place, meta: dict[str, Any], programs: Programs, fresh: Params) -> Params:
-    """The newest weights of `run` in the shapes of `fresh`; ids that only the new vocabulary has keep fresh values.
+    """The newest weights of `run` in the shapes of `fresh`; ids that only the new vocabulary has keep fresh values, and
+    what conditions hold further ahead than the run looked counts for nothing at first.
 
     Raises ValueError when codec, sizes or the meaning of old ids differ between the run and `meta`, or where new ids
     would not be learned.
@@ -83,9 +84,10 @@ def _whole_vocabulary(axes: Any) -> Any:
 
 
 def grown(known: jax.Array, fresh: jax.Array, axes: tuple[str, ...]) -> jax.Array:
-    """`known`, followed along its vocabulary axis by the ids that only `fresh` has."""
+    """`known`, followed along its vocabulary axis by the ids that only `fresh` has, or by zeros for the conditions
+    further ahead that only `fresh` looks at."""
     if known.shape == fresh.shape:
         return known
-    axis = axes.index("vocab")
+    axis = axes.index("vocab" if "vocab" in axes else "ahead")
     more = jax.lax.slice_in_dim(fresh, known.shape[axis], fresh.shape[axis], axis=axis)
-    return jnp.concatenate([known, more], axis=axis)
+    return jnp.concatenate([known, more if "vocab" in axes else jnp.zeros_like(more)], axis=axis)

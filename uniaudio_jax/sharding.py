@@ -27,6 +27,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "positions": (),
     "levels": (),
     "text": (),
+    "ahead": (),
     "token": (),
     "rank": (),
     "none": (),

@@ -118,9 +118,9 @@ VOICE = ("speaker_similarity", "xvector_similarity")
 """Of a voice that a prompt, or the reference, gives."""
 RESTORED_SPEECH = ("stoi", "pesq", "visqol", "si_sdr_db", "mel_distance", *HEARD, "length_ratio")
 """The target is the speech that the input holds, sample for sample."""
-EDITED_SPEECH = ("stoi", "mel_distance", "mel_cepstral_distortion_db", *HEARD, "length_ratio")
+EDITED_SPEECH = ("stoi", "mel_distance", "mel_cepstral_distortion_db", *HEARD, "masked_words", "length_ratio")
 """The words outside of the masked span keep their places; the phase inside it is free, which SI-SDR would punish."""
-SETS = ("frechet_codec_distance", "frechet_audio_distance", "kl_divergence")
+SETS = ("frechet_codec_distance", "frechet_audio_distance", "kl_divergence", "retrieval_at_1")
 """What sounds are made of, all clips together or class by class; none compares moments."""
 EDITED_SOUND = ("si_sdr_db", "mel_distance", *SETS, "length_ratio")
 """What the order leaves alone keeps its place and samples. STOI and PESQ are measures of speech."""
@@ -129,6 +129,8 @@ SAME_FRAMES = ("mel_distance", "mel_cepstral_distortion_db", "pitch", "length_ra
 open what STOI, PESQ and SI-SDR would compare, the envelope and the phase."""
 FREE_FRAMES = (*HEARD, "aligned_mel_distance", "mel_cepstral_distortion_db", "length_ratio", "duration_error_seconds")
 """A text is said well at many paces: frames at the same time hold other sounds, and only aligned ones compare."""
+MANNER = (*FREE_FRAMES, "aligned_pitch", "rate_order", "pitch_order")
+"""Of speech whose rate and pitch an instruction states."""
 TEXTURE = (*SETS, "clap_score", "mel_distance", "length_ratio")
 """A caption fixes the colour of a sound but no moment of it. The mel distance compares that colour coarsely, and says
 something only beside its own chance, the row "another reference"."""
@@ -150,10 +152,10 @@ TASKS = {
         ),
         Task("singing", "<sing_task>", (SUNG_PHONE, MIDI, SPEAKER_PROMPT), metrics=(*SAME_FRAMES, *VOICE)),
         Task("text_to_sound", "<TSS_task>", (CAPTION,), metrics=TEXTURE),
-        Task("text_to_music", "<TTM_task>", (CAPTION,), metrics=TEXTURE),
+        Task("text_to_music", "<TTM_task>", (CAPTION,), metrics=(*TEXTURE, "tempo")),
         Task("audio_edit", "<Audit_task>", (EDIT_ORDER, SOURCE_AUDIO), EDITED_AUDIO, metrics=EDITED_SOUND),
         Task("dereverberation", "<Speech_RIR_task>", (REVERBERANT_AUDIO,), metrics=RESTORED_SPEECH),
-        Task("instructed_tts", "<InstructTTS_task>", (PHONE, INSTRUCTION), metrics=(*FREE_FRAMES, "aligned_pitch")),
+        Task("instructed_tts", "<InstructTTS_task>", (PHONE, INSTRUCTION), metrics=MANNER),
         Task("speech_edit", "<speech_edit_task>", (PHONE, MASKED_AUDIO), metrics=EDITED_SPEECH),
         # Further formats of the public code.
         Task("plain_tts", "<plain_tts_task>", (PHONE,), metrics=FREE_FRAMES),

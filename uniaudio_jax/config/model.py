@@ -69,11 +69,21 @@ class LayoutConfig(Checked):
     frame_vectors: Literal["concatenated", "summed"] = "concatenated"
     """How the tokens of a frame become its vector, and its global vector reaches the levels: as Q shares of the width,
     one for each level, or as one sum, of which each level sees all."""
-    aligned: bool = False
-    """Whether a frame also gets what the conditions hold at the same time (`model/aligned.py`)."""
+    aligned: tuple[int, ...] = ()
+    """A frame also gets what the conditions hold so many frames ahead of it, 0 for the same time (`model/aligned.py`);
+    nothing where there are none."""
     head: str = "shared"
     """What gives the logits, by its name in model/heads: shared over all ids, or levels, each over the ids that can
     come there."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(
+            "LayoutConfig.aligned",
+            all(frames >= 0 for frames in self.aligned) and len(set(self.aligned)) == len(self.aligned),
+            str(self.aligned),
+            "different numbers of frames, each 0 or more",
+        )
 
     def output_std(self, stack: StackConfig) -> float:
         """Spread of the fresh weights of a block's output maps."""

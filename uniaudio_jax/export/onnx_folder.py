@@ -97,8 +97,8 @@ class OnnxFolder:
         tokens, slots = batch.tokens[span.row, span.frames], batch.text_slots[span.row, span.frames]
         room = ((length - len(tokens), 0), (0, 0))
         before = np.concatenate([np.full_like(tokens[:1], GLOBAL_START), tokens[:-1]]).astype(np.int64)
-        aligned = self.program.aligned_frames(tokens, 0, self.model.special)
+        aligned = self.model.aligned_frames(tokens, 0)
         slots = np.pad(slots[:-1], (length - len(slots) + 1, 0), constant_values=-1)
         text = batch.text_vectors[span.row][np.maximum(slots, 0)]
-        beside = np.pad(aligned, (room[0], (0, 0), (0, 0)), constant_values=-1)
+        beside = np.pad(aligned, (room[0], *[(0, 0)] * 3), constant_values=-1)
         return np.pad(before, room), beside, text, slots >= 0, np.pad(tokens, room)

@@ -12,7 +12,7 @@ from uniaudio_jax.packages import load_world
 LOWEST_HZ, HIGHEST_HZ = 60.0, 1000.0
 SHORTEST_SECONDS = 0.1
 """Of what WORLD can hear a pitch in."""
-CENTS = 1200.0
+CENTS, QUARTER_TONE_CENTS = 1200.0, 50.0
 
 
 def pitch(sample: Sample) -> Scores:
@@ -42,9 +42,13 @@ def compared(reference: Float[np.ndarray, " T"], estimate: Float[np.ndarray, " T
     f0_rmse_cents: root of the mean square difference where both have a pitch, 100 for a semitone; undefined where
     they never have. f0_correlation: Pearson's, of the cents there; undefined where one of them does not change.
     voicing_error: the share of frames where one has a pitch and the other none; undefined for no frame.
+    raw_pitch_accuracy: the share of the reference's frames with a pitch where the estimate's is within 50 cents of it.
     """
-    scores: Scores = dict.fromkeys(("f0_rmse_cents", "f0_correlation", "voicing_error"), NO_SCORE)
+    scores: Scores = dict.fromkeys(SCALES, NO_SCORE)
     voiced = ~np.isnan([reference, estimate])
+    if voiced[0].any():
+        near = np.abs(reference - estimate)[voiced[0]] <= QUARTER_TONE_CENTS  # not where the estimate is NaN
+        scores["raw_pitch_accuracy"] = Score(float(near.mean()), 1.0)
     if len(reference):
         scores["voicing_error"] = Score(float(np.mean(voiced[0] != voiced[1])), 1.0)
     pairs = np.stack([reference, estimate])[:, voiced.all(axis=0)]
@@ -74,6 +78,7 @@ SCALES = {
     "f0_rmse_cents": Scale("lower", 0),
     "f0_correlation": Scale("higher", -1, 1),
     "voicing_error": Scale("lower", 0, 1),
+    "raw_pitch_accuracy": Scale("higher", 0, 1),
 }
 PITCH = MetricKind(measure=pitch, scales=SCALES, packages=("pyworld",), extra="quickstart")
 ALIGNED_PITCH = MetricKind(

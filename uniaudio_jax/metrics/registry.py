@@ -11,15 +11,19 @@ from uniaudio_jax.metrics.frechet import FRECHET_AUDIO_DISTANCE, FRECHET_CODEC_D
 from uniaudio_jax.metrics.judges import Judges
 from uniaudio_jax.metrics.kl_divergence import KL_DIVERGENCE
 from uniaudio_jax.metrics.length import DURATION_ERROR, LENGTH_RATIO
+from uniaudio_jax.metrics.masked_words import MASKED_WORDS
 from uniaudio_jax.metrics.mel_cepstral_distortion import MEL_CEPSTRAL_DISTORTION
 from uniaudio_jax.metrics.mel_distance import ALIGNED_MEL_DISTANCE, MEL_DISTANCE
 from uniaudio_jax.metrics.metric import Metric, SetMetric
+from uniaudio_jax.metrics.order import PITCH_ORDER, RATE_ORDER
 from uniaudio_jax.metrics.pesq import PESQ
 from uniaudio_jax.metrics.pitch import ALIGNED_PITCH, PITCH
+from uniaudio_jax.metrics.retrieval import RETRIEVAL
 from uniaudio_jax.metrics.sample import Sample, Scores
 from uniaudio_jax.metrics.si_sdr import SI_SDR
 from uniaudio_jax.metrics.speaker_similarity import SPEAKER_SIMILARITY, XVECTOR_SIMILARITY
 from uniaudio_jax.metrics.stoi import STOI
+from uniaudio_jax.metrics.tempo import TEMPO
 from uniaudio_jax.metrics.visqol import VISQOL
 from uniaudio_jax.metrics.whisper import WHISPER
 
@@ -33,6 +37,10 @@ METRICS = {
     "mel_cepstral_distortion_db": MEL_CEPSTRAL_DISTORTION,
     "pitch": PITCH,
     "aligned_pitch": ALIGNED_PITCH,
+    "rate_order": RATE_ORDER,
+    "pitch_order": PITCH_ORDER,
+    "tempo": TEMPO,
+    "retrieval_at_1": RETRIEVAL,
     "length_ratio": LENGTH_RATIO,
     "duration_error_seconds": DURATION_ERROR,
     "dnsmos": DNSMOS,
@@ -40,6 +48,7 @@ METRICS = {
     "speaker_similarity": SPEAKER_SIMILARITY,
     "xvector_similarity": XVECTOR_SIMILARITY,
     "whisper": WHISPER,
+    "masked_words": MASKED_WORDS,
     "text_error_rates": TEXT_ERROR_RATES,
     "token_error_rate": TOKEN_ERROR_RATE,
     "accuracy": ACCURACY,

@@ -2,6 +2,7 @@
 
 import functools
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +36,23 @@ def transcript(wav: Float[np.ndarray, " S"], sample_rate_hz: int, model: Model) 
 
     The likeliest of five beams, and nothing drawn by chance: one waveform has one transcript.
     """
+    return " ".join(segment.text for segment in _heard(wav, sample_rate_hz, model, without_timestamps=True))
+
+
+def timed_words(wav: Float[np.ndarray, " S"], sample_rate_hz: int, model: Model) -> list[tuple[str, float]]:
+    """The words that `transcript` hears, and the second of the middle of each."""
+    segments = _heard(wav, sample_rate_hz, model, without_timestamps=True, word_timestamps=True)
+    return [(word.word.strip(), (word.start + word.end) / 2) for segment in segments for word in segment.words]
+
+
+def _heard(wav: Float[np.ndarray, " S"], sample_rate_hz: int, model: Model, **options: bool) -> Iterable[Any]:
+    """The segments that Whisper hears: none in silence."""
     wav = at_rate(wav, sample_rate_hz, RATE_HZ)
     if not wav.any():
-        return ""
-    segments, _ = _whisper(model.path.parent).transcribe(
-        wav,
-        language="en",
-        beam_size=BEAMS,
-        temperature=0.0,
-        without_timestamps=True,
-        max_new_tokens=MORE_TOKENS + TOKENS_PER_SECOND * len(wav) // RATE_HZ,
-    )
-    return " ".join(segment.text for segment in segments)
+        return ()
+    most = MORE_TOKENS + TOKENS_PER_SECOND * len(wav) // RATE_HZ
+    settings = {"language": "en", "beam_size": BEAMS, "temperature": 0.0, "max_new_tokens": most, **options}
+    return _whisper(model.path.parent).transcribe(wav, **settings)[0]
 
 
 @functools.cache

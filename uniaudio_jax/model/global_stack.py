@@ -1,11 +1,12 @@
 """The global stack: one vector for each frame, out of all frames before it (arXiv 2310.00704 section 2.3)."""
 
 import jax.numpy as jnp
+from einops import rearrange
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from uniaudio_jax.config import ModelConfig, Remat
-from uniaudio_jax.model.aligned import NOTHING, aligned_frames
+from uniaudio_jax.model.aligned import NOTHING, aligned_places, frames_at
 from uniaudio_jax.model.attention import Cache, choose_attend, linear
 from uniaudio_jax.model.block import Block, fill_blocks, make_blocks, run_blocks, step_blocks
 from uniaudio_jax.model.embed import FRAME_VECTORS, place_text, shift_frames, shift_slots
@@ -25,7 +26,9 @@ class GlobalStack(nnx.Module):
         self.embedding = nnx.Param(table, axes=("vocab", "embed"))
         shape = (config.context_frames, width)
         self.positions = self.attend.positions.table(shape, ("positions", "embed"), std, rngs)
-        self.aligned = linear(width, width, ("none", "embed"), std, rngs, False) if config.layout.aligned else None
+        self.ahead = config.layout.aligned
+        aligned = linear(len(self.ahead) * width, width, ("ahead", "embed"), std, rngs, False) if self.ahead else None
+        self.aligned = aligned
         self.text = linear(config.text_width, width, ("text", "embed"), std, rngs)
         self.blocks = make_blocks(config.global_stack, config.layout, rngs)
         self.norm = make_norm(config.layout.norm, width)
@@ -42,15 +45,19 @@ class GlobalStack(nnx.Module):
         frames = self.frame_vectors(shift_frames(batch.tokens, batch.positions), table)
         mapped = self.text(batch.text_vectors.astype(table.dtype))
         frames = place_text(frames, mapped, shift_slots(batch.text_slots, batch.positions))
-        if self.aligned is not None:
-            frames += self.of_conditions(aligned_frames(batch.tokens, batch.positions))
+        if self.ahead:
+            places = aligned_places(batch.tokens, batch.positions, self.ahead)
+            vectors = frames_at(self.frame_vectors(batch.tokens, table), places)
+            frames += self.of_conditions(vectors, places != NOTHING)
         return self.attend.positions.add(frames, batch.positions, self.positions)
 
-    def of_conditions(self, aligned: Int[Array, "*any K Q"]) -> Float[Array, "*any D"]:
-        """What a frame gets of the frames of conditions at its time."""
+    def of_conditions(
+        self, vectors: Float[Array, "*any A K D"], is_there: Bool[Array, "*any A K"]
+    ) -> Float[Array, "*any D"]:
+        """What a frame gets of the frames of conditions at its time and ahead of it, of those that are there."""
         assert self.aligned is not None
-        vectors = self.frame_vectors(jnp.maximum(aligned, 0), self.embedding[...])
-        return self.aligned(jnp.where(aligned[..., :1] != NOTHING, vectors, 0).sum(axis=-2))
+        known = jnp.where(is_there[..., None], vectors, 0).sum(axis=-2)
+        return self.aligned(rearrange(known, "... A D -> ... (A D)"))
 
     def fill(self, batch: Batch) -> tuple[Float[Array, "B T D"], list[Cache]]:
         """The vectors of a whole prefix, and the cache of each layer that it leaves."""
@@ -65,13 +72,14 @@ class GlobalStack(nnx.Module):
         caches: list[Cache],
         position: Int[Array, " B"],
         slot: Int[Array, ""],
-        aligned: Int[Array, "B K Q"],
+        aligned: Int[Array, "B A K Q"],
     ) -> tuple[Float[Array, "B D"], list[Cache]]:
         """The vector for the frame at `position`, given the frame before it, and the new caches; see `Attend.step`
-        for `slot`. aligned: the frames of conditions at its time, see `aligned_frames`."""
+        for `slot`. aligned: the frames of conditions at its time and ahead of it, see `aligned_frames`."""
         vectors = self.frame_vectors(frame, self.embedding[...])
-        if self.aligned is not None:
-            vectors += self.of_conditions(aligned)
+        if self.ahead:
+            conditions = self.frame_vectors(jnp.maximum(aligned, 0), self.embedding[...])
+            vectors += self.of_conditions(conditions, aligned[..., 0] != NOTHING)
         x = jnp.expand_dims(self.attend.positions.add(vectors, position, self.positions), 1)
         x, caches = step_blocks(blocks, x, self.attend.step(position, slot), caches)
         return self.norm(x)[:, 0], caches

@@ -44,7 +44,7 @@ class Layout:
     query_key_norm: bool = False
     zero_outputs: bool = False
     frame_vectors: str = "concatenated"
-    aligned: bool = False
+    aligned: Sequence[int] = ()
     head: str = "shared"
 
 
@@ -282,7 +282,7 @@ class UniAudio(nn.Module):
         if layout.positions == "learned":
             self.g_pos = nn.Embedding(config.context_frames, width)
         if layout.aligned:
-            self.g_aligned = nn.Linear(width, width, bias=False)
+            self.g_aligned = nn.Linear(len(layout.aligned) * width, width, bias=False)
         self.g_layers = nn.ModuleList([Block(config) for _ in range(config.global_layers)])
         self.g_ln = norm(layout, width)
         self.l_emb = nn.Embedding(config.vocab, width)
@@ -379,7 +379,8 @@ class UniAudio(nn.Module):
         x = self.global_inputs(tokens, positions, text_vectors, slots)
         if self.config.layout.aligned:
             whole = F.pad(prefix, (0, 0, 0, frames))
-            later = self.of_conditions(aligned_frames(whole, count_positions(whole, None))[:, start:])
+            found = aligned_frames(whole, count_positions(whole, None), self.config.layout.aligned)
+            later = self.of_conditions(found[:, start:])
         for frame in range(frames):
             x = run_blocks(self.g_layers, x, caches=caches, turn=self.turn(positions))
             generated[:, frame] = self.next_frame(self.g_ln(x[:, -1]), allowed, end, sampling)
@@ -421,14 +422,14 @@ class UniAudio(nn.Module):
             indices = slots.clamp(min=0).long().unsqueeze(-1).expand(-1, -1, mapped.shape[-1])
             x = torch.where((slots >= 0).unsqueeze(-1), mapped.gather(1, indices), x)
         if self.config.layout.aligned:
-            x = x + self.of_conditions(aligned_frames(tokens, positions))
+            x = x + self.of_conditions(aligned_frames(tokens, positions, self.config.layout.aligned))
         return self.placed(x, positions)
 
     def of_conditions(self, aligned: Tensor) -> Tensor:
-        """What frames [B, T, D] get of the frames of conditions at their time [B, T, K, Q]."""
+        """What frames [B, T, D] get of the frames of conditions at their time and ahead of it [B, T, A, K, Q]."""
         vectors = self.g_emb(aligned.clamp(min=0))
-        vectors = vectors.flatten(3) if self.config.layout.frame_vectors == "concatenated" else vectors.sum(3)
-        return self.g_aligned((vectors * (aligned[..., :1] != NOTHING)).sum(2))
+        vectors = vectors.flatten(4) if self.config.layout.frame_vectors == "concatenated" else vectors.sum(4)
+        return self.g_aligned((vectors * (aligned[..., :1] != NOTHING)).sum(3).flatten(2))
 
     def global_vectors(
         self,
@@ -520,8 +521,9 @@ def count_positions(tokens: Tensor, segment_ids: Tensor | None) -> Tensor:
     return frames - torch.where(begins, frames, 0).cummax(dim=1).values
 
 
-def aligned_frames(tokens: Tensor, positions: Tensor) -> Tensor:
-    """For each frame, the frame [B, T, K, Q] of each kind of ALIGNED_MARKS that lies as far behind its mark.
+def aligned_frames(tokens: Tensor, positions: Tensor, ahead: Sequence[int]) -> Tensor:
+    """For each frame, the frames [B, T, A, K, Q] of each kind of ALIGNED_MARKS that lie as far behind its mark, and
+    each of the A `ahead` further.
 
     A frame belongs to the stream whose mark came last before it. Of each kind the last stream that began before that
     one in the same example counts; where there is none, or it is shorter, the ids are NOTHING.
@@ -537,18 +539,19 @@ def aligned_frames(tokens: Tensor, positions: Tensor) -> Tensor:
         return F.pad(values[:, :-1], (1, 0), value=-1)
 
     def at(values: Tensor, where: Tensor) -> Tensor:
-        return values.gather(1, where.clamp(min=0))
+        return values.gather(1, where.clamp(0, tokens.shape[1] - 1))
 
     starts, ends = (torch.tensor(marks, device=tokens.device) for marks in (START_MARKS, END_MARKS))
     own, last_end = before(last(torch.isin(first, starts))), last(torch.isin(first, ends))
     found = []
-    for mark in ALIGNED_MARKS:
-        begun = at(before(last(first == mark)), own)
-        source = begun + places - own
-        is_there = (own >= start) & (begun >= start) & (source < own) & (at(last_end, source) < begun)
-        frames = tokens.gather(1, source.clamp(min=0).unsqueeze(-1).expand_as(tokens))
-        found.append(torch.where(is_there.unsqueeze(-1), frames, NOTHING))
-    return torch.stack(found, dim=2)
+    for more in ahead:
+        for mark in ALIGNED_MARKS:
+            begun = at(before(last(first == mark)), own)
+            source = begun + places - own + more
+            is_there = (own >= start) & (begun >= start) & (source < own) & (at(last_end, source) < begun)
+            where = source.clamp(0, tokens.shape[1] - 1).unsqueeze(-1)
+            found.append(torch.where(is_there.unsqueeze(-1), tokens.gather(1, where.expand_as(tokens)), NOTHING))
+    return torch.stack(found, dim=2).unflatten(2, (len(ahead), len(ALIGNED_MARKS)))
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:

@@ -68,10 +68,11 @@ class Frame(nn.Module):
         """Ids [B, Q] and logits [B, Q, V] of the frame, and the caches: keys and values of each layer in turn.
 
         before: ids [B, N, Q] of the frame before each new one, `<mega_global>` before a row's first; text, is_text:
-        vectors [B, N, W], and where they stand for the ids; padding: how many frames [B] of a row, its first ones, are
-        none; aligned: ids [B, N, K, Q] of the frames of conditions at the time of each new one, -1 where there are
-        none; allowed: which ids [B, Q, V] may come; noise: what `temperature` [1] times is added to their logits before
-        the largest is taken, Gumbel noise to draw one; top_k: among how many [1] of the most likely.
+        vectors [B, N, W], and where they stand for the ids; padding: how many frames [B] of a row, its first ones,
+        are none; aligned: ids [B, N, A, K, Q] of the frames of conditions at the time of each new one and ahead of
+        it, -1 where there are none; allowed: which ids [B, Q, V] may come; noise: what `temperature` [1] times is
+        added to their logits before the largest is taken, Gumbel noise to draw one; top_k: among how many [1] of
+        the most likely.
         """
         model, caches = self.model, [GrowingCache(*pair) for pair in zip(past[::2], past[1::2], strict=True)]
         keys = torch.arange(past[0].shape[2] + before.shape[1])
@@ -109,12 +110,13 @@ def traced_inputs(model: UniAudio) -> dict[str, Any]:
     sizes = model.config
     ids = (ROWS, sizes.codebooks, sizes.vocab)
     cache = torch.zeros(ROWS, sizes.heads, CACHED, sizes.head_width)
+    looked_up = (len(sizes.layout.aligned), len(ALIGNED_MARKS))
     return {
         "before": torch.zeros(ROWS, FRAMES, sizes.codebooks, dtype=torch.long),
         "text": torch.zeros(ROWS, FRAMES, sizes.text_width),
         "is_text": torch.zeros(ROWS, FRAMES, dtype=torch.bool),
         "padding": torch.zeros(ROWS, dtype=torch.long),
-        "aligned": torch.zeros(ROWS, FRAMES, len(ALIGNED_MARKS), sizes.codebooks, dtype=torch.long),
+        "aligned": torch.zeros(ROWS, FRAMES, *looked_up, sizes.codebooks, dtype=torch.long),
         "allowed": torch.ones(ids, dtype=torch.bool),
         "noise": torch.zeros(ids),
         "temperature": torch.ones(1),

@@ -25,6 +25,7 @@ class UniAudio:
         self.config, self.vocabulary = read
         self.special: dict[str, int] = self.vocabulary["special"]
         self.levels, self.size = self.vocabulary["codebooks"], self.vocabulary["size"]
+        self.ahead: Sequence[int] = self.config.get("layout", {}).get("aligned", ())
         self.session = onnxruntime.InferenceSession(Path(folder) / "frame.onnx", providers=["CPUExecutionProvider"])
         self.caches = [each.name for each in self.session.get_inputs() if each.name.startswith(("keys_", "values_"))]
         self.outputs = [each.name for each in self.session.get_outputs()]
@@ -83,8 +84,8 @@ class UniAudio:
         shape = (len(prompts), self.levels, self.size)
         chosen = {"allowed": np.broadcast_to(allowed, shape), "temperature": temperature, "top_k": top_k}
         inputs = self.first_inputs(prompts, texts)
-        found = [aligned_frames(prompt, frames, self.special)[len(prompt) + 1 :] for prompt in prompts]
-        later = np.stack([np.pad(row, ((0, 1), (0, 0), (0, 0)), constant_values=-1) for row in found])
+        found = [self.aligned_frames(prompt, frames)[len(prompt) + 1 :] for prompt in prompts]
+        later = np.stack([np.pad(row, ((0, 1), *[(0, 0)] * 3), constant_values=-1) for row in found])
         made, lengths, caches = [], np.full(len(prompts), frames), None
         for frame in range(frames):
             noise = rng.gumbel(size=shape) if temperature else np.zeros(shape)
@@ -103,10 +104,10 @@ class UniAudio:
         """What `step` takes to read prompts: their frames behind `<mega_global>`, with padding before short ones."""
         longest = max(map(len, prompts))
         before = np.full((len(prompts), longest + 1, self.levels), self.special["<mega_global>"])
-        aligned = np.full((len(prompts), longest + 1, len(ALIGNED_KINDS), self.levels), -1)
+        aligned = np.full((len(prompts), longest + 1, len(self.ahead), len(ALIGNED_KINDS), self.levels), -1)
         for row, beside, prompt in zip(before, aligned, prompts, strict=True):
             row[longest + 1 - len(prompt) :] = prompt
-            beside[longest - len(prompt) :] = aligned_frames(prompt, 1, self.special)
+            beside[longest - len(prompt) :] = self.aligned_frames(prompt, 1)
         padding = np.array([longest - len(prompt) for prompt in prompts])
         inputs = {"before": before, "padding": padding, "aligned": aligned}
         if texts is None:
@@ -115,6 +116,11 @@ class UniAudio:
         text = np.zeros((*is_text.shape, self.config["text_width"]), np.float32)
         text[is_text] = np.concatenate(texts)
         return inputs | {"text": text, "is_text": is_text}
+
+    def aligned_frames(self, tokens: np.ndarray, more: int) -> np.ndarray:
+        """What the conditions hold at the time of each of the frames [T, Q] of an example and of `more` after them, and
+        so many frames ahead as the layout says, [T + more, A, K, Q]."""
+        return aligned_frames(tokens, more, self.special, self.ahead)
 
     def step(
         self,
@@ -128,7 +134,7 @@ class UniAudio:
     ) -> tuple[np.ndarray, np.ndarray, Sequence[Any]]:
         """Ids [B, Q] and logits [B, Q, V] of the next frame, and the caches, which are None at a row's begin.
 
-        inputs: "before" [B, N, Q], "padding" [B], "aligned" [B, N, K, Q], and "text" [B, N, W] with "is_text" [B, N]
+        inputs: "before" [B, N, Q], "padding" [B], "aligned" [B, N, A, K, Q], and "text" [B, N, W] with "is_text" [B, N]
         where there are such; all others as frame.onnx has them. Caches stay onnxruntime's own values, so that none is
         copied.
         """
@@ -155,23 +161,24 @@ ALIGNED_KINDS = ("phone", "semantic", "sing_midi", "audio")
 """Kinds of streams that tell what sounds at each time."""
 
 
-def aligned_frames(tokens: np.ndarray, more: int, special: dict[str, int]) -> np.ndarray:
-    """For each of the frames [T, Q] of one example, and `more` after them, the frame of each of the K `ALIGNED_KINDS`
-    that lies as far behind its mark, [T + more, K, Q].
+def aligned_frames(tokens: np.ndarray, more: int, special: dict[str, int], ahead: Sequence[int]) -> np.ndarray:
+    """For each of the frames [T, Q] of one example, and `more` after them, the frames of each of the K `ALIGNED_KINDS`
+    that lie as far behind its mark, and each of the A `ahead` further, [T + more, A, K, Q].
 
     A frame belongs to the stream whose mark came last before it. Of each kind the last stream that began before that
     one counts; where there is none, or it is shorter, the ids are -1.
     """
     starts = {number: name for name, number in special.items() if name.endswith("_start>")}
     stops = {number for name, number in special.items() if name.endswith("_end>")}
-    found = np.full((len(tokens) + more, len(ALIGNED_KINDS), tokens.shape[1]), -1)
+    found = np.full((len(tokens) + more, len(ahead), len(ALIGNED_KINDS), tokens.shape[1]), -1)
     earlier: dict[str, np.ndarray] = {}
     name, begun = "", 0
     for place in range(len(tokens) + more):
-        for row, kind in zip(found[place], ALIGNED_KINDS, strict=True):
+        for number, kind in enumerate(ALIGNED_KINDS):
             items = earlier.get(f"<{kind}_start>", tokens[:0])
-            if name and place - begun <= len(items):
-                row[:] = items[place - begun - 1]
+            for row, frames in zip(found[place, :, number], ahead, strict=True):
+                if name and place - begun + frames <= len(items):
+                    row[:] = items[place - begun - 1 + frames]
         first = int(tokens[place, 0]) if place < len(tokens) else -1
         if first in stops:
             earlier[name] = tokens[begun + 1 : place]
