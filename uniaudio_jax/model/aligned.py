@@ -7,7 +7,7 @@ Frames ahead of it tell how the sound goes on: how long a phone still lasts, and
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from uniaudio_jax.vocab import END_MARKS, SPECIAL_IDS, START_MARKS
 
@@ -52,6 +52,19 @@ def frames_at(frames: Shaped[Array, "B T D"], places: Int[Array, "B T A K"]) -> 
     """What the frames of each row hold at places; NOTHING stands for the first."""
     chosen = jnp.take_along_axis(frames, jnp.maximum(places, 0).reshape(len(frames), -1, 1), axis=1)
     return chosen.reshape(*places.shape, frames.shape[-1])
+
+
+def frames_ahead(
+    frames: Float[Array, "B T D"], first: Int[Array, "B T"], ahead: tuple[int, ...]
+) -> tuple[Float[Array, "B T A D"], Bool[Array, "B T A"]]:
+    """The frame so many places ahead of each, and whether it lies in the same stream. first: the first id of each."""
+    ends = jnp.cumsum(jnp.isin(first, jnp.array(END_MARKS)), axis=1)
+    more = ((0, 0), (0, max(ahead)))
+    padded, ends_later = jnp.pad(frames, (*more, (0, 0))), jnp.pad(ends, more, constant_values=NOTHING)
+    length = frames.shape[1]
+    found = [padded[:, place : place + length] for place in ahead]
+    same = [ends_later[:, place : place + length] == ends for place in ahead]
+    return jnp.stack(found, axis=2), jnp.stack(same, axis=2)
 
 
 def _last(is_one: Bool[Array, "B T"], exclusive: bool = False) -> Int[Array, "B T"]:

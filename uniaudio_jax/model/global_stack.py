@@ -6,7 +6,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from uniaudio_jax.config import ModelConfig, Remat
-from uniaudio_jax.model.aligned import NOTHING, aligned_places, frames_at
+from uniaudio_jax.model.aligned import NOTHING, aligned_places, frames_ahead, frames_at
 from uniaudio_jax.model.attention import Cache, choose_attend, linear
 from uniaudio_jax.model.block import Block, fill_blocks, make_blocks, run_blocks, step_blocks
 from uniaudio_jax.model.embed import FRAME_VECTORS, place_text, shift_frames, shift_slots
@@ -46,10 +46,21 @@ class GlobalStack(nnx.Module):
         mapped = self.text(batch.text_vectors.astype(table.dtype))
         frames = place_text(frames, mapped, shift_slots(batch.text_slots, batch.positions))
         if self.ahead:
-            places = aligned_places(batch.tokens, batch.positions, self.ahead)
-            vectors = frames_at(self.frame_vectors(batch.tokens, table), places)
-            frames += self.of_conditions(vectors, places != NOTHING)
+            frames += self.of_aligned(batch)
         return self.attend.positions.add(frames, batch.positions, self.positions)
+
+    def of_aligned(self, batch: Batch) -> Float[Array, "B T D"]:
+        """What each frame gets of the frames of conditions at its time and ahead of it.
+
+        It is summed up at the frames of the conditions first, so that one look-up for each kind is enough: the gradient
+        of a look-up is slow.
+        """
+        vectors, is_there = frames_ahead(
+            self.frame_vectors(batch.tokens, self.embedding[...]), batch.tokens[..., 0], self.ahead
+        )
+        known = self.of_conditions(vectors[..., None, :], is_there[..., None])
+        places = aligned_places(batch.tokens, batch.positions, (0,))
+        return jnp.where(places[..., None] != NOTHING, frames_at(known, places), 0).sum(axis=(2, 3))
 
     def of_conditions(
         self, vectors: Float[Array, "*any A K D"], is_there: Bool[Array, "*any A K"]
