@@ -10,19 +10,19 @@ from uniaudio_jax.config import MODERN, OptimConfig, RunConfig, StackConfig
 from uniaudio_jax.vocab import WORD_PIECES
 
 TASKS = {
-    "tts": 8.0,
+    "tts": 14.0,
     "plain_tts": 0.5,
-    "asr": 0.3,
-    "voice_conversion": 3.0,
+    "asr": 0.2,
+    "voice_conversion": 4.0,
     "enhancement": 2.0,
     "target_speech_extraction": 1.5,
-    "dereverberation": 1.0,
+    "dereverberation": 0.8,
     "speech_edit": 1.5,
-    "singing": 1.5,
-    "instructed_tts": 1.0,
-    "text_to_sound": 0.8,
-    "audio_edit": 0.8,
-    "text_to_music": 1.5,
+    "singing": 1.2,
+    "instructed_tts": 0.8,
+    "text_to_sound": 0.5,
+    "audio_edit": 0.5,
+    "text_to_music": 0.8,
 }
 """Shares of the frames."""
 
@@ -58,7 +58,7 @@ def get_config() -> RunConfig:
         ),
         train=replace(
             run.train,
-            steps=11000,
+            steps=4500,
             global_remat="none",
             local_chunk_frames=256,
             save_every_steps=500,

@@ -227,7 +227,8 @@ def write_lines(run: Run, task: Task, options: GenerateOptions, lines: list[Line
     A line that cannot be generated costs itself alone. Raises ValueError at the end, which names such lines.
     """
     listing, failed = Listing(options.out), list[str]()
-    made = {"task": task.name, "step": run.step, "seconds": options.seconds, "sampling": asdict(options.sampling)}
+    sampling = run.sampling_of(task.name, options.sampling)
+    made = {"task": task.name, "step": run.step, "seconds": options.seconds, "sampling": asdict(sampling)}
     abouts = {line.number: {"id": line.id, **made, **line.written()} for line in lines}
     missing = [line for line in lines if not listing.has(abouts[line.number])]
 

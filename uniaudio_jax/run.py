@@ -186,7 +186,7 @@ class Run:
         if not first:
             return iter(())
         prompts = itertools.chain(first, prompts)
-        return self.generator.results(get_task(task), prompts, self._learned(sampling or Sampling()), rows)
+        return self.generator.results(get_task(task), prompts, self.sampling_of(task, sampling), rows)
 
     def results_like(
         self, task: str, examples: Sequence[Mapping[str, np.ndarray]], sampling: Sampling, rows: int = ROWS
@@ -217,11 +217,15 @@ class Run:
     ) -> Iterator[np.ndarray]:
         """The samples that `generate` returns for a task that makes audio, in pieces while they are generated."""
         prompt = self.prompt(task, conditions, seconds=seconds)
-        codes = self.generator.stream(get_task(task), prompt, self._learned(sampling or Sampling()))
+        codes = self.generator.stream(get_task(task), prompt, self.sampling_of(task, sampling))
         return self.codec.decoder_chain().through(codes)
 
-    def _learned(self, sampling: Sampling) -> Sampling:
-        """The same sampling; prints a warning, once, where the model has not learned what its guidance needs."""
+    def sampling_of(self, task: str, sampling: Sampling | None = None) -> Sampling:
+        """The sampling with the temperature that a shipped model has for the task, where it names none.
+
+        Prints a warning, once, where the model has not learned what its guidance needs.
+        """
+        sampling = sampling or Sampling()
         if sampling.guidance != 1 and not self.config.data.condition_dropout and not self._warned:
             self._warned = True
             print(
@@ -230,6 +234,8 @@ class Run:
                 "or train with --data.condition-dropout 0.1",
                 file=sys.stderr,
             )
+        if sampling.temperature is None:
+            sampling = replace(sampling, temperature=self.meta.get("temperatures", {}).get(task, 1.0))
         return sampling
 
     @cached_property

@@ -24,8 +24,9 @@ RECENT_FRAMES = 10
 class Sampling(Checked):
     """How a token is chosen. Each task and each example draws its own random numbers from a seed."""
 
-    temperature: float = 1.0
-    """Divides the logits before sampling; 0 takes the most likely token."""
+    temperature: float | None = None
+    """Divides the logits before sampling; 0 takes the most likely token. By default that of a shipped model for the
+    task, and 1 for every other."""
     top_k: int = 30
     """Codes are drawn among the k most likely ones; 0 draws among all of the level."""
     top_p: float = 1.0
@@ -46,7 +47,7 @@ class Sampling(Checked):
     def __post_init__(self):
         super().__post_init__()
         at_least_0 = {name: getattr(self, name) for name in ("temperature", "top_k", "guidance", "min_frames")}
-        if min(at_least_0.values()) < 0:
+        if min(value or 0 for value in at_least_0.values()) < 0:
             told = ", ".join(f"{name}={value}" for name, value in at_least_0.items())
             raise ValueError(f"Sampling: got {told}, wanted none below 0")
         if not (0 < self.top_p <= 1 and 0 <= self.most_repeated <= 1):
@@ -62,7 +63,8 @@ class Sampling(Checked):
     def values(self) -> "Values":
         """The numbers as a program takes them, so that others need no other program."""
         k = self.top_k or np.iinfo(np.int32).max
-        numbers = self.temperature, self.top_p, self.end_bias, self.most_repeated, self.guidance
+        temperature = 1.0 if self.temperature is None else self.temperature
+        numbers = temperature, self.top_p, self.end_bias, self.most_repeated, self.guidance
         return Values(*map(np.float32, numbers), top_k=np.int32(k), min_frames=np.int32(self.min_frames))
 
 

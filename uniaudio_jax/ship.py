@@ -33,6 +33,8 @@ class About:
     paces: TaskWeights = field(default_factory=dict)
     """Tasks that were trained on phones with durations, and the pace in words per minute at which espeak tells these
     where a user names none."""
+    temperatures: TaskWeights = field(default_factory=dict)
+    """Tasks, and the temperature of each where a user names none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +70,7 @@ def pack(run: Run, folder: Path, about: About) -> str:
 def main() -> None:
     with main_guard():
         options = parse(ShipOptions, __doc__)
-        about = About(licence=options.licence, paces=options.paces)
+        about = About(licence=options.licence, paces=options.paces, temperatures=options.temperatures)
         run = load_run(options.run)
         for voice in options.voices:
             wav = read_audio(voice, run.codec.sample_rate_hz).samples

@@ -76,9 +76,12 @@ def unpacked(folder: Path) -> Path:
 
     Raises ValueError where the weights are not those of the passport.
     """
-    passport = read_json(folder / PASSPORT_FILE, INSTALL_AGAIN, ("weights_sha256", "step", "paces", "meta"))
+    passport = read_json(
+        folder / PASSPORT_FILE, INSTALL_AGAIN, ("weights_sha256", "step", "paces", "temperatures", "meta")
+    )
     sha256 = passport["weights_sha256"]
-    run = cache_folder() / "models" / f"{folder.name}-{sha256[:16]}"
+    own = hashlib.sha256((folder / PASSPORT_FILE).read_bytes()).hexdigest()
+    run = cache_folder() / "models" / f"{folder.name}-{own[:16]}"
     if run.is_dir():
         return run
     blob = (folder / WEIGHTS_FILE).read_bytes()
@@ -93,7 +96,8 @@ def unpacked(folder: Path) -> Path:
     run.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{run.name}.", dir=run.parent))
     checkpoints = Checkpoints(partial)
-    checkpoints.save(passport["step"], {"params": params}, passport["meta"] | {"paces": passport["paces"]})
+    defaults = {name: passport[name] for name in ("paces", "temperatures")}
+    checkpoints.save(passport["step"], {"params": params}, passport["meta"] | defaults)
     checkpoints.close()
     if (folder / VOICES).is_dir():
         shutil.copytree(folder / VOICES, partial / VOICES)

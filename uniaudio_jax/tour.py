@@ -45,8 +45,8 @@ class TourOptions(Checked):
     """Folder of the results."""
     run: PlaceOption = Path(DEFAULT)
     """A model that comes with the package, or a run folder with voices."""
-    temperature: float = 0.7
-    """Of what is drawn."""
+    temperature: float | None = None
+    """Of what is drawn, by default the model's own for each task."""
 
 
 @dataclass(frozen=True)
