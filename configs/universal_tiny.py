@@ -66,6 +66,6 @@ def get_config() -> RunConfig:
             evaluate_every_steps=3000,
         ),
         optim=OptimConfig(
-            name="muon", schedule="warmup_stable_decay", peak_learning_rate=2e-3, warmup_steps=200, decay_share=0.25
+            name="muon", schedule="warmup_stable_decay", peak_learning_rate=1.5e-3, warmup_steps=200, decay_share=0.6
         ),
     )

@@ -86,6 +86,16 @@ def test_a_training_may_start_from_a_model(models):
         assert np.abs(got - wanted).max() <= np.abs(wanted).max() / 127
 
 
+def test_the_curve_holds_the_mean_of_what_was_logged():
+    logged = [(20, 4.0, 3.0), (100, 2.0, None), (120, 1.0, 5.0)]
+    metrics = [{"step": step, "loss/all": loss, "loss/tts": tts, "loss/tts/level_1": 9.0} for step, loss, tts in logged]
+    assert ship.curve_of([*metrics, {"step": 120, "heldout/loss/tts": 3.0}]).splitlines() == [
+        "step,all,tts",
+        "100,3.000,3.000",
+        "200,1.000,5.000",
+    ]
+
+
 def test_weights_of_another_save_are_refused(packed, monkeypatch, tmp_path):
     _, folder = packed
     monkeypatch.setenv("UNIAUDIO_CACHE", str(tmp_path))

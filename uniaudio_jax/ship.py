@@ -2,13 +2,17 @@
 
     python -m uniaudio_jax.ship --run RUN --out uniaudio_jax/weights/NAME --paces tts 165 --voices joe.wav
 
-writes them as integers of eight bits with scales (`shipped.py`), and a passport. `python -m uniaudio_jax.evaluate` of
-the run and of the model tells what that costs.
+writes them as integers of eight bits with scales (`shipped.py`), a passport, and the losses of the training. `python -m
+uniaudio_jax.evaluate` of the run and of the model tells what that costs.
 """
 
 import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -21,7 +25,12 @@ from uniaudio_jax.files import atomic_write, write_json
 from uniaudio_jax.paths import PlaceOption
 from uniaudio_jax.run import Run, load_run
 from uniaudio_jax.shipped import PASSPORT_FILE, VOICES, WEIGHTS_FILE, from_integers, to_integers
+from uniaudio_jax.sinks.jsonl import FILE as METRICS_FILE
+from uniaudio_jax.sinks.jsonl import read_metrics
 from uniaudio_jax.trees import flatten
+
+CURVE_FILE, CURVE_STEPS = "curve.csv", 100
+LOSS = re.compile(r"loss/[a-z_]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +76,21 @@ def pack(run: Run, folder: Path, about: About) -> str:
     return f"{len(blob) / 1e6:.1f} MB, {len(flat)} arrays of step {run.step}, none more than {error:.2g} off: {folder}"
 
 
+def curve_of(metrics: Sequence[Mapping[str, Any]]) -> str:
+    """The training losses of each task as CSV, in nats per token: a line for every CURVE_STEPS updates, with means over
+    what was logged since the line before."""
+    lines = [line for line in metrics if "loss/all" in line]
+    names = list(dict.fromkeys(key for line in lines for key in line if LOSS.fullmatch(key)))
+    parts: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
+    for line in lines:
+        parts[-(-line["step"] // CURVE_STEPS) * CURVE_STEPS].append(line)
+    rows = [",".join(["step", *(name.removeprefix("loss/") for name in names)])]
+    for step, part in parts.items():
+        known = [[line[name] for line in part if line.get(name) is not None] for name in names]
+        rows.append(",".join([str(step), *(f"{np.mean(values):.3f}" if values else "" for values in known)]))
+    return "\n".join(rows) + "\n"
+
+
 def main() -> None:
     with main_guard():
         options = parse(ShipOptions, __doc__)
@@ -76,6 +100,8 @@ def main() -> None:
             wav = read_audio(voice, run.codec.sample_rate_hz).samples
             write_audio(options.out / VOICES / f"{voice.stem}.wav", wav, run.codec.sample_rate_hz)
         print("shipped:", pack(run, options.out, about))
+        if metrics := read_metrics(run.path / METRICS_FILE):
+            (options.out / CURVE_FILE).write_text(curve_of(metrics), encoding="utf-8")
 
 
 if __name__ == "__main__":
