@@ -86,7 +86,7 @@ hear_and_train_on() {
   begin "4/7 train"
   module uniaudio_jax.train configs/new_voice.py --out "$run" --data.root "$run/data/tokens"
   begin "5/7 evaluate"
-  module uniaudio_jax.evaluate --run "$run" --count 8
+  module uniaudio_jax.evaluate --run "$run" --count 8 --sampling.temperature 0.3
 }
 
 # A small model of eleven tasks out of nothing.

@@ -52,7 +52,7 @@ def packed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
     run = load_run(write_untrained_run(tmp_path_factory.mktemp("small"), ("tts", "text_to_music")))
     write_audio(folder / "tiny" / "voices" / "ann.wav", np.full(16000, 0.1, np.float32), 16000)
-    pack(run, folder / "tiny", About(paces={"tts": 150.0}, temperatures={"tts": 0.25}))
+    pack(run, folder / "tiny", About(paces={"tts": 150.0}, temperatures={"tts": 0.25}, guidances={"tts": 2.0}))
     return run, folder
 
 
@@ -69,8 +69,10 @@ def test_the_name_of_a_model_stands_for_its_run(models):
     run = load_run("tiny")
     assert (run.step, run.config.model) == (models.step, models.config.model)
     assert list(voices_of(run.path)) == ["ann"] and run.meta["paces"] == {"tts": 150.0}
-    assert run.sampling_of("tts").temperature == 0.25 and run.sampling_of("enhancement").temperature == 1
-    assert run.sampling_of("tts", Sampling(temperature=0.5, top_k=7)) == Sampling(temperature=0.5, top_k=7)
+    assert run.sampling_of("tts") == Sampling(temperature=0.25, guidance=2.0)
+    assert run.sampling_of("enhancement") == Sampling(temperature=1.0, guidance=1.0)
+    stated = Sampling(temperature=0.5, guidance=1.5, top_k=7)
+    assert run.sampling_of("tts", stated) == stated
     tokens = np.random.default_rng(0).integers(0, models.config.model.vocabulary_size, (2, 37, 3))
     logits, wanted = run.logits(tokens), models.logits(tokens)
     assert 0 < np.abs(logits - wanted).max() < 0.1 * np.std(wanted)

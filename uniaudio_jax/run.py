@@ -221,11 +221,15 @@ class Run:
         return self.codec.decoder_chain().through(codes)
 
     def sampling_of(self, task: str, sampling: Sampling | None = None) -> Sampling:
-        """The sampling with the temperature that a shipped model has for the task, where it names none.
+        """The sampling with the temperature and the guidance that a shipped model has for the task, where it names none.
 
         Prints a warning, once, where the model has not learned what its guidance needs.
         """
         sampling = sampling or Sampling()
+        if sampling.temperature is None:
+            sampling = replace(sampling, temperature=self.meta.get("temperatures", {}).get(task, 1.0))
+        if sampling.guidance is None:
+            sampling = replace(sampling, guidance=self.meta.get("guidances", {}).get(task, 1.0))
         if sampling.guidance != 1 and not self.config.data.condition_dropout and not self._warned:
             self._warned = True
             print(
@@ -234,8 +238,6 @@ class Run:
                 "or train with --data.condition-dropout 0.1",
                 file=sys.stderr,
             )
-        if sampling.temperature is None:
-            sampling = replace(sampling, temperature=self.meta.get("temperatures", {}).get(task, 1.0))
         return sampling
 
     @cached_property

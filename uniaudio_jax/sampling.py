@@ -35,10 +35,10 @@ class Sampling(Checked):
     """Added to the logit of the end: -1 makes an end 2.7 times less likely in each frame, and results longer."""
     most_repeated: float = 1.0
     """A first code with more than this share of the last 10 frames is drawn anew among all codes (VALL-E 2 has 0.1)."""
-    guidance: float = 1.0
+    guidance: float | None = None
     """Where it is not 1, logits become those without conditions plus so many times what the conditions add: 3 follows
     them more closely than the model does. Each step then works on twice as many rows; for a run that was trained with
-    data.condition_dropout."""
+    data.condition_dropout. By default that of a shipped model for the task, and 1 for every other."""
     seed: int = 0
     """Start of the random numbers: the same seed gives the same tokens."""
     min_frames: int = 1
@@ -58,13 +58,13 @@ class Sampling(Checked):
 
     @property
     def rule(self) -> "Rule":
-        return Rule(self.temperature == 0, 0 < self.top_k <= FEW, self.guidance != 1)
+        return Rule(self.temperature == 0, 0 < self.top_k <= FEW, self.guidance not in (None, 1))
 
     def values(self) -> "Values":
         """The numbers as a program takes them, so that others need no other program."""
         k = self.top_k or np.iinfo(np.int32).max
-        temperature = 1.0 if self.temperature is None else self.temperature
-        numbers = temperature, self.top_p, self.end_bias, self.most_repeated, self.guidance
+        temperature, guidance = (1.0 if value is None else value for value in (self.temperature, self.guidance))
+        numbers = temperature, self.top_p, self.end_bias, self.most_repeated, guidance
         return Values(*map(np.float32, numbers), top_k=np.int32(k), min_frames=np.int32(self.min_frames))
 
 

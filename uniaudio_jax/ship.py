@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ class About:
     where a user names none."""
     temperatures: TaskWeights = field(default_factory=dict)
     """Tasks, and the temperature of each where a user names none."""
+    guidances: TaskWeights = field(default_factory=dict)
+    """Tasks, and the guidance of each where a user names none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +96,7 @@ def curve_of(metrics: Sequence[Mapping[str, Any]]) -> str:
 def main() -> None:
     with main_guard():
         options = parse(ShipOptions, __doc__)
-        about = About(licence=options.licence, paces=options.paces, temperatures=options.temperatures)
+        about = About(**{each.name: getattr(options, each.name) for each in fields(About)})
         run = load_run(options.run)
         for voice in options.voices:
             wav = read_audio(voice, run.codec.sample_rate_hz).samples

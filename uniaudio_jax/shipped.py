@@ -26,6 +26,8 @@ SHIPPED = Path(__file__).parent / "weights"
 DEFAULT = "universal_tiny"
 WEIGHTS_FILE, PASSPORT_FILE, VOICES = "weights.safetensors", "passport.json", "voices"
 INSTALL_AGAIN = "the passport of a shipped model; install the package again"
+DEFAULTS = ("paces", "temperatures", "guidances")
+"""What a passport says of tasks, each a number by the task's name, for where a user says nothing."""
 SCALE = ".scale_of_integers"
 """Ending of the name of the scales that belong to an array of integers."""
 ROWS_OF = {"vocab", "positions"}
@@ -76,9 +78,7 @@ def unpacked(folder: Path) -> Path:
 
     Raises ValueError where the weights are not those of the passport.
     """
-    passport = read_json(
-        folder / PASSPORT_FILE, INSTALL_AGAIN, ("weights_sha256", "step", "paces", "temperatures", "meta")
-    )
+    passport = read_json(folder / PASSPORT_FILE, INSTALL_AGAIN, ("weights_sha256", "step", *DEFAULTS, "meta"))
     sha256 = passport["weights_sha256"]
     own = hashlib.sha256((folder / PASSPORT_FILE).read_bytes()).hexdigest()
     run = cache_folder() / "models" / f"{folder.name}-{own[:16]}"
@@ -96,7 +96,7 @@ def unpacked(folder: Path) -> Path:
     run.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{run.name}.", dir=run.parent))
     checkpoints = Checkpoints(partial)
-    defaults = {name: passport[name] for name in ("paces", "temperatures")}
+    defaults = {name: passport[name] for name in DEFAULTS}
     checkpoints.save(passport["step"], {"params": params}, passport["meta"] | defaults)
     checkpoints.close()
     if (folder / VOICES).is_dir():
