@@ -1,6 +1,16 @@
 """The shipped model: eleven tasks, `plain_tts` and `asr` in one set of weights, trained on two CPU cores.
 
-python -m uniaudio_jax.train configs/universal_tiny.py --out runs/universal/run
+    J=piper-en_US-joe-medium K=kokoro-jm_kumo A=kokoro-jf_alpha D=runs/universal
+    python -m data_pipelines.synthetic --out $D/corpus --domain speech --minutes 430 --grammar wide_sentences \\
+        --timed-share 1 --speakers $J $K $J@0.86 $A $J@1.14 $K en-us+m3 $A en-us+f4
+    python -m data_pipelines.synthetic --out $D/corpus --domain sound music singing instructed --minutes 330 \\
+        --grammar wide_sentences
+    python -m data_pipelines.builder --codec voices_16k --out $D/tokens --corpus $D/corpus/speech --task tts \\
+        plain_tts asr voice_conversion enhancement target_speech_extraction dereverberation speech_edit
+
+and the builder for the other four corpora with their tasks, then
+
+    python -m uniaudio_jax.train configs/universal_tiny.py --out $D/run --start-from universal_tiny
 """
 
 from dataclasses import replace
@@ -28,8 +38,9 @@ TASKS = {
 
 
 def get_config() -> RunConfig:
-    """Frames get what the conditions hold at their time, so that phones with durations need no alignment to be learned;
-    the learning rate stays high until the last fifth, so that a later part can go on from before it."""
+    """Frames get what the conditions hold at their time and ahead of it, so that phones with durations need no
+    alignment to be learned; most of the history is spoilt, as a model that rests on its past drifts off when it hears
+    itself."""
     run = base.get_config()
     return replace(
         run,

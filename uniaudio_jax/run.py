@@ -221,7 +221,7 @@ class Run:
         return self.codec.decoder_chain().through(codes)
 
     def sampling_of(self, task: str, sampling: Sampling | None = None) -> Sampling:
-        """The sampling with the temperature and the guidance that a shipped model has for the task, where it names none.
+        """The sampling with the temperature and guidance that a shipped model has for the task, where it names none.
 
         Prints a warning, once, where the model has not learned what its guidance needs.
         """
