@@ -8,7 +8,7 @@
     python -m data_pipelines.builder --codec voices_16k --out $D/tokens --corpus $D/corpus/speech --task tts \\
         plain_tts asr voice_conversion enhancement target_speech_extraction dereverberation speech_edit
 
-and the builder for the other four corpora with their tasks, then
+and the builder for the other four corpora with their tasks; then, from the weights that are shipped so far,
 
     python -m uniaudio_jax.train configs/universal_tiny.py --out $D/run --start-from universal_tiny
 """

@@ -199,6 +199,7 @@ class Evaluator:
                     f"the {heldout.split} loss at step {run.step} is {losses['loss']}, wanted a finite one; the "
                     "weights are broken, train again from an earlier checkpoint or with a lower learning rate"
                 )
+            losses["sampling"] = asdict(run.sampling_of(task.name, options.sampling))
             generated = generate_like(run, task, examples[: options.count], options.sampling)
         judged = judged_examples(run, task, heldout, examples, options.count)
         rows = rows_of(run, task, judged, generated)

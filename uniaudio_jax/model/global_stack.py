@@ -52,8 +52,8 @@ class GlobalStack(nnx.Module):
     def of_aligned(self, batch: Batch) -> Float[Array, "B T D"]:
         """What each frame gets of the frames of conditions at its time and ahead of it.
 
-        It is summed up at the frames of the conditions first, so that one look-up for each kind is enough: the gradient
-        of a look-up is slow.
+        It is summed up at the frames of the conditions first, so that one vector is looked up for each kind, not one
+        for each kind and each frame ahead.
         """
         vectors, is_there = frames_ahead(
             self.frame_vectors(batch.tokens, self.embedding[...]), batch.tokens[..., 0], self.ahead
