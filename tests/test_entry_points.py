@@ -134,6 +134,7 @@ def test_an_evaluation_holds_losses_baselines_and_metrics(run):
     assert set(tasks) == {"tts", "enhancement", "audio_tagging"}
     for entry in tasks.values():
         assert entry["heldout_examples"] == 7 and len(entry["samples"]) == 2
+        assert entry["sampling"]["temperature"] == entry["sampling"]["guidance"] == 1
         for row, values in entry["metrics"].items():
             for name, found in values.items():
                 total, weight = np.sum([sample["scores"][row][name] for sample in entry["samples"]], axis=0)

@@ -88,13 +88,21 @@ def test_raw_pitch_accuracy_is_of_the_frames_where_the_reference_has_a_pitch():
 
 def test_words_count_where_their_middle_lies_in_the_longest_silence(monkeypatch, tmp_path):
     words = {1: [("one", 0.2), ("two", 0.9), ("three", 1.4)], 2: [("won", 0.2), ("too", 0.9), ("more", 1.1)]}
-    monkeypatch.setattr(masked_words, "timed_words", lambda wav, rate, model: words[int(wav[0])])
+    heard = []
+
+    def hear(wav: np.ndarray, rate: int, model: Model) -> list[tuple[str, float]]:
+        heard.append(int(wav[0]))
+        return words[heard[-1]]
+
+    monkeypatch.setattr(masked_words, "timed_words", hear)
     masked = np.ones(2 * RATE, np.float32)
     masked[100:103] = masked[RATE // 2 : 5 * RATE // 4] = 0
     sample = replace(of(np.full(2 * RATE, 1.0), np.full(2 * RATE, 2.0)), conditions={"masked_audio": masked})
     assert masked_words.longest_silence(masked) == (RATE // 2, 5 * RATE // 4)
     model = Model(tmp_path, "", RATE)
     assert masked_words.masked_words(sample, model) == {"masked_word_error_rate": (2, 1)}
+    masked_words.masked_words(sample, model)
+    assert heard == [1, 2], "a waveform is heard once"
     assert masked_words.masked_words(replace(sample, conditions={}), model) == {"masked_word_error_rate": NO_SCORE}
 
 

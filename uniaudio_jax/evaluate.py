@@ -191,7 +191,7 @@ class Evaluator:
         examples = heldout.examples(ALL)
         if not examples:
             raise ValueError(f"none of its {heldout.split} examples fits a row of the run; see data.row_frames")
-        losses, generated = {}, None
+        losses, generated, sampling = {}, None, None
         if not options.reference_only:
             losses = task_losses(run, self.programs, self.untrained, task, heldout, examples)
             if not np.isfinite([losses["loss"], *losses["loss_per_level"]]).all():
@@ -199,8 +199,8 @@ class Evaluator:
                     f"the {heldout.split} loss at step {run.step} is {losses['loss']}, wanted a finite one; the "
                     "weights are broken, train again from an earlier checkpoint or with a lower learning rate"
                 )
-            losses["sampling"] = asdict(run.sampling_of(task.name, options.sampling))
-            generated = generate_like(run, task, examples[: options.count], options.sampling)
+            sampling = run.sampling_of(task.name, options.sampling)
+            generated = generate_like(run, task, examples[: options.count], sampling)
         judged = judged_examples(run, task, heldout, examples, options.count)
         rows = rows_of(run, task, judged, generated)
         metrics = {name: metric for name, metric in self.metrics.items() if name in task.metrics}
@@ -210,7 +210,8 @@ class Evaluator:
             kept = keep_clip(run.path, task, number, judged, rows) if number < options.keep else {}
             about = {"id": example.id, "text": example.text, "speaker": example.speaker, "corpus": example.corpus}
             samples.append({**about, **kept, "scores": scores[number]})
-        return {**losses, "reference": judged.reference, "metrics": values, "samples": samples}
+        drawn = {"sampling": sampling and asdict(sampling)}
+        return {**losses, **drawn, "reference": judged.reference, "metrics": values, "samples": samples}
 
 
 def evaluate_run(options: EvaluateOptions, path: Place) -> None:

@@ -1,5 +1,7 @@
 """Error rate of the words of a masked span, as Whisper hears them."""
 
+import functools
+
 import numpy as np
 
 from uniaudio_jax.metrics.error_rates import text_scores
@@ -9,6 +11,8 @@ from uniaudio_jax.metrics.sample import NO_SCORE, Sample, Scores, waveforms
 from uniaudio_jax.metrics.whisper import timed_words, whisper_model
 
 NAME = "masked_word_error_rate"
+REMEMBERED = 128
+"""Waveforms whose words are kept."""
 
 
 def masked_words(sample: Sample, model: Model) -> Scores:
@@ -23,10 +27,18 @@ def masked_words(sample: Sample, model: Model) -> Scores:
         return {NAME: NO_SCORE}
     start, stop = (place / sample.sample_rate_hz for place in longest_silence(masked))
     said = [
-        " ".join(word for word, middle in timed_words(wav, sample.sample_rate_hz, model) if start <= middle < stop)
+        " ".join(
+            word for word, middle in _words_of(wav.tobytes(), sample.sample_rate_hz, model) if start <= middle < stop
+        )
         for wav in waveforms(sample)
     ]
     return {NAME: text_scores(*said)["word_error_rate"]}
+
+
+@functools.lru_cache(maxsize=REMEMBERED)
+def _words_of(samples: bytes, sample_rate_hz: int, model: Model) -> list[tuple[str, float]]:
+    """The words of a float32 waveform; the same reference comes again with the estimate of each origin."""
+    return timed_words(np.frombuffer(samples, np.float32), sample_rate_hz, model)
 
 
 def longest_silence(wav: np.ndarray) -> tuple[int, int]:
