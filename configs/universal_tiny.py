@@ -20,27 +20,29 @@ from uniaudio_jax.config import MODERN, OptimConfig, RunConfig, StackConfig
 from uniaudio_jax.vocab import WORD_PIECES
 
 TASKS = {
-    "tts": 14.0,
+    "tts": 8.0,
     "plain_tts": 0.5,
-    "asr": 0.2,
-    "voice_conversion": 4.0,
-    "enhancement": 2.0,
-    "target_speech_extraction": 1.5,
-    "dereverberation": 0.8,
-    "speech_edit": 1.5,
-    "singing": 1.2,
-    "instructed_tts": 0.8,
-    "text_to_sound": 0.5,
-    "audio_edit": 0.5,
-    "text_to_music": 0.8,
+    "asr": 0.5,
+    "voice_conversion": 5.0,
+    "enhancement": 3.5,
+    "target_speech_extraction": 3.5,
+    "dereverberation": 1.0,
+    "speech_edit": 1.2,
+    "singing": 1.6,
+    "instructed_tts": 1.6,
+    "text_to_sound": 1.5,
+    "audio_edit": 1.5,
+    "text_to_music": 2.5,
 }
 """Shares of the frames."""
+HISTORY_DROPOUT = dict.fromkeys(TASKS, 0.9) | {"instructed_tts": 0.3, "text_to_sound": 0.2, "text_to_music": 0.2}
+"""Less where no condition says what comes when, so that a model has only its past to know how far it is."""
 
 
 def get_config() -> RunConfig:
     """Frames get what the conditions hold at their time and ahead of it, so that phones with durations need no
-    alignment to be learned; most of the history is spoilt, as a model that rests on its past drifts off when it hears
-    itself."""
+    alignment to be learned; of tasks with such conditions most of the history is spoilt, as a model that rests on its
+    past drifts off when it hears itself."""
     run = base.get_config()
     return replace(
         run,
@@ -63,13 +65,13 @@ def get_config() -> RunConfig:
             rows=2,
             text_frames=96,
             prompt_seconds=1.5,
-            history_dropout=0.9,
+            history_dropout=HISTORY_DROPOUT,
             condition_dropout=0.1,
             loss_weights={"asr": 5.0},
         ),
         train=replace(
             run.train,
-            steps=4500,
+            steps=6000,
             global_remat="none",
             local_chunk_frames=256,
             save_every_steps=500,

@@ -41,7 +41,7 @@ class Rows:
     """Packed rows of a mixture by number, endless: a source for grain.
 
     shares: of the frames that go to each source; loss_weights: how much a counted frame of a task counts, if not 1;
-    history_dropout: share of the counted frames of audio that later ones do not see as they are.
+    history_dropout: share of a task's counted frames of audio that later ones do not see as they are, if not 0.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Rows:
         vocabulary: Vocabulary,
         text_width: int,
         loss_weights: dict[str, float] | None = None,
-        history_dropout: float = 0.0,
+        history_dropout: dict[str, float] | None = None,
     ):
         self.seed, self.history_dropout = seed, history_dropout
         self.plan = Plan([source.examples for source in sources], shares, limits, seed)

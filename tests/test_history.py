@@ -1,5 +1,6 @@
 """History that is spoilt while training: of the target's audio alone, for later frames alone."""
 
+from collections import Counter
 from dataclasses import replace
 
 import jax
@@ -11,12 +12,15 @@ from tests.test_plan import MIXTURE, SHARES, make_rows
 from tests.tiny import MODEL, random_batch
 from uniaudio_jax.model.uniaudio import ModelDefinition
 from uniaudio_jax.sequence import HIDDEN, SPOILT_RUN
+from uniaudio_jax.tasks import TASK_NUMBERS
 
 
 def test_the_stated_share_of_the_targets_audio_is_spoilt_in_runs():
-    share, rows = 0.6, make_rows(MIXTURE, SHARES, history_dropout=0.6)
+    shares = {"tts": 0.6, "text_to_music": 0.2}
+    rows = make_rows(MIXTURE, SHARES, history_dropout=shares)
     plain = make_rows(MIXTURE, SHARES)
-    hidden = others = counted = 0
+    hidden, others, counted = Counter(), Counter(), Counter()
+    names = list(TASK_NUMBERS)
     for number in range(600):
         row, whole = rows[number], plain[number]
         for name, field in row._asdict().items():
@@ -24,17 +28,21 @@ def test_the_stated_share_of_the_targets_audio_is_spoilt_in_runs():
                 np.testing.assert_array_equal(field, getattr(whole, name))
         is_spoilt = row.text_slots <= HIDDEN
         np.testing.assert_array_equal(row.text_slots[~is_spoilt], whole.text_slots[~is_spoilt])
-        audio = whole.loss_frames[whole.loss_weights > 0]
-        audio = audio[np.isin(whole.tokens[audio, 0], rows.vocabulary.span("audio"))]
+        counts = (whole.loss_weights > 0) & np.isin(whole.tokens[whole.loss_frames, 0], rows.vocabulary.span("audio"))
+        audio, tasks = whole.loss_frames[counts], [names[number] for number in whole.task[counts]]
         assert set(np.flatnonzero(is_spoilt)) <= set(audio)
         of_others = HIDDEN - 1 - row.text_slots[row.text_slots < HIDDEN]
         assert set(of_others) <= set(audio)
-        hidden, others = hidden + (row.text_slots == HIDDEN).sum(), others + len(of_others)
-        counted += len(audio)
+        hidden.update(task for at, task in zip(audio, tasks, strict=True) if row.text_slots[at] == HIDDEN)
+        others.update(task for at, task in zip(audio, tasks, strict=True) if row.text_slots[at] < HIDDEN)
+        counted.update(tasks)
         assert np.count_nonzero(np.diff(is_spoilt[audio].astype(int))) <= 2 + 2 * len(audio) / SPOILT_RUN
-    assert hidden / counted == pytest.approx(share / 2, abs=0.05)
-    assert others / counted == pytest.approx(share / 2, abs=0.05)
-    np.testing.assert_array_equal(rows[7].text_slots, make_rows(MIXTURE, SHARES, history_dropout=0.6)[7].text_slots)
+    assert counted.keys() == MIXTURE.keys()
+    for task in MIXTURE:
+        for spoilt in (hidden, others):
+            assert spoilt[task] / counted[task] == pytest.approx(shares.get(task, 0) / 2, abs=0.05)
+    again = make_rows(MIXTURE, SHARES, history_dropout=shares)
+    np.testing.assert_array_equal(rows[7].text_slots, again[7].text_slots)
 
 
 def test_a_hidden_frame_is_still_predicted_and_what_it_holds_changes_no_later_one():

@@ -159,7 +159,7 @@ def pack(
     counted frame of a task counts, 1 where none is given. Raises ValueError when they do not fit into `frames`,
     `loss_frames` or `text_frames`.
     """
-    names, weights = list(TASK_NUMBERS), weights or {}
+    names = list(TASK_NUMBERS)
     lengths = [len(example.tokens) for example in examples]
     counts = np.concatenate([_counted(example, loss_on) for example in examples])
     vectors = np.concatenate([example.text_vectors for example in examples])
@@ -190,7 +190,7 @@ def pack(
     tasks = np.array([example.task for example in examples])[row.segments[counted] - 1]
     row.loss_frames[: len(counted)] = counted
     row.task[: len(counted)] = tasks
-    row.loss_weights[: len(counted)] = np.array([weights.get(name, 1.0) for name in names])[tasks]
+    row.loss_weights[: len(counted)] = _of_tasks(weights or {}, 1.0)[tasks]
     before = np.cumsum([0] + [len(example.text_vectors) for example in examples])
     slots = [np.where(e.text_slots >= 0, e.text_slots + b, -1) for e, b in zip(examples, before, strict=False)]
     row.text_slots[:used] = np.concatenate(slots)
@@ -198,14 +198,15 @@ def pack(
     return row
 
 
-def spoil_history(row: Batch, audio: range, share: float, rng: np.random.Generator) -> Batch:
-    """The row with this share of its counted frames of audio spoilt for later ones, in runs of SPOILT_RUN frames.
+def spoil_history(row: Batch, audio: range, shares: Mapping[str, float], rng: np.random.Generator) -> Batch:
+    """The row with a share of each task's counted frames of audio spoilt for later ones, in runs of SPOILT_RUN frames.
 
-    Half of the runs are hidden; in place of the others stands other audio of the row, as after a mistake.
+    Half of the runs are hidden; in place of the others stands other audio of the row, as after a mistake. shares: of
+    each task, 0 where none is given.
     """
-    counted = row.loss_frames[row.loss_weights > 0]
-    counted = counted[np.isin(row.tokens[counted, 0], audio)]
-    if not len(counted):
+    is_audio = (row.loss_weights > 0) & np.isin(row.tokens[row.loss_frames, 0], audio)
+    counted, share = row.loss_frames[is_audio], _of_tasks(shares, 0.0)[row.task[is_audio]]
+    if not share.any():
         return row
     count = len(counted) // SPOILT_RUN + 2
     drawn, first = rng.random(count), int(rng.integers(SPOILT_RUN))
@@ -215,6 +216,11 @@ def spoil_history(row: Batch, audio: range, share: float, rng: np.random.Generat
     slots = row.text_slots.copy()
     slots[counted] = np.where(drawn[run] < share, spoilt, slots[counted])
     return row._replace(text_slots=slots)
+
+
+def _of_tasks(values: Mapping[str, float], otherwise: float) -> Float[np.ndarray, " N"]:
+    """The value of each task in the order of TASK_NUMBERS."""
+    return np.array([values.get(name, otherwise) for name in TASK_NUMBERS])
 
 
 def _counted(example: Frames, loss_on: str) -> Bool[np.ndarray, " T"]:

@@ -7,43 +7,46 @@ reads wav, flac and ogg files below the folders, `heldout` folders excepted, in 
 float16 [V, D], and `record`, JSON that names the encoder, its hash and layer. Memory: 0.3 GB for each hour of audio
 with Whisper-tiny.
 
+--phones N projects the features first to the N dimensions in which phones differ most beside their spread (linear
+discriminant analysis); the folders must then be corpora whose clips have phones with durations, as
+`data_pipelines.synthetic --timed-share 1` makes them. Units should say which phone is spoken, not who speaks.
+
 --judge then speaks held-out sentences in several voices and prints two distances between units: of the same sentence in
 different voices (low is good) and of different sentences (high is good).
 
-The shipped file is of the last layer, from 60 minutes of the speech that `data_pipelines.synthetic.codec_training`
-makes (DIR: its speech_espeak and speech_piper, of --seed 0, and of --seed 1 --minutes 200), with --judge and each
---layer:
-
-    layer   same_sentence   same_sentence_piper   other_sentence
-    1           0.408              0.782              0.825
-    2           0.354              0.898              0.879
-    3           0.373              0.907              0.901
-    4           0.367              0.595              0.850
-
-The middle layers separate espeak from Piper better than one sentence from another.
+JUDGED
 """
 
 import itertools
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import soxr
 import tyro
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int16
 from rapidfuzz.distance import Levenshtein
 from sklearn.cluster import MiniBatchKMeans, kmeans_plusplus
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from data_pipelines import espeak
+from data_pipelines.corpora.folder import open_folder
 from data_pipelines.encoders.whisper import FRAMES_PER_SECOND, SAMPLE_RATE_HZ
 from data_pipelines.synthetic.piper import find_piper, piper_speech
 from data_pipelines.synthetic.sentences import sentence
-from data_pipelines.tokenizers.semantic import SpeechEncoder, load_encoder, nearest, speech_features, without_repeats
+from data_pipelines.tokenizers.phone import PhoneTokenizer
+from data_pipelines.tokenizers.phone_projection import phone_projection, phones_of_frames
+from data_pipelines.tokenizers.semantic import (
+    Clusters,
+    SpeechEncoder,
+    load_encoder,
+    read_clusters,
+    speech_features,
+    without_repeats,
+)
 from uniaudio_jax.audio.files import read_audio
 from uniaudio_jax.cli import checked, main_guard, use_compile_cache
 from uniaudio_jax.files import atomic_write
@@ -71,6 +74,9 @@ class FitOptions:
     """Layer of the encoder whose features are clustered; HuBERT's 9th and Whisper's last if not given."""
     clusters: int = SEMANTIC_UNITS
     """Number of clusters; the vocabulary has slots for 500."""
+    phones: int | None = None
+    """Project to so many dimensions that tell phones apart, below their number; `audio` must then be corpora with timed
+    phones. Without it the features are clustered as they are."""
     minutes: float = 60.0
     """Minutes of audio to fit to, drawn from all files."""
     seed: int = 0
@@ -81,6 +87,8 @@ class FitOptions:
     def __post_init__(self) -> None:
         if self.out.suffix != ".npz":
             raise ValueError(f"--out: got {self.out}, wanted a name that ends in .npz")
+        if self.phones is not None and self.phones < 1:
+            raise ValueError(f"--phones: got {self.phones}, wanted at least 1 dimension")
         if not (0 < self.minutes < float("inf") and 2 <= self.clusters <= np.iinfo(np.int16).max and self.seed >= 0):
             raise ValueError(
                 f"fit_semantic: got minutes={self.minutes}, clusters={self.clusters}, seed={self.seed}; "
@@ -88,38 +96,71 @@ class FitOptions:
             )
 
 
-def audio_files(folders: tuple[Path, ...]) -> list[Path]:
-    """Audio files below the folders, those of `heldout` folders excepted. Raises ValueError where there are none."""
-    files = []
+class Recording(NamedTuple):
+    """A file to fit to, and what is said in it."""
+
+    path: Path
+    phones: tuple[tuple[str, float], ...]
+    """Symbols and seconds; empty where they are not asked for."""
+
+
+def recordings_in(folders: tuple[Path, ...], with_phones: bool) -> list[Recording]:
+    """Audio files below the folders, those of `heldout` folders excepted; `with_phones`, the training clips of corpora
+    whose phones have durations. Raises ValueError where a folder has none."""
+    found = []
     for folder in folders:
-        below = [
-            path
-            for path in sorted(folder.rglob("*"))
-            if path.suffix in SUFFIXES and "heldout" not in path.relative_to(folder).parts
-        ]
-        if not below:
-            raise ValueError(f"{folder}: got no {', '.join(SUFFIXES)} file below this folder, wanted speech to fit to")
-        files += below
-    return files
+        of_folder = _timed_clips(folder) if with_phones else _audio_files(folder)
+        if not of_folder:
+            wanted = "training clips whose phones have durations" if with_phones else "speech to fit to"
+            raise ValueError(f"{folder}: got no {', '.join(SUFFIXES)} file below this folder, wanted {wanted}")
+        found += of_folder
+    return found
 
 
-def training_features(encoder: SpeechEncoder, options: FitOptions) -> Float32[np.ndarray, "N D"]:
-    """Features of all frames of files in a random order, until `minutes` of audio are read or no file is left."""
-    files = audio_files(options.audio)
-    order = np.random.default_rng(options.seed).permutation(len(files))
-    features, seconds, wanted = [], 0.0, 60 * options.minutes
+def _audio_files(folder: Path) -> list[Recording]:
+    return [
+        Recording(path, ())
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in SUFFIXES and "heldout" not in path.relative_to(folder).parts
+    ]
+
+
+def _timed_clips(folder: Path) -> list[Recording]:
+    corpus = open_folder(folder)
+    entries = (corpus.entries[int(number)] for number in corpus.numbers("train"))
+    return [
+        Recording(entry.audio["audio"].path, entry.about["phones"])
+        for entry in entries
+        if "audio" in entry.audio and "phones" in entry.about
+    ]
+
+
+def training_features(
+    encoder: SpeechEncoder, options: FitOptions
+) -> tuple[Float32[np.ndarray, "N D"], Int16[np.ndarray, " P"]]:
+    """Features of all frames of recordings in a random order, until `minutes` of audio are read or none is left, and
+    the phone of each frame; no phones where they are not asked for."""
+    recordings = recordings_in(options.audio, options.phones is not None)
+    order = np.random.default_rng(options.seed).permutation(len(recordings))
+    features: list[np.ndarray] = []
+    phones: list[np.ndarray] = []
+    seconds, wanted, tokenizer = 0.0, 60 * options.minutes, PhoneTokenizer()
     with tqdm(total=round(wanted), desc="features", unit="s") as bar:
-        for first in range(0, len(files), FILES_AT_ONCE):
+        for first in range(0, len(recordings), FILES_AT_ONCE):
             if seconds >= wanted:
                 break
-            wavs = []
+            wavs, of_wavs = [], []
             for number in order[first : first + FILES_AT_ONCE]:
                 if seconds < wanted:
-                    wavs.append(read_audio(files[number], SAMPLE_RATE_HZ).samples)
+                    wavs.append(read_audio(recordings[number].path, SAMPLE_RATE_HZ).samples)
+                    of_wavs.append(recordings[number].phones)
                     seconds += len(wavs[-1]) / SAMPLE_RATE_HZ
-            features += speech_features(encoder, wavs)
+            read = speech_features(encoder, wavs)
+            features += read
+            if options.phones is not None:
+                phones += [phones_of_frames(tokenizer, p, len(f)) for p, f in zip(of_wavs, read, strict=True)]
             bar.update(round(min(seconds, wanted)) - bar.n)
-    return np.concatenate(features)
+    return np.concatenate(features), np.concatenate(phones) if phones else np.zeros(0, np.int16)
 
 
 def fit_centroids(frames: Float32[np.ndarray, "N D"], clusters: int, seed: int) -> Float32[np.ndarray, "V D"]:
@@ -162,14 +203,14 @@ def _at_peak(wav: np.ndarray) -> np.ndarray:
     return (wav * (JUDGE_PEAK / np.abs(wav).max())).astype(np.float32)
 
 
-def judge(encoder: SpeechEncoder, centroids: Float32[np.ndarray, "V D"]) -> dict[str, float]:
+def judge(encoder: SpeechEncoder, clusters: Clusters) -> dict[str, float]:
     """Mean edit distances between unit sequences without repeats, divided by the longer one's length: 0 to 1.
 
     same_sentence: between two espeak voices. same_sentence_piper: between an espeak voice and Piper's, a different
     engine (only where Piper is installed). other_sentence: between two sentences in one espeak voice.
     """
     units = {
-        voice: [without_repeats(nearest(features, centroids)).tolist() for features in speech_features(encoder, wavs)]
+        voice: [without_repeats(clusters.nearest(features)).tolist() for features in speech_features(encoder, wavs)]
         for voice, wavs in speeches().items()
     }
     pairs = {
@@ -190,17 +231,24 @@ def judge(encoder: SpeechEncoder, centroids: Float32[np.ndarray, "V D"]) -> dict
     }
 
 
-def write_clusters(path: Path, centroids: Float32[np.ndarray, "V D"], record: Mapping[str, str | int | float]) -> None:
-    """Writes the .npz file that `read_clusters` reads."""
+def write_clusters(path: Path, clusters: Clusters) -> None:
+    """Writes the .npz file that `read_clusters` reads, its numbers in half precision."""
+    arrays = {"centroids": clusters.centroids.astype(np.float16)}
+    if clusters.projection is not None:
+        arrays["projection"] = clusters.projection.astype(np.float16)
     with atomic_write(path) as partial, partial.open("wb") as file:
-        np.savez(file, centroids=centroids.astype(np.float16), record=np.array(json.dumps(record, allow_nan=False)))
+        np.savez(file, **arrays, record=np.array(json.dumps(clusters.record, allow_nan=False)))
 
 
 def main(options: FitOptions) -> None:
     """Fits the clusters, writes their file and prints a line about it; with --judge a second line."""
     encoder = load_encoder(options.encoder, options.layer)
-    frames = training_features(encoder, options)
-    centroids = fit_centroids(frames, options.clusters, options.seed)
+    frames, phones = training_features(encoder, options)
+    projection, projected = None, frames
+    if options.phones is not None:
+        projection = phone_projection(frames, phones, options.phones).astype(np.float16).astype(np.float32)
+        projected = frames @ projection
+    centroids = fit_centroids(projected, options.clusters, options.seed)
     minutes = len(frames) / FRAMES_PER_SECOND / 60
     record = {
         "encoder": encoder.name,
@@ -209,15 +257,16 @@ def main(options: FitOptions) -> None:
         "minutes": round(minutes, 2),
         "seed": options.seed,
     }
-    write_clusters(options.out, centroids, record)
-    counts = np.bincount(nearest(frames, centroids), minlength=options.clusters)
+    write_clusters(options.out, Clusters(centroids, projection, record))
+    clusters = read_clusters(options.out)
+    units = clusters.nearest(frames)
+    counts = np.bincount(units, minlength=options.clusters)
     print(
         f"{options.out}: {options.clusters} clusters of {encoder.name}, layer {encoder.layer}, from {minutes:.1f} "
         f"min; the rarest has {counts.min()} frames, the most frequent {counts.max() / len(frames):.1%}"
     )
     if options.judge:
-        figures = judge(encoder, centroids.astype(np.float16).astype(np.float32))
-        print(f"{options.out}: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
+        print(f"{options.out}: " + ", ".join(f"{name} {value:.3f}" for name, value in judge(encoder, clusters).items()))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
-"""Speech to semantic units (arXiv 2102.01192): the nearest of 500 cluster centres to each frame of a speech encoder."""
+"""Speech to semantic units (arXiv 2102.01192): the nearest of 500 cluster centres to each frame of a speech encoder.
+
+The shipped centres are of a projection of the encoder's vectors that keeps the differences between phones
+(`fit_semantic`)."""
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -53,15 +56,16 @@ class SemanticTokenizer:
         self.encoder = load_encoder(encoder, record.get("layer"))
         fitted_to = record.get("encoder_sha256", self.encoder.sha256)
         wanted = (self.size, self.encoder.width)
-        if clustering.centroids.shape != wanted or fitted_to != self.encoder.sha256:
+        shape = (len(clustering.centroids), clustering.width)
+        if shape != wanted or fitted_to != self.encoder.sha256:
             raise ValueError(
-                f"{path}: got {clustering.centroids.shape} centroids of {record.get('encoder', 'an unnamed encoder')} "
+                f"{path}: got {shape} centroids of {record.get('encoder', 'an unnamed encoder')} "
                 f"({fitted_to[:8]}), wanted {wanted} of {self.encoder.name} ({self.encoder.sha256[:8]}); fit some with "
                 "`python -m data_pipelines.tokenizers.fit_semantic`, or name a file that fits this encoder"
             )
         self.name = f"{self.encoder.name}_layer{self.encoder.layer}_km{self.size}"
         self.sha256 = hashlib.sha256(f"{self.encoder.sha256} {file_sha256(path)}".encode()).hexdigest()
-        self.centroids = clustering.centroids
+        self.clusters = clustering
 
     def encode(self, wav: Float[np.ndarray, " S"], sample_rate_hz: int = SAMPLE_RATE_HZ) -> Int16[np.ndarray, " T"]:
         """Units of one clip, one for each begun 20 ms."""
@@ -78,7 +82,7 @@ class SemanticTokenizer:
         check_clips(wavs)
         if sample_rate_hz != SAMPLE_RATE_HZ:
             wavs = [soxr.resample(wav, sample_rate_hz, SAMPLE_RATE_HZ) for wav in wavs]
-        return [nearest(features, self.centroids) for features in speech_features(self.encoder, wavs)]
+        return [self.clusters.nearest(features) for features in speech_features(self.encoder, wavs)]
 
 
 def load_encoder(folder: str | Path | None = None, layer: int | None = None) -> SpeechEncoder:
@@ -90,25 +94,39 @@ def load_encoder(folder: str | Path | None = None, layer: int | None = None) -> 
 
 @dataclass(frozen=True)
 class Clusters:
-    """Centres of clusters, and the record that `fit_semantic` wrote of them; empty where another program did."""
+    """Centres of clusters of features, or of their projections, and what `fit_semantic` recorded of them."""
 
-    centroids: Float32[np.ndarray, "V D"]
-    record: dict[str, Any]
+    centroids: Float32[np.ndarray, "V K"]
+    projection: Float32[np.ndarray, "D K"] | None = None
+    """What features are multiplied by before they are compared with the centres; None leaves them as they are."""
+    record: dict[str, Any] = field(default_factory=dict)
+    """Empty where another program wrote the file."""
+
+    @property
+    def width(self) -> int:
+        """D, the width of the features."""
+        return (self.centroids.T if self.projection is None else self.projection).shape[0]
+
+    def nearest(self, features: Float32[np.ndarray, "T D"]) -> Int16[np.ndarray, " T"]:
+        """The number of the centre that is nearest to each frame."""
+        return nearest(features if self.projection is None else features @ self.projection, self.centroids)
 
 
 def read_clusters(path: Path) -> Clusters:
     """The centres in a file: `centroids` of a .npz, a .npy array, or else a model that scikit-learn stored by joblib.
 
-    A .npz from `fit_semantic` has a `record` too. A file of any other name is read by joblib, as fairseq distributes
-    k-means models: reading it can run code, so take such files only from people you trust. Raises ValueError for a file
-    without centres.
+    A .npz from `fit_semantic` has a `record` too, and perhaps a `projection`. A file of any other name is read by
+    joblib, as fairseq distributes k-means models: reading it can run code, so take such files only from people you
+    trust. Raises ValueError for a file without centres.
     """
     if not path.is_file():
         raise ValueError(f"{path}: got no file, wanted cluster centres (.npz, .npy, or scikit-learn's by joblib)")
-    record = {}
+    record, projection = {}, None
     if path.suffix == ".npz":
         with np.load(path) as file:
             centroids = file["centroids"] if "centroids" in file else None
+            if "projection" in file:
+                projection = file["projection"].astype(np.float32)
             if "record" in file:
                 record = parse_json(
                     str(file["record"]), f"{path}, record", "that of fit_semantic; fit the centres again"
@@ -124,7 +142,12 @@ def read_clusters(path: Path) -> Clusters:
             f"{path}: got no cluster centres, wanted [V, D] floats: a .npy array, `centroids` of a .npz, "
             "or `cluster_centers_` of a stored k-means model"
         )
-    return Clusters(centroids.astype(np.float32), record)
+    if projection is not None and (projection.ndim != 2 or projection.shape[1] != centroids.shape[1]):
+        raise ValueError(
+            f"{path}: got a projection {projection.shape} for centres {centroids.shape}, wanted [D, K] for [V, K]; fit "
+            "them again with fit_semantic"
+        )
+    return Clusters(centroids.astype(np.float32), projection, record)
 
 
 def nearest(features: Float32[np.ndarray, "T D"], centroids: Float32[np.ndarray, "V D"]) -> Int16[np.ndarray, " T"]:

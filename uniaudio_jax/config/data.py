@@ -46,10 +46,10 @@ class DataConfig(Checked):
     condition_dropout: float = 0.0
     """Share of the examples, others in each epoch, that are trained on without their conditions, whose marks then
     stand with nothing between them: what `--sampling.guidance` needs, such as 0.1. Held-out losses keep them all."""
-    history_dropout: float = 0.0
-    """Share of a target's frames of audio that is spoilt for later ones while training, in runs of ten: hidden, or with
-    other audio in its place. So a model learns to follow the conditions where its own past is wrong. Held-out losses
-    see all as it is."""
+    history_dropout: TaskWeights = field(default_factory=dict)
+    """Share of a task's frames of target audio that is spoilt for later ones while training, in runs of ten: hidden, or
+    with other audio in its place; 0 by default. So a model learns to follow the conditions where its own past is wrong,
+    for tasks whose conditions say what comes when. Held-out losses see all as it is."""
     hours_power: float = 0.0
     """α: a task's weight is multiplied by (its hours of audio)^α. 0 leaves the weights as they are, 1 follows the
     hours; the paper draws old tasks with 0.05 while it fine-tunes."""
@@ -86,6 +86,10 @@ class DataConfig(Checked):
         require("DataConfig.hours_power", 0 <= self.hours_power <= 1, str(self.hours_power), "0 to 1")
         share = self.condition_dropout
         require("DataConfig.condition_dropout", 0 <= share < 1, str(share), "at least 0 and less than 1")
-        share = self.history_dropout
-        require("DataConfig.history_dropout", 0 <= share < 1, str(share), "at least 0 and less than 1")
+        require(
+            "DataConfig.history_dropout",
+            self.history_dropout.keys() <= self.tasks.keys() and all(0 <= s < 1 for s in self.history_dropout.values()),
+            str(self.history_dropout),
+            f"shares of at least 0 and less than 1 for some of {list(self.tasks)}",
+        )
         require("DataConfig.prompt_seconds", self.prompt_seconds > 0, str(self.prompt_seconds), "more than 0")
