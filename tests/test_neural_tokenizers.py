@@ -3,6 +3,7 @@
 import json
 import struct
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,17 @@ import soxr
 from rapidfuzz.distance import Levenshtein
 
 from data_pipelines import espeak
+from data_pipelines.corpora.folder import write_manifest
+from data_pipelines.durations import lengths_of
 from data_pipelines.encoders.hubert import HubertEncoder
 from data_pipelines.encoders.t5 import T5Vectors
 from data_pipelines.encoders.whisper import WhisperEncoder, log_mel, read_ctranslate2, stored_floats
 from data_pipelines.notes import Notes
-from data_pipelines.tokenizers.fit_semantic import FitOptions, audio_files, fit_centroids
+from data_pipelines.synthetic.sentences import sentence
+from data_pipelines.tokenizers.fit_semantic import FitOptions, fit_centroids, recordings_in, write_clusters
 from data_pipelines.tokenizers.fit_semantic import main as fit
+from data_pipelines.tokenizers.phone import PhoneTokenizer
+from data_pipelines.tokenizers.phone_projection import phone_projection, phones_of_frames
 from data_pipelines.tokenizers.semantic import (
     CLUSTERS,
     SemanticTokenizer,
@@ -191,7 +197,23 @@ def test_units_of_a_sentence_are_nearer_between_voices_than_those_of_another_sen
         without_repeats(units.encode(speech(text, voice))).tolist()
         for text, voice in ((texts[0], "en-us+m3"), (texts[0], "en-us+f4"), (texts[1], "en-us+m3"))
     )
-    assert Levenshtein.distance(one, same) / len(one) < 0.6 < 0.75 < Levenshtein.distance(one, other) / len(one)
+    assert Levenshtein.normalized_distance(one, same) + 0.1 < Levenshtein.normalized_distance(one, other)
+
+
+def test_what_units_of_one_voice_mean_tells_the_phones_of_another(units):
+    """Each unit stands for its most frequent phone: in the other voice it is the right one in half of the frames."""
+    tokenizer, rng = PhoneTokenizer(), np.random.default_rng(0)
+    texts = [sentence(rng, "heldout") for _ in range(40)]
+    counts = np.zeros((2, units.size, tokenizer.size), int)
+    for number, voice in enumerate(("en-us+m1", "en-us+Annie")):
+        for text in texts:
+            said = espeak.speak_with_phones(text, voice)
+            found = units.encode(soxr.resample(said.samples, said.sample_rate_hz, RATE).astype(np.float32))
+            lengths = lengths_of(said.phones, len(said.samples) / said.sample_rate_hz)
+            np.add.at(counts[number], (found, phones_of_frames(tokenizer, lengths, len(found))), 1)
+    meant = counts[0].argmax(axis=1)
+    right = counts[1][np.arange(units.size), meant].sum() / counts[1].sum()
+    assert right > 0.5 > 0.15 > counts[1].sum(axis=0).max() / counts[1].sum()
 
 
 @pytest.mark.parametrize(
@@ -210,8 +232,8 @@ def test_the_shipped_clusters_are_small_and_name_their_encoder(units):
 
 
 def test_tokenizers_of_other_clusters_have_another_hash(units, tmp_path):
-    np.save(tmp_path / "other.npy", units.centroids + 1)
-    assert SemanticTokenizer(clusters=tmp_path / "other.npy").sha256 != units.sha256 == SemanticTokenizer().sha256
+    write_clusters(tmp_path / "other.npz", replace(units.clusters, centroids=units.clusters.centroids + 1))
+    assert SemanticTokenizer(clusters=tmp_path / "other.npz").sha256 != units.sha256 == SemanticTokenizer().sha256
 
 
 def test_clusters_are_the_same_in_every_form(tmp_path):
@@ -233,9 +255,13 @@ def test_clusters_that_do_not_fit_are_refused(units, tmp_path):
     with pytest.raises(ValueError, match=r"got \(499, 384\) centroids .*wanted \(500, 384\) of whisper-tiny.en"):
         SemanticTokenizer(clusters=tmp_path / "a.npy")
     record = json.dumps(read_clusters(CLUSTERS).record | {"encoder_sha256": "1" * 64})
-    np.savez(tmp_path / "b.npz", centroids=units.centroids, record=record)
+    clusters = units.clusters
+    np.savez(tmp_path / "b.npz", centroids=clusters.centroids, projection=clusters.projection, record=record)
     with pytest.raises(ValueError, match="11111111"):
         SemanticTokenizer(clusters=tmp_path / "b.npz")
+    np.savez(tmp_path / "e.npz", centroids=clusters.centroids, projection=clusters.projection[:, 1:])
+    with pytest.raises(ValueError, match=r"got a projection \(384, 37\) for centres \(500, 38\)"):
+        SemanticTokenizer(clusters=tmp_path / "e.npz")
     np.save(tmp_path / "c.npy", np.zeros(500))
     with pytest.raises(ValueError, match="got no cluster centres"):
         SemanticTokenizer(clusters=tmp_path / "c.npy")
@@ -282,9 +308,51 @@ def test_every_cluster_of_a_fit_has_frames():
 def test_heldout_audio_is_not_fitted_to(tmp_path):
     for place in ("a/train/1.wav", "a/heldout/2.wav", "a/3.txt"):
         write_audio(tmp_path / place, sounds(17), RATE)
-    assert audio_files((tmp_path / "a",)) == [tmp_path / "a/train/1.wav"]
+    assert recordings_in((tmp_path / "a",), False) == [(tmp_path / "a/train/1.wav", ())]
     with pytest.raises(ValueError, match="wanted speech to fit to"):
-        audio_files((tmp_path / "b",))
+        recordings_in((tmp_path / "b",), False)
+
+
+def test_phones_are_learned_from_training_clips_with_durations(tmp_path):
+    phones = (("s", 0.1), ("a", 0.1))
+    for name in ("1.wav", "2.wav", "3.wav"):
+        write_audio(tmp_path / name, sounds(RATE // 5), RATE)
+    clip = {"audio": "1.wav", "split": "train", "id": "1"}
+    rows = [clip | {"phones": phones}, clip | {"id": "2", "audio": "2.wav"}]
+    write_manifest(tmp_path / "manifest.jsonl", [*rows, rows[0] | {"id": "3", "audio": "3.wav", "split": "heldout"}])
+    assert recordings_in((tmp_path,), True) == [(tmp_path / "1.wav", phones)]
+    write_manifest(tmp_path / "manifest.jsonl", rows[1:])
+    with pytest.raises(ValueError, match="wanted training clips whose phones have durations"):
+        recordings_in((tmp_path,), True)
+
+
+def test_a_projection_keeps_the_direction_of_the_phones_and_evens_out_the_spread():
+    """Features that are one number for the phone, turned among six of larger noise."""
+    rng = np.random.default_rng(0)
+    phones = rng.integers(3, 6, 4999)
+    features = np.column_stack([phones + 0.1 * rng.standard_normal(4999), 30 * rng.standard_normal((4999, 6))])
+    turn = np.linalg.qr(rng.standard_normal((7, 7)))[0]
+    turned = (features @ turn).astype(np.float32)
+    found = turned @ phone_projection(turned, phones, 1)
+    assert abs(np.corrcoef(found[:, 0], features[:, 0])[0, 1]) > 0.99
+    assert np.mean([found[phones == phone].std() for phone in (3, 4, 5)]) == pytest.approx(1, abs=0.05)
+    with pytest.raises(ValueError, match="got 3 dimensions and 3 phones of 50 frames or more"):
+        phone_projection(turned, phones, 3)
+
+
+def test_a_fit_to_phones_has_a_projection(whisper, tmp_path):
+    rng, rows = np.random.default_rng(0), []
+    for number in range(12):
+        said = espeak.speak_with_phones(sentence(rng, "train"), "en-us+m3")
+        write_audio(tmp_path / f"{number}.wav", said.samples, said.sample_rate_hz)
+        phones = lengths_of(said.phones, len(said.samples) / said.sample_rate_hz)
+        rows.append({"id": str(number), "split": "train", "audio": f"{number}.wav", "phones": phones})
+    write_manifest(tmp_path / "manifest.jsonl", rows)
+    fit(FitOptions(audio=(tmp_path,), out=tmp_path / "a.npz", phones=2, clusters=7))
+    found = read_clusters(tmp_path / "a.npz")
+    assert found.projection is not None and found.projection.shape == (384, 2) and found.centroids.shape == (7, 2)
+    units = found.nearest(speech_features(whisper, [sounds(7919)])[0])
+    assert units.shape == (25,) and 0 <= units.min() <= units.max() < 7
 
 
 # HuBERT
