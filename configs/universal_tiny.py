@@ -71,7 +71,7 @@ def get_config() -> RunConfig:
         ),
         train=replace(
             run.train,
-            steps=6000,
+            steps=5000,
             global_remat="none",
             local_chunk_frames=256,
             save_every_steps=500,

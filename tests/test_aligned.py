@@ -63,7 +63,7 @@ def test_what_is_found_is_of_the_same_example_and_of_the_past():
     np.testing.assert_array_equal(changed[:, : cut + 1], found[:, : cut + 1])
 
 
-@pytest.mark.parametrize("task", ["speech_edit", "singing"])
+@pytest.mark.parametrize("task", [pytest.param("speech_edit", marks=pytest.mark.slow), "singing"])
 def test_generation_looks_up_what_the_full_forward_does(task):
     definition = ModelDefinition(ALIGNED)
     params = definition.init(jax.random.key(0))

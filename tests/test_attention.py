@@ -170,7 +170,7 @@ def test_a_kernel_of_another_platform_is_refused():
         choose_kernel("cudnn", "local", "tpu")
 
 
-@pytest.mark.parametrize("layout", [PAPER, MODERN], ids=["paper", "modern"])
+@pytest.mark.parametrize("layout", [pytest.param(PAPER, marks=pytest.mark.slow), MODERN], ids=["paper", "modern"])
 def test_fill_step_and_grow_equal_the_full_forward(layout):
     definition = ModelDefinition(replace(MODEL, layout=layout))
     params = definition.init(jax.random.key(0))

@@ -165,6 +165,7 @@ def test_a_training_resumed_across_an_incident_equals_the_uninterrupted_one_to_t
     assert numbers_of(tmp_path) == numbers_of(run.out)
 
 
+@pytest.mark.slow
 def test_a_training_without_incidents_writes_none_and_finds_the_same_numbers_with_and_without_the_limit(
     config, tmp_path
 ):
@@ -214,6 +215,7 @@ def test_the_host_asks_whether_an_update_was_skipped_once_the_next_gradients_are
     assert calls[4:13] == ["measure", "is_due", "apply"] * 3
 
 
+@pytest.mark.slow
 def test_without_black_boxes_bad_updates_are_still_skipped(config, tmp_path):
     train = replace(config.train, steps=5, most_incidents=0, accumulate=2)
     state = train_in_process(replace(config, train=train), tmp_path, {2 * NAN - 1: with_nan})

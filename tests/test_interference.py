@@ -44,6 +44,7 @@ def whole(gradient, stacks=("global", "local")) -> np.ndarray:
     return np.concatenate(arrays)
 
 
+@pytest.mark.slow
 def test_the_cosine_of_a_task_with_itself_from_the_same_batches_is_one(programs):
     batch = random_batch(rows=3)
     state, _ = start(programs, batch)
@@ -52,6 +53,7 @@ def test_the_cosine_of_a_task_with_itself_from_the_same_batches_is_one(programs)
     np.testing.assert_allclose(cosines["corrected"], [[1]], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stacks", interference.PARTS.values(), ids=list(interference.PARTS))
 def test_cosines_are_symmetric_and_those_of_the_summed_gradients(stacks, programs):
     batches = [[random_batch(rows=3, seed=seed + half, tasks=(TASKS[seed],)) for half in (0, 5)] for seed in (0, 1)]

@@ -236,6 +236,7 @@ def test_new_ids_need_their_weights_among_what_is_trained(runs):
     assert state.params["local"]["head"]["kernel"].shape == (30, 4212 + 5)
 
 
+@pytest.mark.slow
 def test_a_spike_of_adapters_leaves_an_incident_that_is_measured_again_to_the_bit(runs):
     nan = {3: lambda row: row._replace(text_vectors=np.full((13, TEXT_WIDTH), np.nan, np.float32))}
     state = train_in_process(runs.config, runs.folder / "spoilt", nan)
@@ -245,6 +246,7 @@ def test_a_spike_of_adapters_leaves_an_incident_that_is_measured_again_to_the_bi
     assert '"measured_again_to_the_bit": true' in text and '"global.blocks.mlp.up.kernel"' in text
 
 
+@pytest.mark.slow
 def test_a_plan_counts_the_merged_weights_beside_the_state(runs):
     needs = {}
     for lora in (LORA, LoraConfig()):

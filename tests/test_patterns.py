@@ -226,6 +226,7 @@ def test_no_other_number_of_layers_comes_nearer_to_the_multi_scale_model():
     assert 1 < best < 12 and far[best] == min(far.values())
 
 
+@pytest.mark.slow
 def test_multi_scale_is_measured_within_the_levels_too(logits_of):
     batch, definition = random_batch(rows=3, loss_on="items"), ModelDefinition(MODEL)
     weights = warm(jax.jit(definition.init)(jax.random.key(0)))

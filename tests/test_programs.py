@@ -116,9 +116,7 @@ def after_five_updates(mesh: MeshConfig | None, optimizer: str):
 @pytest.mark.parametrize(
     ("mesh", "optimizer"),
     [
-        *(pytest.param(mesh, "adamw", marks=pytest.mark.slow) for mesh in MESHES[:3]),
-        (MESHES[3], "adamw"),
-        pytest.param(MESHES[4], "adamw", marks=pytest.mark.slow),
+        *(pytest.param(mesh, "adamw", marks=pytest.mark.slow) for mesh in MESHES),
         *(pytest.param(mesh, "muon", marks=pytest.mark.slow) for mesh in MESHES[:3]),
         (MESHES[3], "muon"),
         pytest.param(MESHES[4], "muon", marks=pytest.mark.slow),
@@ -306,6 +304,7 @@ def test_a_training_by_muon_on_drawn_frames_with_a_mean_of_weights_resumes_to_th
     jax.tree.map(np.testing.assert_array_equal, jax.device_get((one, metrics)), jax.device_get((other, again)))
 
 
+@pytest.mark.slow
 def test_a_mean_of_weights_begins_with_the_weights_of_a_checkpoint_that_has_none(tmp_path):
     with_mean, without = (
         Programs(MODEL, replace(RUN.train, ema_decay=decay), RUN.optim, make_programs().mesh) for decay in (0.2, None)

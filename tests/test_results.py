@@ -332,7 +332,9 @@ def test_an_interrupted_evaluation_goes_on_with_what_is_missing(run, start, loss
     assert (run / "evaluation.png").is_file()
 
 
-@pytest.mark.parametrize("words", [("--count", 3), ("--count", 2, "--sampling.seed", 1)])
+@pytest.mark.parametrize(
+    "words", [("--count", 3), pytest.param(("--count", 2, "--sampling.seed", 1), marks=pytest.mark.slow)]
+)
 def test_an_evaluation_with_other_options_begins_anew(words, run, start, losses):
     asked, values = losses
     values["audio_tagging"] = KeyboardInterrupt()
@@ -346,7 +348,10 @@ def test_an_evaluation_with_other_options_begins_anew(words, run, start, losses)
 
 @pytest.mark.parametrize(
     ("value", "reason"),
-    [(RuntimeError("out of memory"), "RuntimeError: out of memory"), (np.nan, "loss at step 3 is nan")],
+    [
+        (RuntimeError("out of memory"), "RuntimeError: out of memory"),
+        pytest.param(np.nan, "loss at step 3 is nan", marks=pytest.mark.slow),
+    ],
 )
 def test_a_task_that_fails_costs_itself_alone(value, reason, run, start, losses, capsys):
     asked, values = losses

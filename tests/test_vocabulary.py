@@ -77,6 +77,7 @@ def test_weights_grow_on_a_mesh_that_does_not_divide_their_old_vocabulary(tmp_pa
         start(replace(old, vocabulary=None))
 
 
+@pytest.mark.slow
 def test_a_layout_that_looks_further_ahead_begins_with_the_old_logits(tmp_path):
     def model(*ahead: int) -> ModelConfig:
         return replace(SMALL, context_frames=1024, layout=replace(SMALL.layout, aligned=ahead))

@@ -11,14 +11,16 @@ with Whisper-tiny.
 discriminant analysis); the folders must then be corpora whose clips have phones with durations, as
 `data_pipelines.synthetic --timed-share 1` makes them. Units should say which phone is spoken, not who speaks.
 
---judge then speaks held-out sentences in several voices and prints two distances between units: of the same sentence in
-different voices (low is good) and of different sentences (high is good).
+--judge then speaks held-out sentences in several voices and prints how well units tell what is said: `phones`, the
+share of the frames of a voice whose phone is the one that their unit most often stands for in the other voices (high is
+good), and distances between units of the same sentence in different voices (low) and of different sentences (high).
 
 JUDGED
 """
 
 import itertools
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +36,7 @@ from tqdm import tqdm
 
 from data_pipelines import espeak
 from data_pipelines.corpora.folder import open_folder
+from data_pipelines.durations import lengths_of
 from data_pipelines.encoders.whisper import FRAMES_PER_SECOND, SAMPLE_RATE_HZ
 from data_pipelines.synthetic.piper import find_piper, piper_speech
 from data_pipelines.synthetic.sentences import sentence
@@ -188,8 +191,7 @@ def fit_centroids(frames: Float32[np.ndarray, "N D"], clusters: int, seed: int) 
 
 def speeches() -> dict[str, list[Float[np.ndarray, " S"]]]:
     """The same held-out sentences in each of the judge's voices, and in "piper" where Piper is installed."""
-    rng = np.random.default_rng(0)
-    texts = [sentence(rng, "heldout") for _ in range(JUDGE_SENTENCES)]
+    texts = _judged_texts()
     spoken = {voice: [espeak.speak(text, voice) for text in texts] for voice in JUDGE_VOICES}
     if piper := find_piper():
         spoken["piper"] = piper_speech(piper, texts, seed=0)
@@ -199,20 +201,28 @@ def speeches() -> dict[str, list[Float[np.ndarray, " S"]]]:
     }
 
 
+def _judged_texts() -> list[str]:
+    rng = np.random.default_rng(0)
+    return [sentence(rng, "heldout") for _ in range(JUDGE_SENTENCES)]
+
+
 def _at_peak(wav: np.ndarray) -> np.ndarray:
     return (wav * (JUDGE_PEAK / np.abs(wav).max())).astype(np.float32)
 
 
 def judge(encoder: SpeechEncoder, clusters: Clusters) -> dict[str, float]:
-    """Mean edit distances between unit sequences without repeats, divided by the longer one's length: 0 to 1.
+    """How well units tell what is said, whoever says it: 0 to 1 each.
 
-    same_sentence: between two espeak voices. same_sentence_piper: between an espeak voice and Piper's, a different
-    engine (only where Piper is installed). other_sentence: between two sentences in one espeak voice.
+    phones: see `phones_across_voices`. Then mean edit distances between unit sequences without repeats, divided by the
+    longer one's length. same_sentence: between two espeak voices. same_sentence_piper: between an espeak voice and
+    Piper's, a different engine (only where Piper is installed). other_sentence: between two sentences in one espeak
+    voice.
     """
-    units = {
-        voice: [without_repeats(clusters.nearest(features)).tolist() for features in speech_features(encoder, wavs)]
+    found = {
+        voice: [clusters.nearest(features) for features in speech_features(encoder, wavs)]
         for voice, wavs in speeches().items()
     }
+    units = {voice: [without_repeats(ids).tolist() for ids in of_voice] for voice, of_voice in found.items()}
     pairs = {
         "same_sentence": [
             pair
@@ -225,10 +235,25 @@ def judge(encoder: SpeechEncoder, clusters: Clusters) -> dict[str, float]:
         pairs["same_sentence_piper"] = [
             pair for voice in JUDGE_VOICES for pair in zip(units[voice], units["piper"], strict=True)
         ]
-    return {
+    return {"phones": phones_across_voices(found, len(clusters.centroids))} | {
         name: float(np.mean([Levenshtein.normalized_distance(a, b) for a, b in sequences]))
         for name, sequences in pairs.items()
     }
+
+
+def phones_across_voices(units: Mapping[str, Sequence[Int16[np.ndarray, " T"]]], clusters: int) -> float:
+    """The share of the frames of espeak's voices whose phone is the one that their unit most often stands for in the
+    other voices. units: of the judge's sentences, in their order."""
+    tokenizer, texts = PhoneTokenizer(), _judged_texts()
+    counts = np.zeros((len(JUDGE_VOICES), clusters, tokenizer.size), int)
+    for of_voice, voice in zip(counts, JUDGE_VOICES, strict=True):
+        for text, ids in zip(texts, units[voice], strict=True):
+            said = espeak.speak_with_phones(text, voice)
+            lengths = lengths_of(said.phones, len(said.samples) / said.sample_rate_hz)
+            np.add.at(of_voice, (ids, phones_of_frames(tokenizer, lengths, len(ids))), 1)
+    meant = (counts.sum(axis=0) - counts).argmax(axis=2)
+    right = np.take_along_axis(counts, meant[..., None], axis=2)
+    return float(right.sum() / counts.sum())
 
 
 def write_clusters(path: Path, clusters: Clusters) -> None:
