@@ -24,8 +24,9 @@ from data_pipelines.encoders.t5 import T5Vectors
 from data_pipelines.encoders.whisper import WhisperEncoder, log_mel, read_ctranslate2, stored_floats
 from data_pipelines.notes import Notes
 from data_pipelines.synthetic.sentences import sentence
-from data_pipelines.tokenizers.fit_semantic import FitOptions, fit_centroids, judge, recordings_in, write_clusters
+from data_pipelines.tokenizers.fit_semantic import FitOptions, fit_centroids, recordings_in, write_clusters
 from data_pipelines.tokenizers.fit_semantic import main as fit
+from data_pipelines.tokenizers.judging import judge
 from data_pipelines.tokenizers.phone_projection import phone_projection
 from data_pipelines.tokenizers.semantic import (
     CLUSTERS,
