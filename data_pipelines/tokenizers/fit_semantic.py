@@ -15,8 +15,8 @@ discriminant analysis); the folders must then be corpora whose clips have phones
 share of the frames of a voice whose phone is the one that their unit most often stands for in the other voices (high is
 good), and distances between units of the same sentence in different voices (low) and of different sentences (high).
 
-The shipped file is of layer 3 with --phones 38, from 60 minutes of the speech that `configs/universal_tiny.py` names. The
-file before it was of layer 4 without a projection, from 60 minutes of espeak's and Piper's speech. By --judge:
+The shipped file is of layer 3 with --phones 38, from 60 minutes of the speech that `configs/universal_tiny.py` names.
+The file before it was of layer 4 without a projection, from 60 minutes of espeak's and Piper's speech. By --judge:
 
     units                   phones   same_sentence   same_sentence_piper   other_sentence
     layer 4, as it is        0.427       0.367              0.595              0.850
