@@ -11,6 +11,15 @@
 and the builder for the other four corpora with their tasks; then, from the weights that are shipped so far,
 
     python -m uniaudio_jax.train configs/universal_tiny.py --out $D/run --start-from universal_tiny
+
+Conversion is judged by sentences in two voices, cleaning also at 5 dB:
+
+    python -m data_pipelines.synthetic --out $D/corpus --domain parallel --minutes 30 --grammar wide_sentences \\
+        --speakers $J $K $J@0.86 $A
+    python -m data_pipelines.builder --codec voices_16k --out $D/vc --corpus $D/corpus/parallel --task voice_conversion
+    cd $D/corpus/speech && (grep -m 64 heldout manifest.jsonl; grep -m 16 train manifest.jsonl) > at_5_db.jsonl && cd -
+    python -m data_pipelines.builder --codec voices_16k --out $D/at5 --corpus $D/corpus/speech/at_5_db.jsonl \\
+        --task enhancement target_speech_extraction --mixers.snr-db 5 5 --mixers.talker-db 5 5
 """
 
 from dataclasses import replace
