@@ -183,7 +183,7 @@ def fit_centroids(frames: Float32[np.ndarray, "N D"], clusters: int, seed: int) 
 
 def write_clusters(path: Path, clusters: Clusters) -> None:
     """Writes the .npz file that `read_clusters` reads, its numbers in half precision."""
-    arrays = {"centroids": clusters.centroids.astype(np.float16)}
+    arrays: dict[str, Any] = {"centroids": clusters.centroids.astype(np.float16)}
     if clusters.projection is not None:
         arrays["projection"] = clusters.projection.astype(np.float16)
     with atomic_write(path) as partial, partial.open("wb") as file:
