@@ -4,7 +4,8 @@
 
 reads wav, flac and ogg files below the folders, `heldout` folders excepted, in a random order that --seed fixes, until
 --minutes of audio are read. On one machine the same files and options give the same bytes. FILE.npz holds `centroids`,
-float16 [V, D], and `record`, JSON that names the encoder, its hash and layer. Memory: 0.3 GB for each hour of audio
+float16 [V, K], `projection` [D, K] of features to them, if there is one, and `record`, JSON that names the encoder, its
+hash and layer. Memory: 0.3 GB for each hour of audio
 with Whisper-tiny.
 
 --phones N projects the features first to the N dimensions in which phones differ most beside their spread (linear
@@ -77,7 +78,7 @@ class FitOptions:
     seed: int = 0
     """Seed of the draw of files and of k-means."""
     judge: bool = False
-    """Also measure how much the units of a sentence differ between voices."""
+    """Also measure how well units tell what is said, whoever says it."""
 
     def __post_init__(self) -> None:
         if self.out.suffix != ".npz":
