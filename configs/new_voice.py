@@ -6,7 +6,11 @@
         --out runs/voice/tokens
     python -m uniaudio_jax.train configs/new_voice.py --out runs/voice --data.root runs/voice/tokens
 
-For a recorded voice, name a folder of its recordings with their texts in place of the first command's.
+For a recorded voice, a folder of its recordings with their texts takes the place of the first command's, once
+
+    python -m data_pipelines.align --corpus FOLDER --out runs/voice/voice.jsonl
+
+has found when each phone is spoken; the builder's --corpus is then that file.
 """
 
 from dataclasses import replace

@@ -1,14 +1,25 @@
 """The shipped model: eleven tasks, `plain_tts` and `asr` in one set of weights, trained on two CPU cores.
 
     J=piper-en_US-joe-medium K=kokoro-jm_kumo A=kokoro-jf_alpha D=runs/universal
-    python -m data_pipelines.synthetic --out $D/corpus --domain speech --minutes 430 --grammar wide_sentences \\
-        --timed-share 1 --speakers $J $K $J@0.86 $A $J@1.14 $K en-us+m3 $A en-us+f4
+    speech() {
+      python -m data_pipelines.synthetic --domain speech --grammar wide_sentences --timed-share 1 \\
+          --speakers $J $K $J@0.86 $A $J@1.14 $K en-us+m3 $A en-us+f4 "$@"
+    }
+    speech --out $D/corpus --minutes 430
+    speech --out $D/more --minutes 200 --seed 1
     python -m data_pipelines.synthetic --out $D/corpus --domain sound music singing instructed --minutes 330 \\
         --grammar wide_sentences
-    python -m data_pipelines.builder --codec voices_16k --out $D/tokens --corpus $D/corpus/speech --task tts \\
-        plain_tts asr voice_conversion enhancement target_speech_extraction dereverberation speech_edit
+    python -m data_pipelines.synthetic --out $D/more --domain music --minutes 1100 --seed 1
+    cp $D/more/music/manifest.jsonl $D/more/music/more_music.jsonl
+    python -m data_pipelines.align --corpus $D/corpus/speech --exact en-us+m3 en-us+f4
+    python -m data_pipelines.align --corpus $D/more/speech --out $D/more/speech/more_speech.jsonl \\
+        --exact en-us+m3 en-us+f4
+    python -m data_pipelines.builder --codec voices_16k --out $D/tokens --corpus $D/corpus/speech \\
+        $D/more/speech/more_speech.jsonl --task tts plain_tts asr voice_conversion enhancement \\
+        target_speech_extraction dereverberation speech_edit
 
-and the builder for the other four corpora with their tasks; then, from the weights that are shipped so far,
+and the builder for the other four corpora and more_music.jsonl with their tasks; then, from the weights that are shipped
+so far,
 
     python -m uniaudio_jax.train configs/universal_tiny.py --out $D/run --start-from universal_tiny
 
@@ -29,19 +40,19 @@ from uniaudio_jax.config import MODERN, OptimConfig, RunConfig, StackConfig
 from uniaudio_jax.vocab import WORD_PIECES
 
 TASKS = {
-    "tts": 8.0,
-    "plain_tts": 0.5,
-    "asr": 0.5,
-    "voice_conversion": 5.0,
-    "enhancement": 3.5,
+    "tts": 13.0,
+    "plain_tts": 1.0,
+    "asr": 0.3,
+    "voice_conversion": 3.0,
+    "enhancement": 4.0,
     "target_speech_extraction": 3.5,
-    "dereverberation": 1.0,
-    "speech_edit": 1.2,
-    "singing": 1.6,
-    "instructed_tts": 1.6,
-    "text_to_sound": 1.5,
+    "dereverberation": 0.7,
+    "speech_edit": 3.0,
+    "singing": 0.8,
+    "instructed_tts": 1.0,
+    "text_to_sound": 0.8,
     "audio_edit": 1.5,
-    "text_to_music": 2.5,
+    "text_to_music": 2.0,
 }
 """Shares of the frames."""
 HISTORY_DROPOUT = dict.fromkeys(TASKS, 0.9) | {"instructed_tts": 0.3, "text_to_sound": 0.2, "text_to_music": 0.2}
@@ -80,12 +91,12 @@ def get_config() -> RunConfig:
         ),
         train=replace(
             run.train,
-            steps=2600,
+            steps=4200,
             global_remat="none",
             local_chunk_frames=256,
             save_every_steps=500,
             log_every_steps=20,
-            evaluate_every_steps=2600,
+            evaluate_every_steps=4200,
         ),
         optim=OptimConfig(
             name="muon", schedule="warmup_stable_decay", peak_learning_rate=1.5e-3, warmup_steps=200, decay_share=0.6
