@@ -29,7 +29,7 @@ def get_config() -> RunConfig:
         data=replace(
             run.data, root="runs/voice/tokens", tasks={"tts": 1.0}, loss_weights={}, history_dropout={"tts": 0.9}
         ),
-        train=replace(run.train, steps=300, evaluate_every_steps=100, save_every_steps=100),
+        train=replace(run.train, steps=200, evaluate_every_steps=200, save_every_steps=100),
         optim=OptimConfig(
             name="muon", schedule="warmup_stable_decay", peak_learning_rate=5e-4, warmup_steps=20, decay_share=0.5
         ),

@@ -18,8 +18,7 @@
         $D/more/speech/more_speech.jsonl --task tts plain_tts asr voice_conversion enhancement \\
         target_speech_extraction dereverberation speech_edit
 
-and the builder for the other four corpora and more_music.jsonl with their tasks; then, from the weights that are shipped
-so far,
+and the builder for the other four corpora and more_music.jsonl with their tasks; then, from the weights shipped so far,
 
     python -m uniaudio_jax.train configs/universal_tiny.py --out $D/run --start-from universal_tiny
 

@@ -31,6 +31,7 @@ def splits_by_name(keys: list[str]) -> list[str]:
     return splits
 
 
+@pytest.mark.slow
 def test_an_opened_manifest_takes_few_bytes_of_memory_a_clip(tmp_path):
     with (tmp_path / "manifest.jsonl").open("w") as file:
         for number in range(CLIPS):

