@@ -90,12 +90,12 @@ def get_config() -> RunConfig:
         ),
         train=replace(
             run.train,
-            steps=4200,
+            steps=3800,
             global_remat="none",
             local_chunk_frames=256,
             save_every_steps=500,
             log_every_steps=20,
-            evaluate_every_steps=4200,
+            evaluate_every_steps=3800,
         ),
         optim=OptimConfig(
             name="muon", schedule="warmup_stable_decay", peak_learning_rate=1.5e-3, warmup_steps=200, decay_share=0.6
