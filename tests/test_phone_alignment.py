@@ -74,13 +74,15 @@ def speech_corpus(folder, minutes: float) -> list[dict]:
     rng, rows, seconds = np.random.default_rng(0), [], 0.0
     while seconds < 60 * minutes:
         voice = ("en-us+m3", "en-us+f4")[len(rows) % 2]
-        said = espeak.speak_with_phones(sentence(rng, "train"), voice)
+        text = sentence(rng, "train")
+        said = espeak.speak_with_phones(text, voice)
         wav = soxr.resample(said.samples, said.sample_rate_hz, RATE)
         write_audio(folder / f"{len(rows)}.wav", wav, RATE)
         seconds += len(wav) / RATE
         phones = lengths_of(said.phones, len(wav) / RATE)
         name = str(len(rows))
-        rows.append({"id": name, "split": "train", "audio": f"{name}.wav", "speaker": voice, "phones": phones})
+        row = {"id": name, "split": "train", "audio": f"{name}.wav", "text": text, "speaker": voice, "phones": phones}
+        rows.append(row)
     return rows
 
 
@@ -121,7 +123,8 @@ def test_exact_and_unusable_clips_stay_as_they_are_and_those_not_fitted_to_are_a
     rows = speech_corpus(tmp_path, 1)
     rows[3]["phones"] = [["?", 0.5]]
     (tmp_path / rows[5]["audio"]).write_bytes(b"no audio")
-    write_manifest(tmp_path / "manifest.jsonl", rows)
+    only_told = rows[7] | {"phones": None}  # by its text
+    write_manifest(tmp_path / "manifest.jsonl", [*rows[:7], only_told, *rows[8:]])
     main(AlignOptions(corpus=str(tmp_path), exact=("en-us+m3",), rounds=1, minutes=0.7))
     found = [json.loads(line) for line in (tmp_path / "manifest.jsonl").read_text().splitlines()]
     assert f"{tmp_path}/manifest.jsonl: 2 clips as they were; the first: {tmp_path}/" in capsys.readouterr().out
