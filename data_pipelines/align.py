@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import tyro
 from jaxtyping import Float16, Int
 from tqdm import tqdm
 
@@ -30,7 +29,7 @@ from data_pipelines.tokenizers.lexicon import with_durations
 from data_pipelines.tokenizers.phone import PhoneTokenizer
 from data_pipelines.tokenizers.phone_projection import phones_of_frames
 from data_pipelines.tokenizers.semantic import SpeechEncoder, load_encoder, speech_features
-from uniaudio_jax.cli import checked, main_guard, use_compile_cache
+from uniaudio_jax.cli import main_guard, parse, use_compile_cache
 
 LAYER = 3
 CLIPS_AT_ONCE = 32
@@ -258,4 +257,4 @@ def main(options: AlignOptions) -> None:
 if __name__ == "__main__":
     use_compile_cache()
     with main_guard():
-        main(checked(tyro.cli(AlignOptions, description=__doc__)))
+        main(parse(AlignOptions, __doc__))

@@ -15,7 +15,8 @@ from numba import njit
 from data_pipelines.durations import PAUSE, Durations
 from data_pipelines.encoders.whisper import FRAMES_PER_SECOND
 from data_pipelines.espeak import CLAUSE_BOUNDARY
-from data_pipelines.tokenizers.phone import BREATH, LENGTH_MARKS, STRESS_MARKS, PhoneTokenizer, phone_symbols
+from data_pipelines.tokenizers.lexicon import spoken_letters
+from data_pipelines.tokenizers.phone import PhoneTokenizer
 from data_pipelines.tokenizers.phone_projection import RARE_FRAMES, phone_projection
 
 DIMENSIONS = 38
@@ -61,13 +62,15 @@ def aligned_by(
     lengths sum to `seconds`, that of the clip.
     """
     names = _between_pauses([name for name, _ in phones])
-    letters, owners = _letters(names)
+    of_names = spoken_letters(names)
+    letters = [letter for own in of_names for letter in own]
+    owners = np.repeat(np.arange(len(names)), [len(own) for own in of_names])
     if len(features) < len(letters):
         return tuple(phones)
     ids = PhoneTokenizer().ids(letters)
     optional = np.array([letter == CLAUSE_BOUNDARY for letter in letters])
     path = best_path(model.log_likelihoods(features)[:, ids], optional)
-    frames = np.bincount(np.asarray(owners)[path], minlength=len(names))
+    frames = np.bincount(owners[path], minlength=len(names))
     ends = np.minimum(np.cumsum(frames) / FRAMES_PER_SECOND, seconds)
     ends[np.flatnonzero(frames)[-1] :] = seconds
     lengths = np.round(np.diff(ends, prepend=0), 6)
@@ -77,22 +80,11 @@ def aligned_by(
 def _between_pauses(names: Sequence[str]) -> list[str]:
     """The names with a pause at both ends, and with no pause beside another one."""
     found = [PAUSE]
-    for name, symbols in zip(names, phone_symbols(names), strict=True):
-        if symbols in ([CLAUSE_BOUNDARY], [BREATH]):
-            name = PAUSE
-        if not name == found[-1] == PAUSE:
-            found.append(name)
+    for name, letters in zip(names, spoken_letters(names), strict=True):
+        named = PAUSE if letters == [CLAUSE_BOUNDARY] else name
+        if not named == found[-1] == PAUSE:
+            found.append(named)
     return found if found[-1] == PAUSE else [*found, PAUSE]
-
-
-def _letters(names: Sequence[str]) -> tuple[list[str], list[int]]:
-    """The letters of all phones, without marks of stress and length, and the number of the phone of each."""
-    letters, owners = [], []
-    for number, symbols in enumerate(phone_symbols(names)):
-        own = [symbol for symbol in symbols if symbol not in STRESS_MARKS + LENGTH_MARKS]
-        letters += [CLAUSE_BOUNDARY if symbol == BREATH else symbol for symbol in own]
-        owners += [number] * len(own)
-    return letters, owners
 
 
 def best_path(scores: Float32[np.ndarray, "T S"], optional: Bool[np.ndarray, " S"]) -> Int[np.ndarray, " T"]:

@@ -132,9 +132,8 @@ def with_durations(
             f"with_durations: got {bad[0][1]} s for phone {bad[0][0]!r}, wanted 0 s or more; correct its phones"
         )
     letters, lengths = [], []
-    for symbols, length in zip(phone_symbols([name for name, _ in phones]), seconds, strict=True):
-        own = [symbol for symbol in symbols if symbol not in STRESS_MARKS + LENGTH_MARKS]
-        letters += [CLAUSE_BOUNDARY if symbol == BREATH else symbol for symbol in own]
+    for own, length in zip(spoken_letters([name for name, _ in phones]), seconds, strict=True):
+        letters += own
         lengths += [length / len(own)] * len(own)
     ends = np.rint(np.round(np.cumsum(lengths) * frame_rate_hz, 6)).astype(int)
     frames = np.diff(ends, prepend=0)
@@ -144,6 +143,21 @@ def with_durations(
             f"frame at {frame_rate_hz:g} Hz"
         )
     return np.repeat(tokenizer.ids(letters, notes), frames)
+
+
+def spoken_letters(phones: Sequence[str]) -> list[list[str]]:
+    """The letters of each phone name that take time: stress and length marks take none, and breath is a pause.
+
+    Raises ValueError for an unknown phone.
+    """
+    return [
+        [
+            CLAUSE_BOUNDARY if symbol == BREATH else symbol
+            for symbol in symbols
+            if symbol not in STRESS_MARKS + LENGTH_MARKS
+        ]
+        for symbols in phone_symbols(phones)
+    ]
 
 
 def _read_text(path: Path) -> str:
