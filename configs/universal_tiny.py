@@ -39,19 +39,19 @@ from uniaudio_jax.config import MODERN, OptimConfig, RunConfig, StackConfig
 from uniaudio_jax.vocab import WORD_PIECES
 
 TASKS = {
-    "tts": 13.0,
-    "plain_tts": 1.0,
+    "tts": 9.0,
+    "plain_tts": 0.7,
     "asr": 0.3,
     "voice_conversion": 3.0,
-    "enhancement": 4.0,
-    "target_speech_extraction": 3.5,
+    "enhancement": 6.0,
+    "target_speech_extraction": 6.0,
     "dereverberation": 0.7,
-    "speech_edit": 3.0,
+    "speech_edit": 2.5,
     "singing": 0.8,
     "instructed_tts": 1.0,
-    "text_to_sound": 0.8,
+    "text_to_sound": 2.0,
     "audio_edit": 1.5,
-    "text_to_music": 2.0,
+    "text_to_music": 4.0,
 }
 """Shares of the frames."""
 HISTORY_DROPOUT = dict.fromkeys(TASKS, 0.9) | {"instructed_tts": 0.3, "text_to_sound": 0.2, "text_to_music": 0.2}
@@ -90,12 +90,12 @@ def get_config() -> RunConfig:
         ),
         train=replace(
             run.train,
-            steps=3800,
+            steps=3500,
             global_remat="none",
             local_chunk_frames=256,
             save_every_steps=500,
             log_every_steps=20,
-            evaluate_every_steps=3800,
+            evaluate_every_steps=3500,
         ),
         optim=OptimConfig(
             name="muon", schedule="warmup_stable_decay", peak_learning_rate=1.5e-3, warmup_steps=200, decay_share=0.6

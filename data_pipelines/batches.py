@@ -10,6 +10,7 @@ import numpy as np
 from data_pipelines.plan import Examples, Limits, Member, Plan
 from data_pipelines.views import View, open_views
 from uniaudio_jax.clock import FrameClock
+from uniaudio_jax.codec.passports import same_codes
 from uniaudio_jax.config import DataConfig
 from uniaudio_jax.paths import to_place
 from uniaudio_jax.sequence import Batch, Frames, audio_frames, empty_streams, pack, spoil_history, to_frames
@@ -248,9 +249,9 @@ def check_ranges(task: Task, vocabulary: Vocabulary) -> None:
 
 
 def check_codec(view: View, codec_passport: dict) -> None:
-    """Raises ValueError when the tokens of `view` were not made by this codec, or at another frame rate."""
+    """Raises ValueError when the tokens of `view` are of a codec with other codes, or at another frame rate."""
     codec, wanted = view.passport["codec"], codec_passport
-    if codec is not None and codec["weights_sha256"] != wanted["weights_sha256"]:
+    if codec is not None and not same_codes(codec, wanted):
         raise ValueError(
             f"{view.name}: tokens were made by codec {codec['codec']!r} ({codec['weights_sha256'][:12]}), but this "
             f"run wants {wanted['codec']!r} ({wanted['weights_sha256'][:12]}); build them again with "

@@ -15,6 +15,7 @@ from data_pipelines.corpora import Split
 from data_pipelines.store import Column, Speakers, allow_open_files, column_folder, group_numbers
 from data_pipelines.streams import mask_codes
 from uniaudio_jax.clock import FrameClock
+from uniaudio_jax.codec.passports import codes_of
 from uniaudio_jax.files import write_json
 from uniaudio_jax.paths import Place, check_reachable
 from uniaudio_jax.sequence import audio_frames
@@ -116,6 +117,8 @@ def join_passports(task: Task, corpus: str, columns: Mapping[str, Column]) -> di
     passports = {key: column.passport for key, column in columns.items()}
     for what in ("corpus_sha256", "frame_rate_hz", "codec"):
         values = {key: passport[what] for key, passport in passports.items() if passport[what] is not None}
+        if what == "codec":
+            values = {key: codes_of(codec) for key, codec in values.items()}
         for key, value in values.items():
             first = next(iter(values))
             if value != values[first]:

@@ -8,6 +8,7 @@ again), so that whoever started it does. All other codes stay what they are; aft
 Under SLURM only the first task does so, a little after the others: at the first code that is not 0, srun kills them.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -31,7 +32,10 @@ def run(command: list[str]) -> int:
     process = subprocess.Popen(command)
     if signals:  # before there was a process to pass them on to
         process.terminate()
-    code = process.wait()
+    code = None
+    while code is None:  # a signal that comes as waiting begins is seen only between two waits
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = process.wait(timeout=1)
     if code or not signals:
         return code if code >= 0 else 128 - code
     task = os.environ.get("SLURM_PROCID")

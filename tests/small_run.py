@@ -174,7 +174,12 @@ def python(*words: object, devices: int = 1) -> subprocess.Popen:
 
 def finish(process: subprocess.Popen, code: int = 0) -> tuple[str, str]:
     """Standard output and error of a process that must exit with `code`."""
-    out, err = process.communicate(timeout=300)
+    try:
+        out, err = process.communicate(timeout=300)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise
     assert process.returncode == code, f"exit {process.returncode}\n{out}\n{err}"
     return out, err
 

@@ -29,6 +29,7 @@ from uniaudio_jax.codec.config import AdversarialConfig, CodecConfig, CodecTrain
 from uniaudio_jax.codec.layouts.frame_rate import FrameRateConfig
 from uniaudio_jax.codec.layouts.seanet import SeanetConfig
 from uniaudio_jax.codec.losses import spectral_losses
+from uniaudio_jax.codec.passports import codes_of, same_codes
 from uniaudio_jax.codec.training import (
     check_trainable,
     codebook_report,
@@ -186,6 +187,34 @@ def test_a_training_can_start_from_another_codec(finished, tmp_path):
         initial_state(replace(config, codec=other, start_from=str(tmp_path), warmup_steps=0))
     with pytest.raises(ValueError, match="wanted 0, as start_from="):
         replace(config, start_from=str(tmp_path))
+
+
+def test_a_training_of_the_decoder_alone_leaves_the_codes_as_they_are(finished, tmp_path):
+    config, audio, state, *_ = finished
+    save_codec(tmp_path / "start", config.codec, training.codec_params(state))
+    tuned = replace(
+        config,
+        codec=replace(config.codec, name="clear"),
+        start_from=str(tmp_path / "start"),
+        warmup_steps=0,
+        decoder_only=True,
+        steps=7,
+    )
+    options = training.CodecTrainOptions(config=tmp_path, out=tmp_path / "run", train=tuned)
+    params = training.codec_params(train(tuned, options.out, audio))
+    training.finish(tuned, params, audio, options.out, training.passport_facts(options, audio))
+    start, clear = load_codec(tmp_path / "start"), load_codec(options.out / "codec")
+    wav = np.random.default_rng(0).normal(size=(2, 9973)).astype(np.float32)
+    codes = start.encode(wav)
+    np.testing.assert_array_equal(clear.encode(wav), codes)
+    assert np.abs(clear.decode(codes) - start.decode(codes)).max() > 1e-4
+    assert same_codes(clear.passport(), start.passport()) and codes_of(clear.passport())["codec"] == "tones"
+    further = replace(tuned, start_from=str(options.out / "codec"))
+    facts = training.passport_facts(replace(options, train=further), audio)
+    assert facts["codes_of"] == codes_of(start.passport())
+    assert "codes_of" not in training.passport_facts(replace(options, train=replace(tuned, decoder_only=False)), audio)
+    with pytest.raises(ValueError, match="decoder_only: got True, wanted start_from"):
+        replace(config, decoder_only=True)
 
 
 def test_a_stereo_layout_is_not_trained(finished):

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import orbax.checkpoint as ocp
 
+from uniaudio_jax.codec.passports import codes_of
 from uniaudio_jax.config import ModelConfig, RunConfig
 from uniaudio_jax.config_files import from_dict, to_dict
 from uniaudio_jax.errors import first_line
@@ -319,9 +320,8 @@ def _adapters(meta: dict[str, Any]) -> dict[str, Any]:
     return lora if lora.get("rank") else {"rank": None}
 
 
-def _codec_key(meta: dict[str, Any]) -> dict[str, Any] | None:
-    codec = meta["codec"]
-    return codec and {"codec": codec["codec"], "weights_sha256": codec["weights_sha256"]}
+def _codec_key(meta: dict[str, Any]) -> dict[str, str] | None:
+    return meta["codec"] and codes_of(meta["codec"])
 
 
 def _difference(one: Any, other: Any) -> Any:

@@ -15,6 +15,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 from uniaudio_jax.audio.files import read_audio
 from uniaudio_jax.checkpoint import CheckpointReader, Saved, one_device, read_newest
 from uniaudio_jax.codec.codec import Codec, load_codec
+from uniaudio_jax.codec.passports import same_codes
 from uniaudio_jax.config import check_codec
 from uniaudio_jax.decoding import ROWS, Prompt, fitting
 from uniaudio_jax.generators import Generators
@@ -61,12 +62,12 @@ class Run:
 
     @cached_property
     def codec(self) -> Codec:
-        """The codec that made the run's tokens. Raises ValueError when its weights have changed since."""
+        """A codec of the run's tokens. Raises ValueError when the one of that name has other codes since."""
         if self.config.codec is None:
             raise ValueError(f"{self.path}: this run was imported without a codec; import again with --codec NAME")
         codec, passport = load_codec(self.config.codec), self.meta["codec"]
         check_codec(self.config.model, codec.passport())
-        if passport and codec.weights_sha256 != passport["weights_sha256"]:
+        if passport and not same_codes(codec.passport(), passport):
             raise ValueError(
                 f"{self.path}: trained on tokens of codec {passport['codec']} ({passport['weights_sha256'][:12]}), "
                 f"but {self.config.codec} is now {codec.weights_sha256[:12]}; restore that codec"

@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,20 +56,26 @@ class ShipOptions(About, Checked):
     """Folder of a training."""
     out: Path
     """Folder of the model, whose name is the model's."""
+    codec: str | None = None
+    """The codec that the model comes with, one of the codes that the run was trained on; None keeps the run's own."""
     voices: tuple[Path, ...] = ()
     """Recordings of voices to come with the model, the first of which speaks where a user gives none."""
 
 
-def pack(run: Run, folder: Path, about: About) -> str:
+def pack(run: Run, folder: Path, about: About, codec: str | None = None) -> str:
     """Writes the weights of a run and a passport into a folder; returns a line about them.
 
-    A running mean of the weights is kept as the weights.
+    A running mean of the weights is kept as the weights. codec: stands in place of the run's own. Raises ValueError
+    for a codec of other codes.
     """
     axes, flat = flatten(run.definition.axes()), flatten(run.params)
     packed = {name + end: part for name, array in flat.items() for end, part in to_integers(array, axes[name]).items()}
     blob = safetensors.numpy.save(packed)
     meta = {**run.meta, "config": {**run.meta["config"], "start_from": None}}
     meta["config"] |= {"train": meta["config"]["train"] | {"ema_decay": None}}
+    if codec is not None:
+        run.config = replace(run.config, codec=codec)
+        meta["config"]["codec"], meta["codec"] = codec, run.codec.passport()
     passport = {"weights_sha256": hashlib.sha256(blob).hexdigest(), "step": run.step, **asdict(about), "meta": meta}
     with atomic_write(folder / WEIGHTS_FILE) as partial:
         partial.write_bytes(blob)
@@ -101,7 +107,7 @@ def main() -> None:
         for voice in options.voices:
             wav = read_audio(voice, run.codec.sample_rate_hz).samples
             write_audio(options.out / VOICES / f"{voice.stem}.wav", wav, run.codec.sample_rate_hz)
-        print("shipped:", pack(run, options.out, about))
+        print("shipped:", pack(run, options.out, about, options.codec))
         if metrics := read_metrics(run.path / METRICS_FILE):
             (options.out / CURVE_FILE).write_text(curve_of(metrics), encoding="utf-8")
 

@@ -136,8 +136,12 @@ class CodecTrainConfig(Checked):
     """Weight of the loss that pulls the encoder's vectors towards their codebook entries."""
     codebook_decay: float = 0.99
     """Decay of the running means that the codebooks are."""
+    decoder_only: bool = False
+    """Leave the encoder and the codebooks of `start_from` as they are, so that its tokens stay valid."""
     main_codebooks: int = 3
-    """Levels that half of the rows train with; the other rows train with a random number of levels."""
+    """Levels that most of the rows train with."""
+    main_share: float = 0.5
+    """Share of the rows that train with `main_codebooks`; the others train with a random number of levels."""
     dead_code_every_steps: int = 200
     """Updates between two replacements of codebook entries that are hardly used."""
     dead_code_share: float = 0.02
@@ -166,7 +170,9 @@ class CodecTrainConfig(Checked):
         super().__post_init__()
         most = self.most_skipped_updates
         require("CodecTrainConfig.most_skipped_updates", most >= 1, str(most), "at least 1")
+        require("CodecTrainConfig.main_share", 0 <= self.main_share <= 1, str(self.main_share), "0 to 1")
         if self.start_from is None:
+            require("CodecTrainConfig.decoder_only", not self.decoder_only, "True", "start_from beside it")
             require(
                 "CodecTrainConfig.warmup_steps",
                 0 < self.warmup_steps < self.steps,

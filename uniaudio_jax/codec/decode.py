@@ -16,6 +16,7 @@ from uniaudio_jax import cli
 from uniaudio_jax.audio.files import write_pieces
 from uniaudio_jax.codec.codec import Codec, open_codec
 from uniaudio_jax.codec.groups import groups
+from uniaudio_jax.codec.passports import same_codes
 from uniaudio_jax.codec.segments import Segment, SegmentedCodec
 from uniaudio_jax.files import output_paths, parse_json
 
@@ -66,8 +67,8 @@ def load_codes(path: Path) -> CodesFile:
 
 
 def check_codec(path: Path, passport: dict, codec: Codec) -> None:
-    """Raises ValueError for codes that another codec made."""
-    if passport.get("weights_sha256") != codec.weights_sha256:
+    """Raises ValueError for codes that a codec of other codes made."""
+    if "weights_sha256" not in passport or not same_codes(passport, codec.passport()):
         raise ValueError(
             f"{path}: its codes were made by codec {passport.get('codec')!r} "
             f"({str(passport.get('weights_sha256'))[:16]}…), but this is {codec.name!r} "

@@ -28,8 +28,9 @@ from uniaudio_jax.audio.spectra import log_mel
 from uniaudio_jax.checkpoint import Checkpoints
 from uniaudio_jax.cli import main_guard, parse_with_config, use_compile_cache
 from uniaudio_jax.codec.audio_data import Audio
-from uniaudio_jax.codec.codec import Codec
+from uniaudio_jax.codec.codec import Codec, open_codec
 from uniaudio_jax.codec.config import CodecTrainConfig
+from uniaudio_jax.codec.passports import codes_of
 from uniaudio_jax.codec.storage import save_codec
 from uniaudio_jax.codec.training import (
     State,
@@ -231,9 +232,11 @@ def passport_facts(options: CodecTrainOptions, audio: Audio) -> dict[str, Any]:
     """What the codec's passport says of its training."""
     config = options.train
     domains = ", ".join(audio.domains)
-    facts = {"trained_on": f"{audio.minutes:.0f} minutes in {domains}", "trained_steps": config.steps}
+    facts: dict[str, Any] = {"trained_on": f"{audio.minutes:.0f} minutes in {domains}", "trained_steps": config.steps}
     if config.start_from:
         facts["started_from"] = config.start_from
+        if config.decoder_only:
+            facts["codes_of"] = codes_of(open_codec(config.start_from).passport())
     return facts | {"licence": options.licence}
 
 

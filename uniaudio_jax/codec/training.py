@@ -2,7 +2,8 @@
 
 Three phases in one run: unquantised warm-up; straight-through training with codebooks that follow running means, after
 a k-means start on the residuals of training batches; and, where the config asks for it, adversarial training with
-discriminators (`discriminators.py`) whose losses a balancer weighs against the spectral one.
+discriminators (`discriminators.py`) whose losses a balancer weighs against the spectral one. A training that starts
+from another codec has no warm-up; it may leave encoder and codebooks as they are and move the decoder alone.
 """
 
 import functools
@@ -54,7 +55,7 @@ def initial_state(config: CodecTrainConfig) -> State:
         frames = config.batch * config.segment_seconds * config.codec.clock.frame_rate_hz
         counts = jnp.full(books.shape[:2], frames / quantizer.entries)
     statistics = {"codebooks": books, "sums": books * counts[..., None], "counts": counts}
-    moments = make_optimizer(config.optim, config.steps).init(params)
+    moments = make_optimizer(config.optim, config.steps).init(_trained(config, params))
     state = {"params": params, "moments": moments, "statistics": statistics, "skipped": jnp.zeros((), jnp.int32)}
     if config.adversarial is not None:
         discriminators = nnx.to_pure_dict(nnx.state(_discriminators(config, nnx.Rngs(config.seed + 1)), nnx.Param))
@@ -64,6 +65,11 @@ def initial_state(config: CodecTrainConfig) -> State:
         state["norms"] = {name: jnp.zeros(()) for name in BALANCED}
     # Weak types would compile the step a second time.
     return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), state)
+
+
+def _trained(config: CodecTrainConfig, params: dict) -> dict:
+    """The part of the parameters that the training moves."""
+    return {"decoder": params["decoder"]} if config.decoder_only else params
 
 
 def _start_from(config: CodecTrainConfig) -> tuple[dict, Array]:
@@ -118,11 +124,12 @@ def place_wav(wav: Float[np.ndarray, "B S"], mesh: Mesh) -> jax.Array:
 
 
 def random_levels(config: CodecTrainConfig, key: PRNGKeyArray, rows: int) -> Int[Array, " B"]:
-    """Levels each row trains with: `main_codebooks` for half of them, else 1 to all."""
+    """Levels each row trains with: `main_codebooks` for `main_share` of them, else 1 to all."""
     stored = config.codec.quantizer.codebooks
-    half, other = jax.random.split(key)
+    main, other = jax.random.split(key)
     anything = jax.random.randint(other, (rows,), 1, stored + 1)
-    return jnp.where(jax.random.bernoulli(half, 0.5, (rows,)), min(config.main_codebooks, stored), anything)
+    is_main = jax.random.bernoulli(main, config.main_share, (rows,))
+    return jnp.where(is_main, min(config.main_codebooks, stored), anything)
 
 
 def _spectral(config: CodecTrainConfig, wanted: Array, got: Array) -> tuple[Array, dict[str, Array]]:
@@ -146,15 +153,17 @@ def train_step(
     level_key, replace_key = jax.random.split(key)
     statistics = rvq.Statistics(**state["statistics"])
 
+    trained = _trained(config, state["params"])
+
     def forward(params: dict) -> tuple[tuple[Array, Array], rvq.Quantised | None]:
-        module = with_params(config.codec, params)
+        module = with_params(config.codec, {**state["params"], **params})
         vectors = module.encode(wav)
         if not quantised:
             return (module.decode(vectors), jnp.zeros(())), None
         result = rvq.quantise(vectors, statistics.codebooks, random_levels(config, level_key, len(wav)))
         return (module.decode(result.vectors), result.commitment), result
 
-    (decoded, commitment), pull, result = jax.vjp(forward, state["params"], has_aux=True)
+    (decoded, commitment), pull, result = jax.vjp(forward, trained, has_aux=True)
     (spectral, metrics), gradient = jax.value_and_grad(lambda x: _spectral(config, wav, x), has_aux=True)(decoded)
     new = dict(state)
     if adversarial:
@@ -162,13 +171,13 @@ def train_step(
         metrics |= values
     gradients = pull((gradient, jnp.asarray(config.commitment_weight)))[0]
     optimizer, loss = make_optimizer(config.optim, config.steps), spectral + config.commitment_weight * commitment
-    new["params"], new["moments"], norm, finite = guarded_update(
-        optimizer, gradients, state["moments"], state["params"], loss
-    )
+    moved, new["moments"], norm, finite = guarded_update(optimizer, gradients, state["moments"], trained, loss)
+    new["params"] = {**state["params"], **moved}
     skipped = jnp.where(finite, 0, 1)
     metrics = {"loss": loss, **metrics, "gradient_norm": norm, "skipped": skipped}
     if result is not None:
         metrics["commitment"] = commitment
+    if result is not None and not config.decoder_only:
         new["statistics"], metrics["dead_entries"] = _updated_codebooks(
             config, statistics, result, replace, replace_key
         )

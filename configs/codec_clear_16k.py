@@ -1,0 +1,30 @@
+"""The codes of `voices_16k` with a decoder that was trained on for three codebooks, as many as the shipped model has.
+
+    python -m data_pipelines.synthetic --out runs/universal/wide --minutes 50 --voices wide --grammar wide_sentences \\
+        --domain speech --seed 3
+    python -m uniaudio_jax.codec.train configs/codec_clear_16k.py --out runs/codec_clear_16k
+
+after the data commands of configs/universal_tiny.py.
+"""
+
+from dataclasses import replace
+
+from configs import codec_voices_16k
+from uniaudio_jax.codec.config import CodecTrainConfig
+
+DATA = "runs/universal"
+DOMAINS = ("corpus/speech", "corpus/singing", "corpus/sound", "corpus/music", "wide/speech")
+
+
+def get_config() -> CodecTrainConfig:
+    voices = codec_voices_16k.get_config()
+    return replace(
+        voices,
+        codec=replace(voices.codec, name="clear_16k"),
+        audio=tuple(f"{DATA}/{domain}" for domain in DOMAINS),
+        start_from="voices_16k",
+        decoder_only=True,
+        main_share=0.85,
+        steps=12000,
+        mix_share=0.1,
+    )
