@@ -47,7 +47,9 @@ def test_an_unknown_layout_gets_a_suggestion():
         public_codec("encodec_24kh")
 
 
-@pytest.mark.parametrize(("config", "kind"), [(CAUSAL, "pth"), (STEREO, "th"), (CAUSAL, "safetensors")])
+@pytest.mark.parametrize(
+    ("config", "kind"), [pytest.param(CAUSAL, "pth", marks=pytest.mark.slow), (STEREO, "th"), (CAUSAL, "safetensors")]
+)
 def test_weights_come_in_and_go_out_bit_equal(config, kind, tmp_path):
     torch = pytest.importorskip("torch")
     state, weights = random_state(config), tmp_path / f"codec.{kind}"

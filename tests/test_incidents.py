@@ -177,6 +177,7 @@ def test_a_training_without_incidents_writes_none_and_finds_the_same_numbers_wit
     assert numbers_of(tmp_path / "with") == numbers_of(tmp_path / "without")
 
 
+@pytest.mark.slow
 def test_a_training_that_kept_no_level_of_the_loss_goes_on_with_one(config, tmp_path):
     train = replace(config.train, spike_deviations=None)
     make_trainer(replace(config, train=train), tmp_path).run(stopping(lambda step: step == 3, "SIGTERM"))

@@ -65,7 +65,8 @@ def test_fresh_adapters_change_no_logit():
     assert not np.array_equal(logits(programs.merged(moved(state.params)), batch), logits(merged, batch))
 
 
-@pytest.mark.parametrize("also", [pytest.param((), marks=pytest.mark.slow), ("local.head.*",)])
+@pytest.mark.slow
+@pytest.mark.parametrize("also", [(), ("local.head.*",)])
 def test_five_updates_move_the_adapters_alone_and_moments_are_theirs(also):
     programs = make_programs(replace(LORA, also=also), ema_decay=0.9, spike_deviations=10.0)
     state, batch = start(programs, random_batch())
@@ -196,6 +197,7 @@ def test_what_reads_a_run_sees_the_merged_weights_in_which_the_frozen_ones_are_t
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.params), wanted)
 
 
+@pytest.mark.slow
 def test_exported_adapters_added_to_the_exported_start_run_are_the_exported_run(runs):
     pytest.importorskip("torch")
     for name in ("start", "whole"):

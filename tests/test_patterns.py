@@ -246,6 +246,7 @@ def test_multi_scale_is_measured_within_the_levels_too(logits_of):
     np.testing.assert_allclose([loss, tokens], [total, batch.loss_weights.sum() * 3], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_update_lowers_the_loss_of_its_batch():
     batch, task = random_batch(rows=3, tasks=("tts",)), get_task("tts")
     trainee = OneStack(PATTERNS["delay"], RUN, [batch])

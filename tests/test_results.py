@@ -332,9 +332,8 @@ def test_an_interrupted_evaluation_goes_on_with_what_is_missing(run, start, loss
     assert (run / "evaluation.png").is_file()
 
 
-@pytest.mark.parametrize(
-    "words", [("--count", 3), pytest.param(("--count", 2, "--sampling.seed", 1), marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [("--count", 3), ("--count", 2, "--sampling.seed", 1)])
 def test_an_evaluation_with_other_options_begins_anew(words, run, start, losses):
     asked, values = losses
     values["audio_tagging"] = KeyboardInterrupt()
@@ -346,12 +345,10 @@ def test_an_evaluation_with_other_options_begins_anew(words, run, start, losses)
     assert start(evaluate, "--run", run, *words) == 0 and asked == list(TASKS)  # one that is whole is made again
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("value", "reason"),
-    [
-        (RuntimeError("out of memory"), "RuntimeError: out of memory"),
-        pytest.param(np.nan, "loss at step 3 is nan", marks=pytest.mark.slow),
-    ],
+    [(RuntimeError("out of memory"), "RuntimeError: out of memory"), (np.nan, "loss at step 3 is nan")],
 )
 def test_a_task_that_fails_costs_itself_alone(value, reason, run, start, losses, capsys):
     asked, values = losses
@@ -375,6 +372,7 @@ def test_weights_that_are_no_numbers_are_told_and_not_written(run, start, monkey
     assert record_of(run)["tasks"] == {}
 
 
+@pytest.mark.slow
 def test_empty_results_and_a_torn_line_of_metrics_end_no_evaluation(run, start, losses, monkeypatch):
     nothing = np.zeros((0, 3), int)
     monkeypatch.setattr(Run, "results", lambda self, task, prompts, *_: ((p.number, nothing) for p in prompts))

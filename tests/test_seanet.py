@@ -312,6 +312,7 @@ def test_empty_or_misshapen_input_is_refused():
         seanet.decode(jnp.zeros((1, 0, 13)))
 
 
+@pytest.mark.slow
 def test_a_fresh_codec_has_unit_weight_norm_and_gradients_reach_every_weight():
     graphdef, _ = nnx.split(nnx.eval_shape(lambda: build(SMALL, jax.random.key(0))))
     quick_compile = {"xla_backend_optimization_level": 0}

@@ -11,6 +11,8 @@ from tests.small_run import REPO, write_untrained_run
 from uniaudio_jax import ship, shipped
 from uniaudio_jax.audio.files import write_audio
 from uniaudio_jax.checkpoint import describe
+from uniaudio_jax.codec.passports import codes_of
+from uniaudio_jax.codec.storage import save_codec
 from uniaudio_jax.config import MeshConfig
 from uniaudio_jax.growth import first_state
 from uniaudio_jax.programs import Programs
@@ -77,6 +79,25 @@ def test_the_name_of_a_model_stands_for_its_run(models):
     logits, wanted = run.logits(tokens), models.logits(tokens)
     assert 0 < np.abs(logits - wanted).max() < 0.1 * np.std(wanted)
     assert place_of_run("tiny") == run.path and place_of_run("elsewhere").name == "elsewhere"
+
+
+def test_a_model_may_come_with_another_decoder_of_its_codes(packed, monkeypatch, tmp_path):
+    source, _ = packed
+    run = load_run(source.path)
+    codec = run.codec
+    codes = codes_of(codec.passport())
+    louder = jax.tree.map(lambda leaf: 1.1 * leaf, codec.params["decoder"])
+    save_codec(tmp_path / "clear", codec.config, {**codec.params, "decoder": louder}, {"codes_of": codes})
+    save_codec(tmp_path / "other", codec.config, {**codec.params, "decoder": louder})
+    with pytest.raises(ValueError, match="trained on tokens of codec"):
+        pack(load_run(source.path), tmp_path / "refused", About(), str(tmp_path / "other"))
+    assert not (tmp_path / "refused").exists()
+    pack(load_run(source.path), tmp_path / "models" / "clear", About(), str(tmp_path / "clear"))
+    monkeypatch.setattr(shipped, "SHIPPED", tmp_path / "models")
+    monkeypatch.setenv("UNIAUDIO_CACHE", str(tmp_path / "cache"))
+    model = load_run("clear")
+    assert model.codec.weights_sha256 == model.meta["codec"]["weights_sha256"] != codec.weights_sha256
+    assert codes_of(model.meta["codec"]) == codes
 
 
 def test_a_training_may_start_from_a_model(models):
