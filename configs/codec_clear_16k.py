@@ -17,6 +17,12 @@ DOMAINS = ("corpus/speech", "corpus/singing", "corpus/sound", "corpus/music", "w
 
 
 def get_config() -> CodecTrainConfig:
+    """2 CPU cores, 12000 steps, 83 minutes beside another training.
+
+    Of 16 held-out clips at 3 codebooks, before and after: STOI 0.906 and 0.915, PESQ 1.95 and 2.09, mel distance 0.308
+    and 0.294; Whisper's word error rate 0.137 and 0.153, of the originals 0.115. More:
+    uniaudio_jax/codec/shipped/clear_16k/reconstruction.md.
+    """
     voices = codec_voices_16k.get_config()
     return replace(
         voices,

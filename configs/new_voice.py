@@ -2,7 +2,7 @@
 
     python -m data_pipelines.synthetic --out runs/voice/corpus --minutes 29 --voices espeak --speakers en-us+linda \\
         --grammar wide_sentences --timed-share 1 --domain speech
-    python -m data_pipelines.builder --corpus runs/voice/corpus/speech --task tts --codec voices_16k \\
+    python -m data_pipelines.builder --corpus runs/voice/corpus/speech --task tts --codec clear_16k \\
         --out runs/voice/tokens
     python -m uniaudio_jax.train configs/new_voice.py --out runs/voice --data.root runs/voice/tokens
 

@@ -10,15 +10,21 @@
     python -m data_pipelines.synthetic --out $D/corpus --domain sound music singing instructed --minutes 330 \\
         --grammar wide_sentences
     python -m data_pipelines.synthetic --out $D/more --domain music --minutes 1100 --seed 1
+    python -m data_pipelines.synthetic --out $D/more --domain sound --minutes 857 --seed 1
+    python -m data_pipelines.synthetic --out $D/more2 --domain music --minutes 1100 --seed 2
+    rename() { (grep train $1/manifest.jsonl; grep -m 1 heldout $1/manifest.jsonl) > $1/$2.jsonl; }
     cp $D/more/music/manifest.jsonl $D/more/music/more_music.jsonl
+    rename $D/more/sound more_sound
+    rename $D/more2/music music_2
     python -m data_pipelines.align --corpus $D/corpus/speech --exact en-us+m3 en-us+f4
     python -m data_pipelines.align --corpus $D/more/speech --out $D/more/speech/more_speech.jsonl \\
         --exact en-us+m3 en-us+f4
-    python -m data_pipelines.builder --codec voices_16k --out $D/tokens --corpus $D/corpus/speech \\
+    python -m data_pipelines.builder --codec clear_16k --out $D/tokens --corpus $D/corpus/speech \\
         $D/more/speech/more_speech.jsonl --task tts plain_tts asr voice_conversion enhancement \\
         target_speech_extraction dereverberation speech_edit
 
-and the builder for the other four corpora and more_music.jsonl with their tasks; then, from the weights shipped so far,
+and the builder for the other four corpora, more_music.jsonl, music_2.jsonl and more_sound.jsonl with their tasks; then,
+from the weights shipped so far,
 
     python -m uniaudio_jax.train configs/universal_tiny.py --out $D/run --start-from universal_tiny
 
@@ -26,9 +32,9 @@ Conversion is judged by sentences in two voices, cleaning also at 5 dB:
 
     python -m data_pipelines.synthetic --out $D/corpus --domain parallel --minutes 30 --grammar wide_sentences \\
         --speakers $J $K $J@0.86 $A
-    python -m data_pipelines.builder --codec voices_16k --out $D/vc --corpus $D/corpus/parallel --task voice_conversion
+    python -m data_pipelines.builder --codec clear_16k --out $D/vc --corpus $D/corpus/parallel --task voice_conversion
     cd $D/corpus/speech && (grep -m 64 heldout manifest.jsonl; grep -m 16 train manifest.jsonl) > at_5_db.jsonl && cd -
-    python -m data_pipelines.builder --codec voices_16k --out $D/at5 --corpus $D/corpus/speech/at_5_db.jsonl \\
+    python -m data_pipelines.builder --codec clear_16k --out $D/at5 --corpus $D/corpus/speech/at_5_db.jsonl \\
         --task enhancement target_speech_extraction --mixers.snr-db 5 5 --mixers.talker-db 5 5
 """
 
@@ -66,7 +72,7 @@ def get_config() -> RunConfig:
     return replace(
         run,
         name="universal_tiny",
-        codec="voices_16k",
+        codec="clear_16k",
         model=replace(
             run.model,
             context_frames=1024,

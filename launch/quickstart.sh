@@ -81,7 +81,7 @@ hear_and_train_on() {
   module data_pipelines.synthetic --out "$run/data/corpus" --minutes "$voice_minutes" --voices espeak \
     --speakers "$new_voice" --grammar wide_sentences --timed-share 1 --domain speech
   begin "3/7 tokens"
-  module data_pipelines.builder --corpus "$run/data/corpus/speech" --task tts --codec voices_16k \
+  module data_pipelines.builder --corpus "$run/data/corpus/speech" --task tts --codec clear_16k \
     --source "made by data_pipelines.synthetic" --licence Apache-2.0 --out "$run/data/tokens"
   begin "4/7 train"
   module uniaudio_jax.train configs/new_voice.py --out "$run" --data.root "$run/data/tokens"

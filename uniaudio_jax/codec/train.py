@@ -165,7 +165,7 @@ class CodecTrainer:
         report = {name: float(value) for name, value in metrics.items()}
         bar.set_postfix({name: f"{report[name]:.3g}" for name in ("loss", "mel")})
         report["skipped_updates"] = int(self.state["skipped"])
-        if step > self.config.warmup_steps:
+        if step > self.config.warmup_steps and not self.config.decoder_only:
             report |= codebook_report(self.state)
         self.log.scalars(step, report)
         self.skipped.check(step, f"loss {report['loss']:.4g}, gradient norm {report['gradient_norm']:.4g}")
@@ -218,13 +218,13 @@ def finish(config: CodecTrainConfig, params: dict, audio: Audio, out: Path, fact
 
 
 def draw_curve(out: Path) -> Path | None:
-    """Writes OUT/curve.png, losses and codebook perplexity by step.
+    """Writes OUT/curve.png, losses and, where codebooks were trained, their perplexity by step.
 
     Returns None without a metrics.jsonl, or without matplotlib, an optional extra.
     """
     lines = read_metrics(out / METRICS)
     perplexities = sorted({key for line in lines for key in line if key.startswith("perplexity")})
-    panels = {"loss": ("mel", "magnitude"), "perplexity": perplexities}
+    panels = {"loss": ("mel", "magnitude")} | ({"perplexity": perplexities} if perplexities else {})
     return draw_metrics(out / "curve.png", lines, panels) if lines else None
 
 
