@@ -22,6 +22,7 @@ from uniaudio_jax.codec.config import CodecConfig, QuantizerConfig
 from uniaudio_jax.codec.layouts.frame_rate import FrameRateConfig
 from uniaudio_jax.codec.layouts.seanet import SeanetConfig
 from uniaudio_jax.codec.module import build_module
+from uniaudio_jax.codec.passports import codes_of
 
 QUANTIZER = QuantizerConfig(codebooks=5, entries=31, width=7)
 FRAME_RATE = FrameRateConfig(width=13, hidden=17, mel_bands=11, encoder_blocks=2, decoder_blocks=3)
@@ -313,5 +314,13 @@ def test_more_codebooks_of_the_shipped_codec_come_closer_on_new_speech():
     assert all(later < earlier for earlier, later in zip(distances, distances[1:], strict=False)), distances
 
 
-def test_the_shipped_codec_is_small():
-    assert sum(path.stat().st_size for path in (SHIPPED / "tiny_16k").iterdir()) <= 10e6
+def test_the_shipped_codecs_are_small():
+    for folder in SHIPPED.iterdir():
+        assert sum(path.stat().st_size for path in folder.iterdir()) <= 10e6, folder.name
+
+
+def test_a_shipped_codec_with_another_decoder_makes_the_codes_that_its_passport_names():
+    clear, voices = load_codec("clear_16k"), load_codec("voices_16k")
+    assert codes_of(clear.passport()) == codes_of(voices.passport())
+    wav = np.random.default_rng(0).normal(size=9973).astype(np.float32)
+    np.testing.assert_array_equal(clear.encode(wav), voices.encode(wav))
