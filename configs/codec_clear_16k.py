@@ -4,7 +4,16 @@
         --domain speech --seed 3
     python -m uniaudio_jax.codec.train configs/codec_clear_16k.py --out runs/codec_clear_16k
 
-after the data commands of configs/universal_tiny.py.
+after the data commands of configs/universal_tiny.py. The table of the codec that it starts from, over the same clips:
+
+    from configs.codec_clear_16k import get_config
+    from data_pipelines.codec_audio import domain_clips
+    from uniaudio_jax.codec.audio_data import Audio
+    from uniaudio_jax.codec.codec import load_codec
+    from uniaudio_jax.reconstruction import markdown, reconstruction_table
+
+    audio = Audio(domain_clips(get_config().audio, 16000), 16000)
+    print(markdown(reconstruction_table(load_codec("voices_16k"), audio)))
 """
 
 from dataclasses import replace

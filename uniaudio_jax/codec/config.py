@@ -139,7 +139,7 @@ class CodecTrainConfig(Checked):
     decoder_only: bool = False
     """Leave the encoder and the codebooks of `start_from` as they are, so that its tokens stay valid."""
     main_codebooks: int = 3
-    """Levels that most of the rows train with."""
+    """Levels that `main_share` of the rows train with."""
     main_share: float = 0.5
     """Share of the rows that train with `main_codebooks`; the others train with a random number of levels."""
     dead_code_every_steps: int = 200
